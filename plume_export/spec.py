@@ -1,0 +1,184 @@
+"""Model dimensions and the graphs' tensors: the one place that names them.
+
+Every other part (PyTorch modules, ONNX files, engines, runtime) uses these names. Sources: PLUME (arXiv 2604.02073),
+section 3, and the Qwen2-VL configuration.
+"""
+
+from typing import Literal
+
+import msgspec
+
+INSTRUCTION = (
+    "Represent the above input text, images, videos, or any combination of the three as embeddings. "
+    "First output the thinking process in <think> </think> tags and then summarize the entire input in a word or sentence. "
+    "Finally, use the <gen_emb> tag to represent the entire input."
+)
+
+Precision = Literal["fp32", "fp16", "bf16"]
+RouterContext = Literal["disc", "none"]
+
+
+class VisionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Dimensions of Qwen2-VL's vision encoder."""
+
+    depth: int
+    width: int
+    heads: int
+    mlp_width: int
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+    channels: int
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def patch_values(self) -> int:
+        """Values of one flattened patch: channels x temporal_patch_size x patch_size x patch_size."""
+        return self.channels * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def merged_patches(self) -> int:
+        """Patches that become one visual token."""
+        return self.merge_size**2
+
+
+class DecoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Dimensions of the Qwen2 decoder with multimodal rotary positions."""
+
+    layers: int
+    hidden: int
+    query_heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    vocab: int
+    norm_epsilon: float
+    rope_theta: float
+    mrope_sections: tuple[int, int, int]
+    max_positions: int
+
+
+class TransitionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Dimensions of PLUME's latent transition (the mixture of experts between two latent steps)."""
+
+    experts: int
+    expert_width: int
+    step_table_rows: int
+    top_k: int
+
+
+class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the latent rollout is run. The defaults are those of the published evaluation.
+
+    `prefix` and `suffix` are forced texts, each tokenised whole. The suffix continues by KV length, as in the published
+    evaluation. With `router_context = "none"` the router sees a zero anchor.
+    """
+
+    latent_steps: int = 8
+    prefix: str = "<think><bot>"
+    suffix: str = "<eot></think>\n<gen_emb>"
+    router_context: RouterContext = "disc"
+
+
+class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How images and videos become patches. The pixel limits are the published evaluation's, not the checkpoint's."""
+
+    min_pixels: int = 784
+    max_pixels: int = 2359296
+    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that the runtime needs to know of a model."""
+
+    vision: VisionSpec
+    decoder: DecoderSpec
+    transition: TransitionSpec
+    rollout: RolloutSpec
+    preprocess: PreprocessSpec
+
+
+DType = Literal["float32", "float16", "bfloat16", "int64"]
+# "compute" is the precision of the graph: float32, float16 or bfloat16.
+COMPUTE_DTYPE: dict[str, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of a graph: an axis is a size, or the name of a dynamic axis."""
+
+    name: str
+    dtype: DType
+    axes: tuple[int | str, ...]
+
+
+class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Inputs and outputs of one graph, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+GraphName = Literal["vision_encoder", "prefill", "latent_step"]
+GRAPH_NAMES: tuple[GraphName, ...] = ("vision_encoder", "prefill", "latent_step")
+
+
+def graph_specs(model: ModelSpec, precision: Precision) -> dict[GraphName, GraphSpec]:
+    """Return the contract of the three graphs.
+
+    What the host writes or reads (patches, states, router probabilities) is float32; what stays on the device (visual
+    embeddings, keys, values, suffix) has the precision of the graph. ONNX wants one name per value, so the state that
+    latent_step returns is `next_state`.
+    """
+    compute = COMPUTE_DTYPE[precision]
+    decoder = model.decoder
+    hidden = decoder.hidden
+    state = TensorSpec("state", "float32", ("batch", hidden))
+    anchor = TensorSpec("anchor", "float32", ("batch", hidden))
+    token_count = TensorSpec("token_count", "int64", ("batch",))
+    visual_embeddings = TensorSpec("visual_embeddings", compute, ("visual_tokens", hidden))
+    prefix_axes = (decoder.layers, "batch", decoder.kv_heads, "tokens", decoder.head_dim)
+    prefix_cache = tuple(TensorSpec(name, compute, prefix_axes) for name in ("prefix_keys", "prefix_values"))
+    step_axes = (decoder.layers, "batch", decoder.kv_heads, decoder.head_dim)
+    slots = model.rollout.latent_steps
+    return {
+        "vision_encoder": GraphSpec(
+            inputs=(
+                TensorSpec("patches", "float32", ("frames", "patches", model.vision.patch_values)),
+                TensorSpec("patch_positions", "int64", ("patches", 2)),
+            ),
+            outputs=(visual_embeddings,),
+        ),
+        "prefill": GraphSpec(
+            inputs=(
+                TensorSpec("input_ids", "int64", ("batch", "tokens")),
+                visual_embeddings,
+                TensorSpec("visual_index", "int64", ("batch", "tokens")),
+                TensorSpec("position_ids", "int64", (3, "batch", "tokens")),
+                token_count,
+                TensorSpec("anchor_index", "int64", ("batch",)),
+            ),
+            outputs=(state, anchor, *prefix_cache),
+        ),
+        "latent_step": GraphSpec(
+            inputs=(
+                state,
+                anchor,
+                TensorSpec("step", "int64", ()),
+                TensorSpec("suffix_embeddings", compute, ("suffix_tokens", hidden)),
+                *prefix_cache,
+                token_count,
+                TensorSpec("rollout_keys", compute, (slots, *step_axes)),
+                TensorSpec("rollout_values", compute, (slots, *step_axes)),
+            ),
+            outputs=(
+                TensorSpec("next_state", "float32", ("batch", hidden)),
+                TensorSpec("step_keys", compute, step_axes),
+                TensorSpec("step_values", compute, step_axes),
+                TensorSpec("router_probabilities", "float32", ("batch", model.transition.experts)),
+            ),
+        ),
+    }
