@@ -1,0 +1,1 @@
+"""Compile a portable bundle for one backend. Needs onnx, never torch."""

@@ -1,0 +1,204 @@
+"""A bundle: one directory with everything that the runtime needs. Read, verified and written here.
+
+    manifest.json           what is inside, with the hash of every file
+    *.onnx                  the graphs, weights outside
+    weights.safetensors     the weights, once
+    constants.npz           embeddings of the blank image and of the forced suffix
+    tokenizer.json
+    selftest/               a few inputs and what the reference computed for them
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from .errors import BundleError, PlumeExportError
+from .spec import GraphName, GraphSpec, ModelSpec, Precision
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+CONSTANTS = "constants.npz"
+TOKENIZER = "tokenizer.json"
+SELFTEST_INPUTS = "selftest/inputs.jsonl"
+SELFTEST_STAGES = "selftest/stages.npz"
+
+Backend = Literal["onnx", "onnxruntime"]
+Modalities = Literal["all", "text"]
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and hash of one file of a bundle."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for."""
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["plume-export bundle"] = "plume-export bundle"
+    backend: Backend
+    precision: Precision
+    modalities: Modalities
+    model: ModelSpec
+    graphs: dict[GraphName, GraphSpec]
+    checkpoint: str
+    versions: dict[str, str]
+    files: dict[str, FileEntry] = {}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def graph_file(self, name: GraphName) -> Path:
+        return self.path / f"{name}.onnx"
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the manifest, which holds the hash of every file."""
+        return _sha256(self.path / MANIFEST)
+
+
+def open_bundle(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Bundle:
+    """Read and verify a bundle.
+
+    Raises BundleError for a missing directory or file, a changed file, a newer schema or something that is no bundle.
+    `verify_hashes=False` checks names and sizes only, which saves reading the weights.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    for name, entry in manifest.files.items():
+        _check_file(path, name, entry, verify_hash=verify_hashes)
+    return Bundle(path, manifest)
+
+
+@contextmanager
+def new_bundle(output: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `output`; on success it takes the place of `output`, on an error it vanishes.
+
+    An existing bundle at `output` is replaced only at the end; anything else that stands there is refused at once.
+    """
+    check_output(output)
+    with _as_write_error(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+    try:
+        with _as_write_error(output):
+            yield partial
+            partial.chmod(0o755)
+            _replace(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_output(output: Path) -> None:
+    """Raise unless `output` is free, an empty directory or a bundle that may be replaced."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / MANIFEST).is_file():
+        raise PlumeExportError(f"{output} exists and is not a bundle, so it is not replaced.", fix="choose another --output")
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Hash every file of the directory and write the manifest, last of all; return it complete."""
+    names = sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
+    files = {name: FileEntry((directory / name).stat().st_size, _sha256(directory / name)) for name in names}
+    complete = msgspec.structs.replace(manifest, files=files)
+    text = msgspec.json.format(msgspec.json.encode(complete), indent=2)
+    (directory / MANIFEST).write_bytes(text + b"\n")
+    return complete
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name in another bundle; a copy where the file system can not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not path.is_dir():
+        raise BundleError(f"There is no bundle at {path}: not a directory.", fix="plume-export build --output " + str(path))
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except OSError:
+        raise BundleError(
+            f"{path} is not a bundle: it has no {MANIFEST}.", fix="pass the directory that plume-export build wrote"
+        ) from None
+    try:
+        head = msgspec.json.decode(text)
+        if not isinstance(head, dict) or head.get("kind") != "plume-export bundle":
+            raise BundleError(f"{path / MANIFEST} is not a bundle's manifest.", fix="pass a plume-export bundle")
+        if head.get("schema_version", 0) > SCHEMA_VERSION:
+            raise BundleError(
+                f"{path} has schema version {head['schema_version']}; this plume-export reads up to {SCHEMA_VERSION}.",
+                fix="pip install --upgrade plume-export, or build the bundle again with this version",
+            )
+        return msgspec.json.decode(text, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{path / MANIFEST} is damaged: {error}.", fix="build the bundle again") from None
+
+
+def _check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:
+    fix = "copy the bundle again, or build it again"
+    file = path / name
+    if not file.is_file():
+        raise BundleError(f"The bundle {path} lacks the file {name}.", fix=fix)
+    size = file.stat().st_size
+    if size != entry.bytes:
+        raise BundleError(f"{file} was altered: it has {size} bytes, the manifest says {entry.bytes}.", fix=fix)
+    if verify_hash and _sha256(file) != entry.sha256:
+        raise BundleError(f"{file} was altered: its sha256 is not the one in the manifest.", fix=fix)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while chunk := stream.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _replace(partial: Path, output: Path) -> None:
+    """Rename; a bundle that stands at `output` is moved aside first, so that one of the two is always whole."""
+    aside = partial.with_name(partial.name + ".old")
+    if output.exists():
+        output.rename(aside)
+    try:
+        partial.rename(output)
+    except OSError:
+        with suppress(OSError):
+            aside.rename(output)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _as_write_error(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PlumeExportError(
+            f"{output} can not be written: {reason}.", fix="free space or choose another --output; nothing was left behind"
+        ) from error

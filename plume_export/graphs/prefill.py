@@ -1,0 +1,72 @@
+"""Graph `prefill`: the prompt through the decoder, keeping two states and the keys and values of every layer."""
+
+import torch
+from torch import Tensor, nn
+
+from ..spec import DecoderSpec
+from .layers import Decoder, DecoderLayer, Rotary, attend, rotary_from_angles
+
+
+class Prefill(nn.Module):
+    """The inputs and outputs of `spec.graph_specs()["prefill"]`.
+
+    Prompts are padded on the right. Causal attention keeps the padding away from every real token, so there is no padding
+    mask. The last layer computes queries, MLP and norm only for the two rows that are kept.
+    """
+
+    def __init__(self, spec: DecoderSpec, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embed_tokens = nn.Embedding(spec.vocab, spec.hidden, dtype=dtype)
+        self.decoder = Decoder(spec, dtype)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        visual_embeddings: Tensor,
+        visual_index: Tensor,
+        position_ids: Tensor,
+        token_count: Tensor,
+        anchor_index: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        visual_rows = visual_embeddings[visual_index.clamp(min=0)]  # [batch, tokens, hidden]
+        hidden = torch.where(visual_index[..., None] >= 0, visual_rows, self.embed_tokens(input_ids)).float()
+        rotary = self._rotary(position_ids)
+        order = torch.arange(input_ids.shape[1])
+        causal = order <= order[:, None]  # [tokens, tokens]
+        keys, values = [], []
+        *layers, last_layer = self.decoder.layers
+        for layer in layers:
+            layer_queries, layer_keys, layer_values = layer.project(hidden, rotary)
+            attended = attend(layer_queries, *self._expand_heads(layer_keys, layer_values), causal)
+            hidden = layer.finish(hidden, attended)
+            keys.append(layer_keys)
+            values.append(layer_values)
+        kept_index = torch.stack([token_count - 1, anchor_index], 1)  # [batch, 2]
+        kept, layer_keys, layer_values = self._finish_kept_rows(last_layer, hidden, rotary, kept_index)
+        state, anchor = self.decoder.norm(kept).unbind(1)
+        return state, anchor, torch.stack([*keys, layer_keys]), torch.stack([*values, layer_values])
+
+    def _rotary(self, position_ids: Tensor) -> Rotary:
+        """Each rotary frequency follows the temporal, height or width position (M-RoPE sections)."""
+        frequencies = self.decoder.inverse_frequencies.split(self.spec.mrope_sections)
+        angles = [position_ids[axis, ..., None].float() * part for axis, part in enumerate(frequencies)]
+        return rotary_from_angles(torch.cat(angles, -1)[:, None])  # [batch, 1, tokens, head_dim / 2]
+
+    def _expand_heads(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Repeat every key/value head for its group of query heads: [batch, heads, tokens, head_dim]."""
+        groups = self.spec.query_heads // self.spec.kv_heads
+        batch, kv_heads, tokens, head_dim = keys.shape
+        expanded = (batch, kv_heads, groups, tokens, head_dim)
+        return keys[:, :, None].expand(expanded).flatten(1, 2), values[:, :, None].expand(expanded).flatten(1, 2)
+
+    def _finish_kept_rows(
+        self, layer: DecoderLayer, hidden: Tensor, rotary: Rotary, kept_index: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the last layer for the rows `kept_index` [batch, 2] alone; return them with the layer's keys and values."""
+        queries, keys, values = layer.project(hidden, rotary)
+        query_rows = kept_index[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
+        hidden_rows = kept_index[..., None].expand(-1, -1, hidden.shape[2])
+        seen = torch.arange(hidden.shape[1]) <= kept_index[:, None, :, None]  # [batch, 1, 2, tokens]
+        attended = attend(queries.gather(2, query_rows), *self._expand_heads(keys, values), seen)
+        return layer.finish(hidden.gather(1, hidden_rows), attended), keys, values

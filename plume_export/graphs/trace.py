@@ -1,0 +1,102 @@
+"""Trace a graph module to ONNX without its weights.
+
+Modules are built and traced as fake tensors (shapes and dtypes, no data), so tracing the full 2B model stays far below 1 GB.
+Every parameter becomes an initializer that keeps its dotted name; `weights.py` points it into the bundle's weight file.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ..spec import GraphSpec, TensorSpec
+
+# The newest opset with nothing that TensorRT 10.3's parser (JetPack 6) lacks.
+OPSET = 20
+IR_VERSION = 9
+
+_ONNX_DTYPES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "int64": "INT64"}
+
+# Sizes of the dynamic axes in the traced example; any two differ, so that the tracer does not take them for one.
+_EXAMPLE_SIZES = {"batch": 2, "tokens": 24, "frames": 3, "patches": 16, "visual_tokens": 12, "suffix_tokens": 5}
+
+
+def trace_graph(build_module: Callable[[], nn.Module], spec: GraphSpec, *, patches_multiple: int = 1) -> ir.Model:
+    """Return the ONNX graph of a module, its initializers still without data.
+
+    `build_module` is called under fake tensors. `patches_multiple` is the number of patches that make one visual token: the
+    axis `patches` is always a multiple of it.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        module = build_module().eval()
+        example = tuple(_example_input(tensor) for tensor in spec.inputs)
+        exported = torch.export.export(module, example, dynamic_shapes=_dynamic_shapes(spec, patches_multiple))
+        program = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,
+            verbose=False,
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+        )
+    assert program is not None
+    model = program.model
+    _drop_parameter_data(model, {name for name, _ in module.named_parameters()})
+    with _quiet("onnx_ir"):  # it warns of every parameter that has no data
+        onnxscript.optimizer.optimize(model)
+    _name_axes(model, spec)
+    model.ir_version = IR_VERSION
+    return model
+
+
+def _drop_parameter_data(model: ir.Model, parameters: set[str]) -> None:
+    """Parameters hold fake data that no pass may fold; what is left are small true constants."""
+    for name, value in model.graph.initializers.items():
+        if name in parameters:
+            value.const_value = None
+
+
+def _example_input(tensor: TensorSpec) -> Tensor:
+    shape = [axis if isinstance(axis, int) else _EXAMPLE_SIZES[axis] for axis in tensor.axes]
+    return torch.zeros(shape, dtype=getattr(torch, tensor.dtype))
+
+
+def _dynamic_shapes(spec: GraphSpec, patches_multiple: int) -> tuple[dict[int, object], ...]:
+    names = {axis for tensor in spec.inputs for axis in tensor.axes if isinstance(axis, str)}
+    dimensions: dict[str, object] = {name: torch.export.Dim(name) for name in names}
+    if "suffix_tokens" in names:
+        dimensions["suffix_tokens"] = torch.export.Dim.DYNAMIC  # from 0 on
+    if "patches" in names:
+        dimensions["patches"] = patches_multiple * torch.export.Dim("tokens_per_frame")
+    return tuple(
+        {index: dimensions[axis] for index, axis in enumerate(tensor.axes) if isinstance(axis, str)} for tensor in spec.inputs
+    )
+
+
+def _name_axes(model: ir.Model, spec: GraphSpec) -> None:
+    """Give inputs and outputs the contract's axis names; what lies between keeps no shapes of the tracer's own naming."""
+    for node in model.graph:
+        for value in node.outputs:
+            value.shape = None
+    pairs = [*zip(model.graph.inputs, spec.inputs, strict=True), *zip(model.graph.outputs, spec.outputs, strict=True)]
+    for value, tensor in pairs:
+        assert value.name == tensor.name, (value.name, tensor.name)
+        assert value.dtype == ir.DataType[_ONNX_DTYPES[tensor.dtype]], (tensor, value.dtype)
+        value.shape = ir.Shape(tensor.axes)
+
+
+@contextmanager
+def _quiet(logger_name: str) -> Iterator[None]:
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,78 @@
+"""Graph `vision_encoder`: patches of equal-sized frames to visual embeddings (Qwen2-VL's vision encoder)."""
+
+import torch
+from torch import Tensor, nn
+
+from ..spec import VisionSpec
+from .layers import Linear, Rotary, attend, rotary_from_angles
+
+LAYER_NORM_EPSILON = 1e-6
+
+
+class VisionBlock(nn.Module):
+    """One block: attention within a frame, then an MLP with quick-GELU."""
+
+    def __init__(self, spec: VisionSpec, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.heads, self.head_dim = spec.heads, spec.head_dim
+        self.norm1 = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPSILON, dtype=torch.float32)
+        self.qkv = Linear(spec.width, 3 * spec.width, dtype)
+        self.proj = Linear(spec.width, spec.width, dtype)
+        self.norm2 = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPSILON, dtype=torch.float32)
+        self.fc1 = Linear(spec.width, spec.mlp_width, dtype)
+        self.fc2 = Linear(spec.mlp_width, spec.width, dtype)
+
+    def forward(self, hidden: Tensor, rotary: Rotary) -> Tensor:
+        qkv = self.qkv(self.norm1(hidden)).unflatten(-1, (3 * self.heads, self.head_dim)).transpose(1, 2)
+        queries, keys, values = qkv.chunk(3, 1)  # [frames, heads, patches, head_dim]
+        queries = (rotary.rotate(queries) * self.head_dim**-0.5).to(values.dtype)
+        attended = attend(queries, rotary.rotate(keys).to(values.dtype), values, mask=None)
+        hidden = hidden + self.proj(attended.transpose(1, 2).flatten(2)).float()
+        inner = self.fc1(self.norm2(hidden))
+        return hidden + self.fc2(inner * torch.sigmoid(1.702 * inner)).float()
+
+
+class PatchMerger(nn.Module):
+    """Four neighbouring patches to one visual token of the decoder's width."""
+
+    def __init__(self, spec: VisionSpec, hidden: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.merged_width = spec.width * spec.merged_patches
+        self.norm = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPSILON, dtype=torch.float32)
+        self.fc1 = Linear(self.merged_width, self.merged_width, dtype)
+        self.fc2 = Linear(self.merged_width, hidden, dtype)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        merged = self.norm(hidden).reshape(-1, self.merged_width)
+        return self.fc2(torch.nn.functional.gelu(self.fc1(merged)))
+
+
+class VisionTransformer(nn.Module):
+    """The weights of the vision encoder."""
+
+    def __init__(self, spec: VisionSpec, hidden: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.patch_embed = Linear(spec.patch_values, spec.width, dtype, has_bias=False)
+        self.inverse_frequencies = nn.Parameter(torch.empty(spec.head_dim // 4, dtype=torch.float32))
+        self.blocks = nn.ModuleList([VisionBlock(spec, dtype) for _ in range(spec.depth)])
+        self.merger = PatchMerger(spec, hidden, dtype)
+
+
+class VisionEncoder(nn.Module):
+    """patches [frames, patches, patch_values], patch_positions [patches, 2] -> visual_embeddings [visual_tokens, hidden].
+
+    Attention is full within a frame; the frame axis is the batch, so no mask is needed.
+    """
+
+    def __init__(self, spec: VisionSpec, hidden: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.visual = VisionTransformer(spec, hidden, dtype)
+
+    def forward(self, patches: Tensor, patch_positions: Tensor) -> Tensor:
+        visual = self.visual
+        angles = patch_positions[..., None].float() * visual.inverse_frequencies  # [patches, 2, head_dim / 4]
+        rotary = rotary_from_angles(angles.flatten(1))  # [patches, head_dim / 2]
+        hidden = visual.patch_embed(patches).float()
+        for block in visual.blocks:
+            hidden = block(hidden, rotary)
+        return visual.merger(hidden)

@@ -1,0 +1,185 @@
+"""The bundle's one weight file: which checkpoint tensors make each graph parameter, streamed with the cast on the way.
+
+The file is a safetensors file whose byte ranges the ONNX graphs reference as external data, so the decoder's tensors stand
+on disk once for prefill and latent_step. One parameter at a time is read, arranged, cast and written.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from ..checkpoint import CheckpointTensors
+from ..spec import ModelSpec
+
+# ONNX Runtime maps external data from the file; tensors start on a page so that it need not copy them.
+PAGE_BYTES = 4096
+
+_SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_TORCH_DTYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
+
+# Parameter of a graph -> checkpoint tensors that are concatenated along their first (output) axis, then transposed if they
+# are the weight of a linear layer. `{}` stands for the layer number.
+_DECODER = "model.layers.{}."
+_VISION = "visual.blocks.{}."
+_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "embed_tokens.weight": ("model.embed_tokens.weight",),
+    "decoder.norm.weight": ("model.norm.weight",),
+    "decoder.layers.{}.input_norm.weight": (_DECODER + "input_layernorm.weight",),
+    "decoder.layers.{}.qkv_proj.weight": tuple(_DECODER + f"self_attn.{p}_proj.weight" for p in "qkv"),
+    "decoder.layers.{}.qkv_proj.bias": tuple(_DECODER + f"self_attn.{p}_proj.bias" for p in "qkv"),
+    "decoder.layers.{}.o_proj.weight": (_DECODER + "self_attn.o_proj.weight",),
+    "decoder.layers.{}.post_attention_norm.weight": (_DECODER + "post_attention_layernorm.weight",),
+    "decoder.layers.{}.gate_up_proj.weight": (_DECODER + "mlp.gate_proj.weight", _DECODER + "mlp.up_proj.weight"),
+    "decoder.layers.{}.down_proj.weight": (_DECODER + "mlp.down_proj.weight",),
+    "visual.patch_embed.weight": ("visual.patch_embed.proj.weight",),
+    **{
+        f"visual.blocks.{{}}.{ours}.{kind}": (_VISION + f"{theirs}.{kind}",)
+        for ours, theirs in {
+            "norm1": "norm1",
+            "norm2": "norm2",
+            "qkv": "attn.qkv",
+            "proj": "attn.proj",
+            "fc1": "mlp.fc1",
+            "fc2": "mlp.fc2",
+        }.items()
+        for kind in ("weight", "bias")
+    },
+    **{
+        f"visual.merger.{ours}.{kind}": (f"visual.merger.{theirs}.{kind}",)
+        for ours, theirs in {"norm": "ln_q", "fc1": "mlp.0", "fc2": "mlp.2"}.items()
+        for kind in ("weight", "bias")
+    },
+    **{
+        f"transition.{ours}": (f"latent_moe_transition.{theirs}",)
+        for ours, theirs in {
+            "norm.weight": "ln.weight",
+            "norm.bias": "ln.bias",
+            "step_embed.weight": "step_embed.weight",
+            "router.weight": "router.weight",
+            "router.bias": "router.bias",
+        }.items()
+    },
+}
+_TRANSPOSED = re.compile(r"(_proj|qkv|proj|fc1|fc2|router|patch_embed)\.weight$")
+_EXPERT_STACK = re.compile(r"transition\.experts\.(fc[12])_(weight|bias)$")
+
+
+class StoredTensor(NamedTuple):
+    """Where a parameter's bytes lie in the weight file."""
+
+    offset: int
+    length: int
+
+
+def write_weights(
+    path: Path, parameters: Mapping[str, ir.Value], tensors: CheckpointTensors, model: ModelSpec
+) -> dict[str, StoredTensor]:
+    """Stream the parameters into a safetensors file; return their absolute byte ranges.
+
+    Resident memory is bounded by a few copies of the largest parameter. Large tensors come first and the header is padded
+    to a page, so that whatever fills whole pages starts on one.
+    """
+    order = sorted(parameters, key=lambda name: (_byte_count(parameters[name]) % PAGE_BYTES != 0, name))
+    header, ranges = _header(order, parameters)
+    with path.open("wb") as file:
+        file.write(header)
+        for name in order:
+            value = parameters[name]
+            tensor = _read_parameter(name, tensors, model)
+            assert tuple(tensor.shape) == tuple(value.shape or ()), (name, tensor.shape, value.shape)
+            _write_tensor(file, tensor.to(_torch_dtype(value)))
+    return ranges
+
+
+def bind_weights(graph: ir.Model, location: str, ranges: Mapping[str, StoredTensor]) -> None:
+    """Point the parameters of a graph into the weight file, by its name relative to the graph's file."""
+    for name, value in graph.graph.initializers.items():
+        if name in ranges:
+            stored = ranges[name]
+            assert value.dtype is not None
+            assert value.shape is not None
+            value.const_value = ir.ExternalTensor(
+                location, stored.offset, stored.length, value.dtype, shape=value.shape, name=name
+            )
+
+
+def parameters_of(graphs: Iterable[ir.Model]) -> dict[str, ir.Value]:
+    """Return the parameters of all graphs by name; graphs that share one must agree on its shape and dtype."""
+    parameters: dict[str, ir.Value] = {}
+    for graph in graphs:
+        for name, value in graph.graph.initializers.items():
+            if value.const_value is not None:
+                continue  # a small constant of the graph itself
+            other = parameters.setdefault(name, value)
+            assert (other.shape, other.dtype) == (value.shape, value.dtype), name
+    return parameters
+
+
+def _torch_dtype(value: ir.Value) -> torch.dtype:
+    assert value.dtype is not None
+    return _TORCH_DTYPES[value.dtype]
+
+
+def _byte_count(value: ir.Value) -> int:
+    assert value.shape is not None
+    count = _torch_dtype(value).itemsize
+    for size in value.shape:
+        assert isinstance(size, int)
+        count *= size
+    return count
+
+
+def _header(order: list[str], parameters: Mapping[str, ir.Value]) -> tuple[bytes, dict[str, StoredTensor]]:
+    entries: dict[str, dict[str, object]] = {}
+    ranges: dict[str, StoredTensor] = {}
+    end = 0
+    for name in order:
+        value = parameters[name]
+        start, end = end, end + _byte_count(value)
+        shape = [int(size) for size in value.shape or ()]
+        entries[name] = {"dtype": _SAFETENSORS_DTYPES[_torch_dtype(value)], "shape": shape, "data_offsets": [start, end]}
+        ranges[name] = StoredTensor(start, end - start)
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % PAGE_BYTES)
+    data_start = len(text) + 8
+    return struct.pack("<Q", len(text)) + text, {
+        name: StoredTensor(data_start + stored.offset, stored.length) for name, stored in ranges.items()
+    }
+
+
+def _read_parameter(name: str, tensors: CheckpointTensors, model: ModelSpec) -> Tensor:
+    if name == "decoder.inverse_frequencies":
+        return _inverse_frequencies(model.decoder.head_dim, model.decoder.rope_theta)
+    if name == "visual.inverse_frequencies":
+        return _inverse_frequencies(model.vision.head_dim // 2, 10000.0)
+    if stack := _EXPERT_STACK.match(name):
+        return _read_expert_stack(stack[1], stack[2], tensors, model)
+    layer = re.search(r"\.(\d+)\.", name)
+    template = _TEMPLATES[name if layer is None else name.replace(layer[0], ".{}.", 1)]
+    parts = [tensors.read(part.format(layer[1] if layer else "")) for part in template]
+    tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if _TRANSPOSED.search(name):
+        tensor = tensor.flatten(1).T  # a patch kernel [out, channels, time, height, width] is a linear weight too
+    return tensor
+
+
+def _inverse_frequencies(dimensions: int, theta: float) -> Tensor:
+    """Rotary frequencies in the operations and dtypes of Qwen2-VL, so that positions round alike."""
+    return 1.0 / (theta ** (torch.arange(0, dimensions, 2, dtype=torch.float) / dimensions))
+
+
+def _read_expert_stack(layer: str, kind: str, tensors: CheckpointTensors, model: ModelSpec) -> Tensor:
+    names = [f"experts.{index}" for index in range(model.transition.experts)] + ["shared_expert"]
+    parts = [tensors.read(f"latent_moe_transition.{name}.{layer}.{kind}") for name in names]
+    return torch.stack([part.T if kind == "weight" else part[None] for part in parts])
+
+
+def _write_tensor(file: IO[bytes], tensor: Tensor) -> None:
+    file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

@@ -1,0 +1,32 @@
+"""How far each stage may be from the float32 reference, by precision."""
+
+import msgspec
+
+from ..spec import Precision
+
+
+class Tolerance(msgspec.Struct, frozen=True):
+    """Largest relative error (norm of the difference over norm of the reference) and smallest cosine of a stage."""
+
+    relative: float
+    cosine: float
+
+
+# float32 differs by the order of summation only. 16-bit stages accumulate rounding of 2^-11 (fp16) or 2^-8 (bf16) relative
+# over the layers.
+_TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(relative=1e-4, cosine=0.99999),
+    "fp16": Tolerance(relative=3e-2, cosine=0.999),
+    "bf16": Tolerance(relative=1.5e-1, cosine=0.99),
+}
+# Two router choices may change places when their probabilities are this near.
+_ROUTER_AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.9, "bf16": 0.75}
+
+
+def tolerances(precision: Precision) -> Tolerance:
+    return _TOLERANCES[precision]
+
+
+def router_agreement_floor(precision: Precision) -> float:
+    """Smallest share of latent steps whose chosen experts must be the reference's."""
+    return _ROUTER_AGREEMENT[precision]

@@ -1,0 +1,135 @@
+"""The published computation, one input at a time: prompt, prefill, latent rollout, readout."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen2VLConfig
+from transformers.cache_utils import DynamicCache
+from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen
+
+from ..checkpoint import CheckpointTensors
+from ..spec import ModelSpec
+from ..stages import FloatArray, Stages
+from .processor import ReferenceInputs
+from .transition import LatentTransition
+
+
+class Reference:
+    """PLUME over transformers' Qwen2-VL, with `max_new_tokens = 0`: nothing is decoded after the forced suffix.
+
+    With `resident=False` every layer's weights are read from the checkpoint when the layer runs and dropped after it: slow,
+    but memory stays bounded by one layer.
+    """
+
+    def __init__(
+        self, directory: Path, tensors: CheckpointTensors, model: ModelSpec, *, dtype: torch.dtype, resident: bool = True
+    ) -> None:
+        self._tensors, self._model, self._dtype = tensors, model, dtype
+        config = Qwen2VLConfig.from_pretrained(directory)
+        config._attn_implementation = "sdpa"
+        config.text_config.vocab_size = model.decoder.vocab
+        with torch.device("meta"):
+            self._qwen = qwen.Qwen2VLModel(config).eval()
+            self._transition = LatentTransition(model.decoder.hidden, model.transition).eval()
+        # Buffers that no checkpoint holds.
+        self._qwen.language_model.rotary_emb = qwen.Qwen2VLRotaryEmbedding(config.text_config)
+        self._qwen.visual.rotary_pos_emb = qwen.Qwen2VLVisionRotaryEmbedding(config.vision_config)
+        for name, unit in self._units():
+            if resident:
+                self._load(name, unit)
+            else:
+                unit.register_forward_pre_hook(lambda module, _, name=name: self._load(name, module))
+                unit.register_forward_hook(lambda module, _inputs, _outputs: self._unload(module))
+
+    @torch.inference_mode()
+    def stages(self, inputs: ReferenceInputs, *, latent_steps: int | None = None) -> Stages:
+        """Return every stage for one input. Source: PLUME, section 3, and its released evaluation."""
+        steps = self._model.rollout.latent_steps if latent_steps is None else latent_steps
+        cache = DynamicCache()
+        visual = self.visual_embeddings(inputs)
+        embeddings = self._embed(inputs.input_ids)
+        embeddings[torch.isin(inputs.input_ids, inputs.visual_token_ids)] = visual
+        position_ids, _ = self._qwen.get_rope_index(
+            inputs.input_ids[None],
+            mm_token_type_ids=inputs.token_types[None],
+            image_grid_thw=inputs.image_grids,
+            video_grid_thw=inputs.video_grids,
+        )
+        prefix = self._decode(embeddings, position_ids, cache)
+        state = prefix[-1]
+        anchor = prefix[inputs.anchor_index]
+        context = anchor if self._model.rollout.router_context == "disc" else torch.zeros_like(anchor)
+        states, probabilities = [], []
+        for step in range(steps):
+            latent, step_probabilities = self._transition(state, context, step)
+            state = self._decode(latent[None], self._next_positions(cache, 1), cache)[-1]
+            states.append(state)
+            probabilities.append(step_probabilities)
+        suffix = self._embed(inputs.suffix_ids)
+        readout = self._decode(suffix, self._next_positions(cache, len(suffix)), cache)[-1]
+        hidden, experts = self._model.decoder.hidden, self._model.transition.experts
+        return Stages(
+            visual_embeddings=_array(visual),
+            position_ids=position_ids[:, 0].numpy(),
+            anchor=_array(anchor),
+            prefix_state=_array(prefix[-1]),
+            latent_states=_array(torch.stack(states) if states else torch.empty(0, hidden)),
+            router_probabilities=_array(torch.stack(probabilities) if probabilities else torch.empty(0, experts)),
+            embedding=_array(nn.functional.normalize(readout.float(), dim=-1)),
+        )
+
+    @torch.inference_mode()
+    def visual_embeddings(self, inputs: ReferenceInputs) -> Tensor:
+        """Return the visual tokens of all media in prompt order: [visual_tokens, hidden]."""
+        grids = [grid for grid in (inputs.image_grids, inputs.video_grids) if grid is not None]
+        output = self._qwen.visual(inputs.pixel_values.to(self._dtype), grid_thw=torch.cat(grids))
+        visual: Tensor = output.pooler_output
+        return visual
+
+    def suffix_embeddings(self, suffix_ids: Tensor) -> Tensor:
+        """Return the token embeddings of the forced suffix: [suffix_tokens, hidden]."""
+        return self._embed(suffix_ids)
+
+    def _decode(self, embeddings: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:
+        """Run the decoder on new tokens [tokens, hidden] behind the cache; return final-norm states [tokens, hidden].
+
+        Without a mask argument attention is causal over the whole cache.
+        """
+        output = self._qwen.language_model(
+            inputs_embeds=embeddings[None], position_ids=position_ids, past_key_values=cache, use_cache=True
+        )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _next_positions(self, cache: DynamicCache, tokens: int) -> Tensor:
+        """The KV length, on all three rotary axes: as published, not the continuation of the M-RoPE positions."""
+        length = cache.get_seq_length()
+        return torch.arange(length, length + tokens).expand(3, 1, -1)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        return self._tensors.read_rows("model.embed_tokens.weight", ids).to(self._dtype)
+
+    def _units(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that are loaded as a whole, with the canonical prefix of their tensors."""
+        yield "latent_moe_transition.", self._transition
+        yield "visual.patch_embed.", self._qwen.visual.patch_embed
+        for index, block in enumerate(self._qwen.visual.blocks):
+            yield f"visual.blocks.{index}.", block
+        yield "visual.merger.", self._qwen.visual.merger
+        for index, layer in enumerate(self._qwen.language_model.layers):
+            yield f"model.layers.{index}.", layer
+        yield "model.norm.", self._qwen.language_model.norm
+
+    def _load(self, prefix: str, module: nn.Module) -> None:
+        state = {name: self._tensors.read(prefix + name).to(self._dtype) for name, _ in module.named_parameters()}
+        module.load_state_dict(state, strict=True, assign=True)
+
+    def _unload(self, module: nn.Module) -> None:
+        module.to("meta")
+
+
+def _array(tensor: Tensor) -> FloatArray:
+    array: FloatArray = tensor.float().numpy()
+    return array

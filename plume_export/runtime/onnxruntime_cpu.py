@@ -1,0 +1,95 @@
+"""ONNX Runtime on the CPU. Buffers are numpy arrays that the sessions read and write in place."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import BundleError, MissingExtraError
+from ..spec import DType, GraphName
+from .backend import Array
+
+_PROVIDER = "CPUExecutionProvider"
+
+
+class OnnxRuntimeCpu:
+    """Backend over onnxruntime's CPU provider. A session is loaded when its graph is first needed."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        if bundle.manifest.precision == "bf16":
+            raise BundleError(
+                f"{bundle.path} is a bf16 bundle and ONNX Runtime's CPU provider has no bfloat16 kernels.",
+                fix="plume-export build --precision fp16 (or fp32) for a CPU",
+            )
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingExtraError("onnxruntime", "cpu") from None
+        self._onnxruntime = onnxruntime
+        self._bundle = bundle
+        self._options = onnxruntime.SessionOptions()
+        self._options.log_severity_level = 3
+        if threads is not None:
+            self._options.intra_op_num_threads = threads
+        self._sessions: dict[GraphName, OnnxRuntimeSession] = {}
+
+    def session(self, graph: GraphName) -> "OnnxRuntimeSession":
+        if graph not in self._sessions:
+            file = str(self._bundle.graph_file(graph))
+            session = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
+            self._sessions[graph] = OnnxRuntimeSession(self._onnxruntime, session)
+        return self._sessions[graph]
+
+    def zeros(self, shape: Sequence[int], dtype: DType) -> Array:
+        return np.zeros(shape, dtype)
+
+    def upload(self, array: Array, dtype: DType) -> Array:
+        return np.ascontiguousarray(array, dtype)
+
+    def download(self, buffer: Array) -> NDArray[np.float32]:
+        return buffer.astype(np.float32)
+
+    def copy(self, source: Array, target: Array) -> None:
+        target[...] = source
+
+    def copy_to_slot(self, source: Array, target: Array, slot: int) -> None:
+        target[slot] = source
+
+    def set_step(self, target: Array, step: int) -> None:
+        target[...] = step
+
+    def concatenate(self, buffers: Sequence[Array]) -> Array:
+        return buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
+
+    def close(self) -> None:
+        self._sessions.clear()
+
+
+class OnnxRuntimeSession:
+    """One graph in ONNX Runtime."""
+
+    def __init__(self, onnxruntime: Any, session: Any) -> None:
+        self._onnxruntime = onnxruntime
+        self._session = session
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "OnnxRuntimeBinding":
+        binding = self._session.io_binding()
+        values = []
+        for arrays, bind in ((inputs, binding.bind_ortvalue_input), (outputs, binding.bind_ortvalue_output)):
+            for name, array in arrays.items():
+                value = self._onnxruntime.OrtValue.ortvalue_from_numpy(array)
+                bind(name, value)
+                values.append((array, value))
+        return OnnxRuntimeBinding(self._session, binding, values)
+
+
+class OnnxRuntimeBinding:
+    """Buffers bound once; `run` may be called any number of times. Keeps the arrays alive that the session points into."""
+
+    def __init__(self, session: Any, binding: Any, values: list[tuple[Array, Any]]) -> None:
+        self._session, self._binding, self._values = session, binding, values
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._binding)

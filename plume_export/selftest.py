@@ -1,0 +1,128 @@
+"""The self-test that travels in a bundle: a few inputs, what the reference computed, and how this machine does."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, link_or_copy, open_bundle
+from .errors import BundleError
+from .parity import ParityReport, compare_inputs
+from .preprocess import Item, item_from_json
+from .runtime.embedder import Embedder
+from .stages import Stages
+
+if TYPE_CHECKING:
+    from .reference import Reference, ReferenceProcessor
+
+# How many lines of the inputs file are captured: enough for a text, an image and both, small enough to carry.
+CAPTURED_INPUTS = 3
+_TIMED_RUNS = 3
+
+
+class SelftestReport(msgspec.Struct, frozen=True):
+    """Parity, latency and memory of a bundle on this machine."""
+
+    bundle: str
+    backend: str
+    machine: str
+    python: str
+    parity: ParityReport
+    milliseconds_per_input: dict[str, float]
+    peak_memory_mb: float | None
+
+
+def capture_selftest(
+    directory: Path, inputs: Path, processor: "ReferenceProcessor", reference: "Reference", modalities: Modalities
+) -> None:
+    """Copy the first inputs into a bundle that is being written, with the reference's stages."""
+    stages: dict[str, np.ndarray] = {}
+    target = directory / SELFTEST_INPUTS
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("w", encoding="utf-8") as file:
+        for name, line in _captured_lines(inputs, modalities):
+            item = item_from_json(json.dumps(line), inputs.parent)
+            for field, value in vars(reference.stages(processor(item))).items():
+                stages[f"{name}/{field}"] = value
+            file.write(json.dumps(_with_copied_media(line, inputs.parent, target.parent)) + "\n")
+    np.savez_compressed(directory / SELFTEST_STAGES, **stages)
+
+
+def run_selftest(bundle: str | os.PathLike[str] | Bundle, *, threads: int | None = None) -> SelftestReport:
+    """Run the captured inputs on this machine and compare. Raises BundleError if the bundle carries none."""
+    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    items, expected = _read_captured(bundle)
+    manifest = bundle.manifest
+    with Embedder(bundle, threads=threads) as embedder:
+        actual = {item.id or "": embedder.stages(item) for item in items}
+        embedder.stopwatch.reset()
+        for _ in range(_TIMED_RUNS):
+            embedder.embed(items, batch_size=1)
+        seconds = dict(embedder.stopwatch.seconds)
+    runs = _TIMED_RUNS * len(items)
+    return SelftestReport(
+        bundle=bundle.sha256[:12],
+        backend=f"{manifest.backend} {manifest.precision}",
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        python=platform.python_version(),
+        parity=compare_inputs(expected, actual, precision=manifest.precision, top_k=manifest.model.transition.top_k),
+        milliseconds_per_input={stage: 1000 * total / runs for stage, total in seconds.items()},
+        peak_memory_mb=_peak_memory_mb(),
+    )
+
+
+def _captured_lines(inputs: Path, modalities: Modalities) -> Iterator[tuple[str, dict[str, object]]]:
+    captured = 0
+    for number, text in enumerate(inputs.read_text(encoding="utf-8").splitlines()):
+        line = json.loads(text)
+        if modalities == "text" and (line.get("image") or line.get("video")):
+            continue
+        line.setdefault("id", str(number))
+        yield line["id"], line
+        captured += 1
+        if captured == CAPTURED_INPUTS:
+            return
+
+
+def _with_copied_media(line: dict[str, object], source: Path, target: Path) -> dict[str, object]:
+    """Copy the media files of a line into the bundle and name them relative to it."""
+
+    def copied(name: str) -> str:
+        link_or_copy((source / name).resolve(), target / Path(name).name)
+        return Path(name).name
+
+    result = dict(line)
+    for key in ("image", "video"):
+        media = line.get(key)
+        if isinstance(media, str):
+            result[key] = copied(media)
+        elif isinstance(media, list):
+            result[key] = [copied(name) for name in media]
+    return result
+
+
+def _read_captured(bundle: Bundle) -> tuple[list[Item], dict[str, Stages]]:
+    file = bundle.file(SELFTEST_INPUTS)
+    if not file.is_file():
+        raise BundleError(f"{bundle.path} was built without a self-test.", fix="plume-export build without --no-selftest")
+    items = [item_from_json(line, file.parent) for line in file.read_text(encoding="utf-8").splitlines()]
+    with np.load(bundle.file(SELFTEST_STAGES)) as arrays:
+        fields = Stages.__dataclass_fields__
+        stages = {item.id or "": Stages(**{field: arrays[f"{item.id}/{field}"] for field in fields}) for item in items}
+    return items, stages
+
+
+def _peak_memory_mb() -> float | None:
+    """Peak resident memory of this process; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024

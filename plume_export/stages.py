@@ -1,0 +1,25 @@
+"""What PLUME computes for one input, stage by stage: the values that parity compares."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one input. `steps` is the number of latent states that the producer can see.
+
+    The reference sees every latent state. The runtime runs the last latent step and the suffix as one pass, so it sees one
+    state fewer; its router sees every step.
+    """
+
+    visual_embeddings: FloatArray  # [visual_tokens, hidden]
+    position_ids: NDArray[np.int64]  # [3, tokens]
+    anchor: FloatArray  # [hidden], final-norm state at the last <disc_emb>
+    prefix_state: FloatArray  # [hidden], final-norm state at the last prompt token
+    latent_states: FloatArray  # [steps, hidden], final-norm state after each latent step
+    router_probabilities: FloatArray  # [latent_steps, experts]
+    embedding: FloatArray  # [hidden], unit length
