@@ -1,0 +1,107 @@
+"""Checkpoint to runnable bundle: export, compile for the target, self-test. Imports torch only when it exports."""
+
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from .builders.onnxruntime import check_cpu_precision, compile_for_onnxruntime
+from .bundle import Bundle, Modalities, check_output
+from .errors import MissingExtraError, PlumeExportError
+from .spec import Precision, RouterContext
+
+if TYPE_CHECKING:
+    from .export import Checkpoint, Report
+
+Target = Literal["cpu"]
+_EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "onnx", "onnx_ir", "onnxscript")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a checkpoint's tensors do not show. None means the published default or what the checkpoint records."""
+
+    latent_steps: int | None = None
+    top_k: int = 2
+    router_context: RouterContext = "disc"
+    prefix: str | None = None
+    suffix: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export. `selftest_inputs` None leaves the self-test out."""
+
+    precision: Precision
+    modalities: Modalities = "all"
+    selftest_inputs: Path | None = None
+
+
+def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) -> "Checkpoint":
+    """Find a checkpoint (a directory or a hub id), read its dimensions and check every tensor's name and shape.
+
+    Raises CheckpointError for whatever is missing, damaged or not PLUME's.
+    """
+    _require_export_packages()
+    from .checkpoint import CheckpointTensors, check_tensors, model_spec_from_checkpoint, resolve_checkpoint
+    from .export import Checkpoint
+
+    directory = resolve_checkpoint(name, offline=offline)
+    tensors = CheckpointTensors(directory)
+    model = model_spec_from_checkpoint(directory, tensors, **vars(options))
+    check_tensors(tensors, model)
+    return Checkpoint(directory, name, tensors, model)
+
+
+def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
+    """Write the portable ONNX bundle."""
+    from .export import export_bundle
+
+    return export_bundle(
+        checkpoint,
+        output,
+        precision=options.precision,
+        modalities=options.modalities,
+        selftest_inputs=options.selftest_inputs,
+        report=report,
+    )
+
+
+def build_bundle(
+    checkpoint: "Checkpoint", output: Path, options: ExportOptions, *, target: Target, report: "Report"
+) -> Bundle:
+    """Export and compile for `target` in one go; only the compiled bundle stays."""
+    check_target(target, options.precision)
+    check_output(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.export-", dir=output.parent) as scratch:
+        exported = export_checkpoint(checkpoint, Path(scratch) / "onnx", options, report)
+        report(f"compiling for {target}")
+        return compile_for_onnxruntime(exported, output)
+
+
+def check_target(target: Target, precision: Precision) -> None:
+    """Raise for a precision that the target can not run, before anything is built."""
+    if target == "cpu":
+        check_cpu_precision(precision)
+
+
+def default_output(checkpoint_name: str, precision: Precision, target: str) -> Path:
+    """Return engines/build/NAME-PRECISION-TARGET under the current directory."""
+    return Path("engines") / "build" / f"{Path(checkpoint_name).name}-{precision}-{target}"
+
+
+def _require_export_packages() -> None:
+    for package in _EXPORT_PACKAGES:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "export")
+
+
+def missing_checkpoint_error() -> PlumeExportError:
+    return PlumeExportError(
+        "No checkpoint was given.",
+        fix="pass --checkpoint DIR or a hub id; `plume-export random-checkpoint DIR --preset tiny` writes one to try",
+    )

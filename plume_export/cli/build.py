@@ -1,0 +1,108 @@
+"""build, export, compile, random-checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..build import (
+    ExportOptions,
+    ModelOptions,
+    build_bundle,
+    check_target,
+    default_output,
+    export_checkpoint,
+    missing_checkpoint_error,
+    open_checkpoint,
+)
+from ..builders.onnxruntime import compile_for_onnxruntime
+from ..bundle import check_output
+from ..samples import sample_inputs_file
+from ..selftest import run_selftest
+from .console import print_selftest, report_step
+
+_CHECKPOINT_OPTIONS = (
+    click.option("--checkpoint", help="Checkpoint directory or Hugging Face hub id."),
+    click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp16", show_default=True),
+    click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: engines/build/NAME]"),
+    click.option(
+        "--modalities", type=click.Choice(["all", "text"]), default="all", show_default=True, help="text: no vision encoder."
+    ),
+    click.option("--offline", is_flag=True, help="Take a hub id from the local cache only."),
+    click.option("--no-selftest", is_flag=True, help="Do not capture reference stages for `selftest`."),
+    click.option("--latent-steps", type=click.IntRange(min=1), help="Rollout budget K.  [default: the checkpoint's, else 8]"),
+    click.option("--top-k", type=click.IntRange(min=1), default=2, show_default=True, help="Experts chosen per step."),
+    click.option(
+        "--router-context", type=click.Choice(["disc", "none"]), default="disc", show_default=True, help="Anchor of the router."
+    ),
+    click.option("--prefix", help="Forced text before the rollout.  [default: published]"),
+    click.option("--suffix", help="Forced text after the rollout.  [default: published]"),
+    click.option("--min-pixels", type=click.IntRange(min=1), help="Smallest image.  [default: 784]"),
+    click.option("--max-pixels", type=click.IntRange(min=784), help="Largest image; larger ones are scaled.  [default: 2359296]"),
+)
+_MODEL_OPTIONS = tuple(ModelOptions.__dataclass_fields__)
+
+
+def _checkpoint_options(command: Any) -> Any:
+    for option in reversed(_CHECKPOINT_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_checkpoint_options
+@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="What the bundle will run on.")
+def build(target: Any, **options: Any) -> None:
+    """Checkpoint to runnable bundle: export, compile, self-test."""
+    check_target(target, options["precision"])
+    checkpoint, output, export_options = _opened(options, target)
+    bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step)
+    click.echo(str(bundle.path))
+    if export_options.selftest_inputs is not None:
+        report = run_selftest(bundle)
+        print_selftest(report)
+        raise click.exceptions.Exit(0 if report.parity.first_bad_stage is None else 1)
+
+
+@click.command()
+@_checkpoint_options
+def export(**options: Any) -> None:
+    """Checkpoint to portable ONNX bundle."""
+    checkpoint, output, export_options = _opened(options, "onnx")
+    click.echo(str(export_checkpoint(checkpoint, output, export_options, report_step).path))
+
+
+@click.command(name="compile")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True)
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Directory of the compiled bundle.")
+def compile_(bundle: Path, target: str, output: Path) -> None:
+    """Compile a portable bundle for a target. Needs no torch."""
+    click.echo(str(compile_for_onnxruntime(bundle, output).path))
+
+
+@click.command(name="random-checkpoint")
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--preset", type=click.Choice(["tiny", "2b-slice", "2b"]), default="tiny", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def random_checkpoint(output: Path, preset: Any, seed: int) -> None:
+    """Write a checkpoint of random weights in the published layout."""
+    from ..checkpoint import write_random_checkpoint
+
+    write_random_checkpoint(output, preset, seed=seed)
+    click.echo(str(output))
+
+
+def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOptions]:
+    """Check everything that can be checked before the long work starts."""
+    if options["checkpoint"] is None:
+        raise missing_checkpoint_error()
+    output = options["output"] or default_output(options["checkpoint"], options["precision"], target)
+    check_output(output)
+    model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
+    checkpoint = open_checkpoint(options["checkpoint"], model_options, offline=options["offline"])
+    selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
+    return checkpoint, output, ExportOptions(options["precision"], options["modalities"], selftest_inputs)
+
+
+COMMANDS = (build, export, compile_, random_checkpoint)
