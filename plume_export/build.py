@@ -70,9 +70,7 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
     )
 
 
-def build_bundle(
-    checkpoint: "Checkpoint", output: Path, options: ExportOptions, *, target: Target, report: "Report"
-) -> Bundle:
+def build_bundle(checkpoint: "Checkpoint", output: Path, options: ExportOptions, *, target: Target, report: "Report") -> Bundle:
     """Export and compile for `target` in one go; only the compiled bundle stays."""
     check_target(target, options.precision)
     check_output(output)

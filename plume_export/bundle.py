@@ -1,13 +1,14 @@
 """A bundle: one directory with everything that the runtime needs. Read, verified and written here.
 
-    manifest.json           what is inside, with the hash of every file
-    *.onnx                  the graphs, weights outside
-    weights.safetensors     the weights, once
-    constants.npz           embeddings of the blank image and of the forced suffix
-    tokenizer.json
-    selftest/               a few inputs and what the reference computed for them
+manifest.json           what is inside, with the hash of every file
+*.onnx                  the graphs, weights outside
+weights.safetensors     the weights, once
+constants.npz           embeddings of the blank image and of the forced suffix
+tokenizer.json
+selftest/               a few inputs and what the reference computed for them
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -34,6 +35,9 @@ SELFTEST_STAGES = "selftest/stages.npz"
 Backend = Literal["onnx", "onnxruntime"]
 Modalities = Literal["all", "text"]
 _HASH_CHUNK_BYTES = 1 << 20
+_WRITE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EIO,
+}  # fmt: skip
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -198,6 +202,8 @@ def _as_write_error(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno not in _WRITE_ERRORS:
+            raise
         reason = error.strerror or str(error)
         raise PlumeExportError(
             f"{output} can not be written: {reason}.", fix="free space or choose another --output; nothing was left behind"

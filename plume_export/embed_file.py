@@ -99,7 +99,7 @@ def check_output_file(output: Path) -> None:
         except ImportError:
             raise MissingExtraError("pyarrow", "parquet") from None
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-        raise PlumeExportError(f"{output} can not be written.", fix="choose an --output in a directory that exists and is writable")
+        raise PlumeExportError(f"{output} can not be written.", fix="choose an --output in a directory that is writable")
 
 
 def write_embeddings(result: EmbedResult, output: Path) -> None:

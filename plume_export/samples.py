@@ -11,4 +11,4 @@ def sample_inputs_file() -> Path:
     for directory in (package / "data" / "calibration", package.parent / "calibration"):
         if (directory / "inputs.jsonl").is_file():
             return directory / "inputs.jsonl"
-    raise PlumeExportError("The sample inputs are missing from this installation.", fix="pip install --force-reinstall plume-export")
+    raise PlumeExportError("The sample inputs are not installed.", fix="pip install --force-reinstall plume-export")

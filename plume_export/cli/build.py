@@ -38,7 +38,7 @@ _CHECKPOINT_OPTIONS = (
     click.option("--prefix", help="Forced text before the rollout.  [default: published]"),
     click.option("--suffix", help="Forced text after the rollout.  [default: published]"),
     click.option("--min-pixels", type=click.IntRange(min=1), help="Smallest image.  [default: 784]"),
-    click.option("--max-pixels", type=click.IntRange(min=784), help="Largest image; larger ones are scaled.  [default: 2359296]"),
+    click.option("--max-pixels", type=click.IntRange(min=784), help="Larger images are scaled.  [default: 2359296]"),
 )
 _MODEL_OPTIONS = tuple(ModelOptions.__dataclass_fields__)
 

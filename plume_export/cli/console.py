@@ -10,8 +10,6 @@ from ..parity.table import table_from_report, verdict
 from ..selftest import SelftestReport
 
 
-
-
 def report_step(step: str) -> None:
     """Tell on stderr what is being done now."""
     click.echo(f"{time.strftime('%H:%M:%S')} {step}", err=True)

@@ -17,20 +17,24 @@ from ..embed_file import (
 from ..runtime.embedder import Embedder
 from .console import progress
 
+_OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout]"
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1)
-@click.option("--text", help="Text to embed, alone or together with each file.")
+@click.option("--text", help="Text to embed, alone or with each file.")
 @click.option("--input", "inputs", type=click.Path(path_type=Path), help="JSON lines with id, text, image, video.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help=".npy, .jsonl or .parquet.  [default: JSON lines on stdout]")
-@click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: single pass, no rollout.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help=_OUTPUT_HELP)
+@click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
 @click.option("--steps", type=int, help="Shorten the rollout (0: none), for ablations.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
-@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="What a bad input does.")
+@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
 @click.option("--allow-control-tokens", is_flag=True, help="Control tokens typed in a text act, as in the published code.")
-def embed(bundle: Path, files: tuple[str, ...], text: str | None, inputs: Path | None, output: Path | None, **options: Any) -> None:
+def embed(
+    bundle: Path, files: tuple[str, ...], text: str | None, inputs: Path | None, output: Path | None, **options: Any
+) -> None:
     """Embed texts, images and videos with a bundle."""
     if inputs is not None and (files or text is not None):
         raise click.UsageError("--input can not be combined with FILES or --text")

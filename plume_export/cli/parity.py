@@ -23,9 +23,7 @@ from .console import print_selftest, print_table
 @click.option("--reference-precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def parity(
-    bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, offline: bool, as_json: bool
-) -> None:
+def parity(bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, offline: bool, as_json: bool) -> None:
     """Compare a bundle with the PyTorch reference, stage by stage."""
     opened = open_bundle(bundle)
     directory = open_checkpoint(checkpoint, ModelOptions(), offline=offline).directory

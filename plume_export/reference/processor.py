@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from ..preprocess import Item, load_image, read_video_frames, smart_resize
+from ..preprocess import Item, VideoSource, load_image, read_video_frames, smart_resize
 from ..spec import INSTRUCTION, ModelSpec
 
 _IMAGE, _VIDEO = "<|image_pad|>", "<|video_pad|>"
@@ -84,9 +84,9 @@ class ReferenceProcessor:
             prompt = head + "".join(pad * count + tail for count, tail in zip(counts, tails, strict=True))
         return torch.cat([self._encode(prompt), self._encode(self._model.rollout.prefix)])
 
-    def _video(self, video: object) -> tuple[Tensor, Tensor]:
+    def _video(self, video: VideoSource) -> tuple[Tensor, Tensor]:
         """Frames to patches, by the slow processor of transformers 4.51 (temporal pairs, channel-first patches)."""
-        frames = _video_frames(video)  # [frames, 3, height, width]
+        frames = torch.stack([self._within_limits(frame) for frame in _video_frames(video)])  # [frames, 3, height, width]
         mean, std = (torch.tensor(values)[:, None, None] for values in (
             self._model.preprocess.image_mean, self._model.preprocess.image_std,
         ))  # fmt: skip
@@ -98,6 +98,13 @@ class ReferenceProcessor:
         patches = pixels.reshape(grid[0], t, channels, grid[1] // m, m, p, grid[2] // m, m, p)
         patches = patches.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, vision.patch_values)
         return patches, torch.tensor([grid])
+
+    def _within_limits(self, frame: Tensor) -> Tensor:
+        """The slow processor's own resizing of a frame [3, height, width], which the published limits never need."""
+        settings = self._model.preprocess
+        size = smart_resize(frame.shape[1], frame.shape[2], 28, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
+        image = Image.fromarray(frame.permute(1, 2, 0).byte().numpy()).resize(size[::-1])
+        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
     def _encode(self, text: str) -> Tensor:
         return torch.tensor(self._tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -114,14 +121,14 @@ def _resized(image: Image.Image, factor: int, max_tokens: int = 16384, min_token
     return image.resize((width, height))
 
 
-def _video_frames(video: object) -> Tensor:
+def _video_frames(video: VideoSource) -> Tensor:
     """qwen-vl-utils' fetch_video: frames of equal size, 0..255 in float32."""
     if isinstance(video, tuple):
         arrays: list[NDArray[np.uint8]] = [np.asarray(_resized(load_image(frame), 56)) for frame in video]
         arrays += arrays[-1:] * (len(arrays) % 2)
         # It hands its 28-pixel factor on as a patch size: frames come in 56-pixel multiples.
     else:
-        arrays = list(read_video_frames(video))  # type: ignore[arg-type]
+        arrays = list(read_video_frames(video))
     frames = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
     count, _, height, width = frames.shape
     min_pixels = 128 * 28**2

@@ -1,5 +1,6 @@
 """Text, images and videos in, one unit vector each out."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..bundle import CONSTANTS, TOKENIZER, Bundle, open_bundle
 from ..errors import InputError, PlumeExportError
-from ..preprocess import Item, PreparedInput, Preprocessor, item_from, patch_positions
+from ..preprocess import Media, PreparedInput, Preprocessor, item_from, patch_positions
 from ..spec import COMPUTE_DTYPE
 from ..stages import FloatArray, Stages
 from .backend import Backend, Buffer
@@ -27,6 +28,7 @@ class Embedder:
 
     `mode="gen"` runs the latent rollout; `mode="disc"` returns the single-pass discriminative embedding. `steps` shortens
     the rollout for ablations (0 appends the suffix to the prompt). `threads` limits the CPU threads of one operator.
+    `backend` runs the graphs instead of ONNX Runtime's CPU provider; the embedder closes it.
 
     Raises BundleError for a bundle that is damaged or that this machine can not run.
     """
@@ -40,6 +42,7 @@ class Embedder:
         threads: int | None = None,
         allow_control_tokens: bool = False,
         verify_hashes: bool = True,
+        backend: Backend | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle, verify_hashes=verify_hashes)
@@ -51,7 +54,7 @@ class Embedder:
         self._steps = _checked_steps(steps, self._model.rollout.latent_steps)
         tokenizer_json = bundle.file(TOKENIZER).read_text(encoding="utf-8")
         self.preprocessor = Preprocessor(tokenizer_json, self._model, allow_control_tokens=allow_control_tokens)
-        self._backend: Backend = OnnxRuntimeCpu(bundle, threads=threads)
+        self._backend = OnnxRuntimeCpu(bundle, threads=threads) if backend is None else backend
         self._compute = COMPUTE_DTYPE[self._manifest.precision]
         with np.load(bundle.file(CONSTANTS)) as constants:
             self._blank = self._backend.upload(constants["blank_visual_embeddings"], self._compute)
@@ -154,7 +157,14 @@ class Embedder:
 
     def _with_suffix(self, item: PreparedInput) -> PreparedInput:
         """Append the forced suffix to a prompt, for a rollout of no steps; positions continue by KV length."""
-        return item.extended(self.preprocessor.suffix_ids)
+        suffix_ids = self.preprocessor.suffix_ids
+        positions = np.arange(item.token_count, item.token_count + len(suffix_ids))
+        return dataclasses.replace(
+            item,
+            input_ids=np.concatenate([item.input_ids, suffix_ids]),
+            position_ids=np.concatenate([item.position_ids, np.tile(positions, (3, 1))], axis=1),
+            visual_index=np.concatenate([item.visual_index, np.full(len(suffix_ids), -1)]),
+        )
 
     def _prefill(self, batch: list[PreparedInput]) -> tuple[Prefix, Buffer]:
         """Run vision and prefill; return what the rollout needs and the visual embeddings of the whole batch."""
@@ -190,7 +200,7 @@ class Embedder:
         }
         return {"visual_embeddings": visual} | {name: self._backend.upload(array, "int64") for name, array in arrays.items()}
 
-    def _encode_media(self, media: Any) -> Buffer:
+    def _encode_media(self, media: Media) -> Buffer:
         """Return the visual embeddings of one image or video; the blank image's are part of the bundle."""
         if media.is_blank:
             return self._blank

@@ -1,0 +1,16 @@
+"""A checkpoint on disk to dimensions and named tensors; random checkpoints. Nothing here touches the graphs."""
+
+from .config import check_tensors, model_spec_from_checkpoint
+from .layout import expected_tensors
+from .source import resolve_checkpoint
+from .tensors import CheckpointTensors
+from .tokenizer import tokenizer_json_from_checkpoint
+
+__all__ = [
+    "CheckpointTensors",
+    "check_tensors",
+    "expected_tensors",
+    "model_spec_from_checkpoint",
+    "resolve_checkpoint",
+    "tokenizer_json_from_checkpoint",
+]

@@ -1,0 +1,61 @@
+"""Where a checkpoint is: a directory, or a repository of the Hugging Face hub."""
+
+from pathlib import Path
+
+from ..errors import CheckpointError
+
+_PATTERNS = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def resolve_checkpoint(name: str, *, offline: bool) -> Path:
+    """Return the directory of a checkpoint: `name` itself, or the hub id's local copy (downloaded unless `offline`).
+
+    Raises CheckpointError for what is missing, unreachable or not a safetensors checkpoint.
+    """
+    directory = Path(name)
+    if not directory.is_dir():
+        directory = _from_hub(name, offline=offline)
+    _check_contents(directory)
+    return directory
+
+
+def _from_hub(name: str, *, offline: bool) -> Path:
+    if directory_like(name):
+        raise CheckpointError(f"There is no checkpoint directory {name}.", fix="check the path, or pass a hub id as owner/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_PATTERNS, local_files_only=offline))
+    except Exception as error:  # the hub client raises its own, httpx's and OS errors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if offline:
+            raise CheckpointError(
+                f"{name} is neither a directory nor in the local hub cache: {reason}", fix="leave out --offline to download it"
+            ) from error
+        raise CheckpointError(
+            f"{name} is not a directory and the hub did not deliver it: {reason}",
+            fix="check the name and the network, or pass a local directory (--offline takes the local cache only)",
+        ) from error
+
+
+def directory_like(name: str) -> bool:
+    """A hub id is owner/name; anything else can only be a path."""
+    return name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/")
+
+
+def _check_contents(directory: Path) -> None:
+    if (directory / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{directory} is a LoRA adapter, not a whole checkpoint.",
+            fix="merge it first: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(DIR)",
+        )
+    if any(directory.glob("*.safetensors")) or (directory / "model.safetensors.index.json").is_file():
+        return
+    pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{directory} has pickle weights only ({pickles[0]}), which can run code when loaded; they are refused.",
+            fix="convert to safetensors: load with torch.load(..., weights_only=True), then safetensors.torch.save_file",
+        )
+    raise CheckpointError(f"{directory} has no *.safetensors weights.", fix="pass the directory of a whole checkpoint")

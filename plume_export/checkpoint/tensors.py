@@ -1,0 +1,122 @@
+"""The named tensors of a checkpoint, whatever its key layout, prefix or number of files."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError
+
+INDEX = "model.safetensors.index.json"
+
+# Stored key -> canonical name; whatever stands before (module., base_model.model.) is dropped. The first match counts.
+_CANONICAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(r"^(?:.*\.)?" + pattern + "$"), canonical)
+    for pattern, canonical in (
+        (r"latent_moe_transition\.(.+)", r"latent_moe_transition.\1"),
+        (r"visual\.(.+)", r"visual.\1"),
+        (r"(layers\.\d+\..+)", r"model.\1"),
+        (r"embed_tokens\.weight", "model.embed_tokens.weight"),
+        (r"norm\.weight", "model.norm.weight"),
+    )
+)
+_IGNORED = re.compile(r"(^|\.)lm_head\.weight$|inv_freq$")
+
+
+def canonical_name(key: str) -> str | None:
+    """Return the layout-independent name of a stored key; None for a key that PLUME does not need."""
+    if _IGNORED.search(key):
+        return None
+    for pattern, canonical in _CANONICAL:
+        if pattern.match(key):
+            return pattern.sub(canonical, key)
+    return None
+
+
+class CheckpointTensors:
+    """Tensors by canonical name, read one at a time.
+
+    A file is opened for one read and let go after it: mapped pages count as resident, so memory stays bounded by a tensor.
+    Raises CheckpointError for damaged files and for two keys that mean the same tensor.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._stored: dict[str, tuple[Path, str]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for file, keys in _files_and_keys(directory):
+            for key, shape in _shapes_in(file, keys).items():
+                name = canonical_name(key)
+                if name is None:
+                    continue
+                if name in self._stored:
+                    other = self._stored[name]
+                    raise CheckpointError(
+                        f"{file} key {key!r} and {other[0]} key {other[1]!r} both mean the tensor {name}.",
+                        fix="keep one of the two in the checkpoint",
+                    )
+                self._stored[name], self._shapes[name] = (file, key), shape
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        self._locate(name)
+        return self._shapes[name]
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor in its stored dtype."""
+        file, key = self._locate(name)
+        with _opened(file) as stored:
+            tensor: Tensor = stored.get_tensor(key)
+            return tensor
+
+    def read_rows(self, name: str, rows: Tensor) -> Tensor:
+        """Return rows of a 2-D tensor by index [count]; only they are read from disk."""
+        return self.read(name)[rows].clone()
+
+    def _locate(self, name: str) -> tuple[Path, str]:
+        if name not in self._stored:
+            raise CheckpointError(f"The checkpoint has no tensor {name}.")
+        return self._stored[name]
+
+
+def _opened(file: Path) -> safe_open:
+    try:
+        return safe_open(str(file), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} is not a whole safetensors file: {error}.", fix="download or copy the checkpoint again"
+        ) from None
+
+
+def _shapes_in(file: Path, keys: set[str] | None) -> dict[str, tuple[int, ...]]:
+    with _opened(file) as stored:
+        present = set(stored.keys())
+        if keys is not None and keys - present:
+            raise CheckpointError(
+                f"{INDEX} says that {file} holds {sorted(keys - present)[0]!r}, and it does not.",
+                fix="download or copy the checkpoint again",
+            )
+        return {key: tuple(stored.get_slice(key).get_shape()) for key in sorted(present if keys is None else keys)}
+
+
+def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
+    """The safetensors files, and which of their keys count (None: all)."""
+    index = directory / INDEX
+    if not index.is_file():
+        return [(file, None) for file in sorted(directory.glob("*.safetensors"))]
+    try:
+        weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} is damaged: {error!r}.", fix="download or copy the checkpoint again") from None
+    files: dict[str, set[str]] = {}
+    for key, name in weight_map.items():
+        files.setdefault(name, set()).add(key)
+    for name in files:
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{index} names the shard {name}, which is missing.", fix="download or copy it again")
+    return [(directory / name, keys) for name, keys in sorted(files.items())]

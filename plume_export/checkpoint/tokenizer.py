@@ -1,0 +1,48 @@
+"""The tokenizer of a checkpoint as one tokenizer.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+
+REQUIRED_TOKENS = ("<gen_emb>", "<disc_emb>", "<bot>", "<eot>")
+
+
+def tokenizer_json_from_checkpoint(directory: Path, vocab: int) -> str:
+    """Return tokenizer.json's text: as stored, or converted from vocab.json and merges.txt.
+
+    Raises CheckpointError for a missing tokenizer, one without PLUME's tokens, or ids beyond the embedding's `vocab` rows.
+    """
+    file = directory / "tokenizer.json"
+    text = file.read_text(encoding="utf-8") if file.is_file() else _converted(directory)
+    try:
+        added = {token["content"]: token["id"] for token in json.loads(text)["added_tokens"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error!r}.", fix="copy the checkpoint's tokenizer again") from None
+    missing = [token for token in REQUIRED_TOKENS if token not in added]
+    if missing:
+        raise CheckpointError(
+            f"The tokenizer of {directory} lacks PLUME's token(s) {' '.join(missing)}.",
+            fix="use the tokenizer that was saved with the PLUME checkpoint, not the base model's",
+        )
+    largest = max(added, key=lambda token: added[token])
+    if added[largest] >= vocab:
+        raise CheckpointError(
+            f"The token {largest} has id {added[largest]}; the embedding has {vocab} rows.",
+            fix="use the tokenizer and the weights of the same checkpoint",
+        )
+    return text
+
+
+def _converted(directory: Path) -> str:
+    missing = [name for name in ("vocab.json", "merges.txt") if not (directory / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{directory} has no tokenizer.json, and no {' and '.join(missing)} to make it from.",
+            fix="copy the checkpoint's tokenizer files",
+        )
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+    return str(tokenizer.backend_tokenizer.to_str())

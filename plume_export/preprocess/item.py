@@ -1,0 +1,127 @@
+"""One input: a text, images, a video, or any combination of the three."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+
+# An array is uint8 [height, width, 3].
+ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+# Frames, or the path of a video file.
+VideoSource: TypeAlias = tuple[ImageSource, ...] | str | os.PathLike[str]
+
+_KEYS = ("id", "text", "image", "video")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input. Raises InputError if a field has the wrong type, or if there is nothing to embed."""
+
+    text: str = ""
+    images: tuple[ImageSource, ...] = ()
+    video: VideoSource | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text(self.text)
+        _check_id(self.id)
+        _check_images("images", self.images)
+        if self.video is not None and not isinstance(self.video, str | os.PathLike):
+            _check_images("video", self.video)
+            if not self.video:
+                raise InputError("The video has no frames.", fix="give at least one frame, or leave the video out")
+        if not self.text.strip() and not self.images and self.video is None:
+            raise InputError("The input is empty.", fix="give a text that is not blank, an image or a video")
+
+
+def item_from(value: object) -> Item:
+    """Return the Item of a text, a PIL image, an Item, or a mapping with "id", "text", "image" and "video".
+
+    "image" is one image or a list; "video" is a list of frames or the path of a video file; None is absent.
+    Raises InputError for an unknown key, a wrong type or an empty input.
+    """
+    if isinstance(value, Item):
+        return value
+    if isinstance(value, str):
+        return Item(text=value)
+    if isinstance(value, Image.Image):
+        return Item(images=(value,))
+    if isinstance(value, Mapping):
+        return _item_from_mapping(value)
+    raise InputError(
+        f"An input is a {type(value).__name__}; expected a text, a PIL image, an Item or a mapping.",
+        fix="for an image file, pass {'image': path}",
+    )
+
+
+def item_from_json(line: str, base_dir: Path) -> Item:
+    """Return the Item of one JSON line. Relative paths start at `base_dir`. Raises InputError."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The line is not JSON: {error}.", fix='write one object a line, as {"text": "..."}') from None
+    if not isinstance(value, dict):
+        raise InputError(f"The line is a JSON {type(value).__name__}; expected an object.", fix='write {"text": "..."}')
+    for key in ("image", "video"):
+        if key in value:
+            value[key] = _resolved(value[key], base_dir)
+    return _item_from_mapping(value)
+
+
+def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
+    unknown = [key for key in value if key not in _KEYS]
+    if unknown:
+        raise InputError(f"The input has the unknown key {unknown[0]!r}.", fix=f"use only the keys {', '.join(_KEYS)}")
+    identity, text, image, video = (value.get(key) for key in _KEYS)
+    return Item(
+        text="" if text is None else text,
+        images=() if image is None else tuple(image) if isinstance(image, list | tuple) else (image,),
+        video=tuple(video) if isinstance(video, list) else video,
+        id=str(identity) if type(identity) is int else identity,
+    )
+
+
+def _resolved(value: object, base_dir: Path) -> object:
+    if isinstance(value, str):
+        return str(base_dir / value)
+    if isinstance(value, list):
+        return [_resolved(element, base_dir) for element in value]
+    return value
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"The text is a {type(text).__name__}; expected a string.", fix="pass the text as one string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The text has an unpaired surrogate at character {error.start}.", fix="repair the text's encoding"
+        ) from None
+
+
+def _check_id(identity: object) -> None:
+    if identity is not None and not isinstance(identity, str):
+        raise InputError(f"The id is a {type(identity).__name__}; expected a string.", fix="quote the id")
+
+
+def _check_images(name: str, images: object) -> None:
+    if not isinstance(images, tuple):
+        raise InputError(
+            f"{name} is a {type(images).__name__}; expected a tuple of images{' or a path' if name == 'video' else ''}.",
+            fix=f"pass {name} as a tuple",
+        )
+    for image in images:
+        if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
+            raise InputError(
+                f"{name} has an element of type {type(image).__name__}; expected a path, a PIL image or a uint8 array.",
+                fix="pass the path of an image file",
+            )

@@ -1,0 +1,155 @@
+"""An item to the arrays of one prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from ..spec import ModelSpec
+from .image import load_image, patches_from_image
+from .item import ImageSource, Item, VideoSource
+from .patches import Grid, PatchArray, patches_from_frames
+from .positions import mrope_positions
+from .prompt import PromptTokenizer
+from .video import frames_from_video
+
+# Stands before a text-only input, as the model was evaluated.
+_BLANK_SIZE = (28, 28)
+
+
+@dataclass(frozen=True)
+class Media:
+    """One image or video. `is_blank` marks the white image that stands before a text-only input."""
+
+    patches: PatchArray  # [frames, patches, patch_values]
+    grid: Grid
+    is_blank: bool = False
+
+
+@dataclass(frozen=True)
+class PreparedInput:
+    """One prompt, ready for the graphs."""
+
+    input_ids: NDArray[np.int64]  # [tokens]
+    position_ids: NDArray[np.int64]  # [3, tokens]
+    visual_index: NDArray[np.int64]  # [tokens]: row of this input's visual embeddings in prompt order, -1 for text
+    anchor_index: int  # the last <disc_emb>
+    media: tuple[Media, ...]
+
+    @property
+    def token_count(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def visual_token_count(self) -> int:
+        return int(self.visual_index.max(initial=-1)) + 1
+
+    def extended(self, ids: Sequence[int] | NDArray[np.int64]) -> "PreparedInput":
+        """Return this prompt with text tokens appended, whose positions on all axes are the KV length."""
+        added = np.asarray(ids, np.int64)
+        positions = np.broadcast_to(self.token_count + np.arange(len(added)), (3, len(added)))
+        return PreparedInput(
+            input_ids=np.concatenate([self.input_ids, added]),
+            position_ids=np.concatenate([self.position_ids, positions], axis=1),
+            visual_index=np.concatenate([self.visual_index, np.full(len(added), -1)]),
+            anchor_index=self.anchor_index,
+            media=self.media,
+        )
+
+
+class Preprocessor:
+    """Turns items into prompts of one model.
+
+    `max_prompt_tokens` defaults to the decoder's positions, less the rollout and the suffix. `allow_control_tokens` gives
+    control tokens in a user's text their meaning, as the published code does.
+
+    Raises BundleError for a tokenizer that is not PLUME's.
+    """
+
+    def __init__(
+        self,
+        tokenizer_json: str,
+        model: ModelSpec,
+        *,
+        allow_control_tokens: bool = False,
+        max_prompt_tokens: int | None = None,
+    ) -> None:
+        self._model = model
+        self._tokenizer = PromptTokenizer(tokenizer_json, model.rollout, allow_control_tokens=allow_control_tokens)
+        room = model.decoder.max_positions - model.rollout.latent_steps - len(self.suffix_ids)
+        self.max_prompt_tokens = room if max_prompt_tokens is None else max_prompt_tokens
+        white = Image.new("RGB", _BLANK_SIZE, (255, 255, 255))
+        self._blank = Media(*patches_from_image(white, model.vision, model.preprocess), is_blank=True)
+
+    @property
+    def suffix_ids(self) -> NDArray[np.int64]:
+        """The forced suffix, [suffix_tokens]."""
+        return self._tokenizer.suffix_ids
+
+    def prepare(self, item: Item) -> PreparedInput:
+        """Return the prompt of one item: images, then the video, then the text.
+
+        Raises InputError for media that can not be read, and for a prompt over `max_prompt_tokens`.
+        """
+        images, videos = self._media(item)
+        media = (*images, *videos)
+        input_ids = self._tokenizer.prompt_ids(
+            item.text,
+            image_token_counts=[self._token_count(medium.grid) for medium in images],
+            video_token_counts=[self._token_count(medium.grid) for medium in videos],
+        )
+        visual_token_ids = (self._tokenizer.image_token_id, self._tokenizer.video_token_id)
+        is_visual = np.isin(input_ids, visual_token_ids)
+        self._check_token_count(len(input_ids), int(is_visual.sum()))
+        position_ids = mrope_positions(
+            input_ids,
+            [medium.grid for medium in media],
+            visual_token_ids=visual_token_ids,
+            merge_size=self._model.vision.merge_size,
+        )
+        return PreparedInput(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            visual_index=np.where(is_visual, np.cumsum(is_visual) - 1, -1),
+            anchor_index=int(np.flatnonzero(input_ids == self._tokenizer.anchor_token_id)[-1]),
+            media=media,
+        )
+
+    def _media(self, item: Item) -> tuple[list[Media], list[Media]]:
+        """Return the images and the videos. Patches are made only while the visual tokens stay within the limit."""
+        if not item.images and item.video is None:
+            return [self._blank], []
+        images: list[Media] = []
+        visual_token_count = 0
+        for source in item.images:
+            images.append(self._image(source))
+            visual_token_count += self._token_count(images[-1].grid)
+            self._check_token_count(visual_token_count, visual_token_count, is_partial=True)
+        videos = [] if item.video is None else [self._video(item.video, visual_token_count)]
+        return images, videos
+
+    def _image(self, source: ImageSource) -> Media:
+        return Media(*patches_from_image(load_image(source), self._model.vision, self._model.preprocess))
+
+    def _video(self, source: VideoSource, image_token_count: int) -> Media:
+        vision, preprocess = self._model.vision, self._model.preprocess
+        frames = frames_from_video(source, vision, preprocess)  # [frames, height, width, 3]
+        count, height, width, _ = frames.shape
+        grid = (count // vision.temporal_patch_size, height // vision.patch_size, width // vision.patch_size)
+        visual_token_count = image_token_count + self._token_count(grid)
+        self._check_token_count(visual_token_count, visual_token_count, is_partial=True)
+        return Media(*patches_from_frames(frames, vision, preprocess))
+
+    def _token_count(self, grid: Grid) -> int:
+        return grid[0] * grid[1] * grid[2] // self._model.vision.merged_patches
+
+    def _check_token_count(self, token_count: int, visual_token_count: int, *, is_partial: bool = False) -> None:
+        if token_count > self.max_prompt_tokens:
+            raise InputError(
+                f"The prompt has {'at least ' if is_partial else ''}{token_count} tokens, {visual_token_count} of them visual; "
+                f"the limit is {self.max_prompt_tokens}.",
+                fix="shorten the text, or give fewer or smaller images and frames",
+            )

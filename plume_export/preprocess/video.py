@@ -1,0 +1,70 @@
+"""A video to uint8 frames of one size, pixel for pixel as in the published evaluation (qwen-vl-utils 0.0.14 `fetch_video`)."""
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..spec import PreprocessSpec, VisionSpec
+from .bicubic import resize_frame
+from .image import fetch_image, load_image, resize_within, smart_resize
+from .item import ImageSource, VideoSource
+from .patches import FrameArray
+from .video_file import read_video_frames
+
+# qwen-vl-utils' limits, in visual tokens: of one frame, and of all frames together (0.9 of 128000).
+_MIN_FRAME_TOKENS, _MAX_FRAME_TOKENS, _MAX_TOKENS = 128, 768, 128000 * 0.9
+_FRAME_MULTIPLE = 2
+
+
+def frames_from_video(video: VideoSource, vision: VisionSpec, preprocess: PreprocessSpec) -> FrameArray:
+    """Return an even number of frames, uint8 [frames, height, width, 3], height and width in multiples of 28.
+
+    Each frame is resized as soon as it is read, so memory holds only resized frames. Raises InputError.
+    """
+    factor = vision.patch_size * vision.merge_size
+
+    def resized(frame: FrameArray, frame_count: int) -> FrameArray:
+        return _resized_frame(frame, frame_count, factor, preprocess)
+
+    if isinstance(video, str | os.PathLike):
+        frames = read_video_frames(video, resized)
+    else:
+        frame_count = -(-len(video) // _FRAME_MULTIPLE) * _FRAME_MULTIPLE
+        frames = []
+        sizes: list[tuple[int, ...]] = []
+        for source in video:
+            frame = _listed_frame(source, factor)
+            sizes.append(frame.shape)
+            if sizes[-1] != sizes[0]:
+                raise _sizes_differ(video, len(sizes) - 1)
+            frames.append(resized(frame, frame_count))
+        frames += frames[-1:] * (frame_count - len(frames))
+    return np.stack(frames)
+
+
+def _listed_frame(source: ImageSource, factor: int) -> FrameArray:
+    """Resize one frame of a list as an image, in multiples of 56.
+
+    `fetch_video` hands its factor of 28 to `fetch_image`, which takes it for a patch size and doubles it.
+    """
+    return np.asarray(fetch_image(load_image(source), factor * 2))
+
+
+def _resized_frame(frame: FrameArray, frame_count: int, factor: int, preprocess: PreprocessSpec) -> FrameArray:
+    min_pixels = _MIN_FRAME_TOKENS * factor**2
+    share = _MAX_TOKENS * factor**2 / frame_count * _FRAME_MULTIPLE
+    max_pixels = max(min(_MAX_FRAME_TOKENS * factor**2, share), int(min_pixels * 1.05))
+    height, width = smart_resize(frame.shape[0], frame.shape[1], factor, min_pixels=min_pixels, max_pixels=max_pixels)
+    resized = resize_frame(frame, height, width)
+    # The image processor then applies the model's own limits to every frame; with the published ones nothing changes.
+    return np.asarray(resize_within(Image.fromarray(resized), factor, preprocess))
+
+
+def _sizes_differ(video: tuple[ImageSource, ...], index: int) -> InputError:
+    first, other = (load_image(video[position]).size for position in (0, index))
+    return InputError(
+        f"Frame {index} of the video has {other[0]}x{other[1]} pixels, frame 0 has {first[0]}x{first[1]}; expected one size.",
+        fix="scale the frames to one size",
+    )

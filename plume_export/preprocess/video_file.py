@@ -1,0 +1,102 @@
+"""Sampled frames of a video file, decoded with PyAV; chosen as in the published evaluation (qwen-vl-utils 0.0.14)."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, MissingExtraError
+from .patches import FrameArray
+
+SAMPLED_FPS = 2.0
+MIN_FRAMES, MAX_FRAMES = 4, 768
+_FRAME_MULTIPLE = 2
+
+
+def read_video_frames(
+    path: str | os.PathLike[str], convert: Callable[[FrameArray, int], FrameArray] = lambda frame, _: frame
+) -> list[FrameArray]:
+    """Return the sampled frames, uint8 [height, width, 3], about two a second.
+
+    `convert` sees each sampled frame and the number of sampled frames while the file is decoded, so it can make frames smaller
+    before the next one is read. Raises InputError; MissingExtraError without PyAV.
+    """
+    name = os.fspath(path)
+    with _opened(name) as (container, stream):
+        frame_count, fps = sum(packet.size > 0 for packet in container.demux(stream)), stream.average_rate
+    if frame_count == 0:
+        raise InputError(f"The video {name} has no frames.", fix="pass a complete video file")
+    if not fps:
+        raise InputError(f"The video {name} does not tell its frame rate.", fix="remux it, as ffmpeg -i in -c copy out.mp4")
+    while True:
+        indices = sampled_indices(name, frame_count, float(fps))
+        frames, decoded_count = _decoded(name, indices, convert)
+        if decoded_count == frame_count:
+            return frames
+        # Some packets gave no frame (or two). Decoding is deterministic, so the second count holds.
+        frame_count = decoded_count
+
+
+def sampled_indices(name: str, frame_count: int, fps: float) -> NDArray[np.int64]:
+    """Return the indices of the frames to keep, [sampled frames], ascending. Raises InputError below two frames."""
+    most = _floor_to_multiple(min(MAX_FRAMES, frame_count))
+    wanted = min(max(frame_count / fps * SAMPLED_FPS, MIN_FRAMES), most, frame_count)
+    sampled_count = _floor_to_multiple(wanted)
+    if sampled_count < _FRAME_MULTIPLE:
+        raise InputError(
+            f"The video {name} has {frame_count} frame(s); expected at least {_FRAME_MULTIPLE}.", fix="pass it as an image"
+        )
+    # torch.linspace: a step of float32, counted from both ends, with fused multiply-adds (exact in float64).
+    last = frame_count - 1
+    step = float(np.float32(last) / np.float32(sampled_count - 1))
+    position = np.arange(sampled_count)
+    half = sampled_count // 2
+    points = np.where(position < half, step * position, last - step * position[::-1]).astype(np.float32)
+    indices: NDArray[np.int64] = np.rint(points).astype(np.int64)
+    return indices
+
+
+def _decoded(
+    name: str, indices: NDArray[np.int64], convert: Callable[[FrameArray, int], FrameArray]
+) -> tuple[list[FrameArray], int]:
+    """Return the converted frames at `indices` and the number of frames of the whole file."""
+    wanted = set(indices.tolist())
+    frames: dict[int, FrameArray] = {}
+    decoded_count = 0
+    with _opened(name) as (container, stream):
+        stream.thread_type = "AUTO"
+        for frame in container.decode(stream):
+            if decoded_count in wanted:
+                frames[decoded_count] = convert(frame.to_ndarray(format="rgb24"), len(indices))
+            decoded_count += 1
+    return [frames[index] for index in indices.tolist() if index in frames], decoded_count
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[tuple[Any, Any]]:
+    """Yield the container and its first video stream; PyAV's errors become InputErrors."""
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError("av", "video") from None
+    if not Path(name).is_file():
+        raise InputError(
+            f"The video {name} does not exist.", fix="check the path; in a JSON lines file it is relative to that file"
+        )
+    try:
+        with av.open(name) as container:
+            if not container.streams.video:
+                raise InputError(f"{name} has no video stream.", fix="pass a video file")
+            yield container, container.streams.video[0]
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise InputError(
+            f"{name} can not be read as a video: {error}.", fix="pass a complete MP4, MKV, WebM or other video file"
+        ) from error
+
+
+def _floor_to_multiple(count: float) -> int:
+    return int(count // _FRAME_MULTIPLE) * _FRAME_MULTIPLE

@@ -1,0 +1,190 @@
+"""The commands as a user types them: results, exit codes, one-message errors."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner, Result
+
+from plume_export.bundle import Bundle
+from plume_export.cli import main
+from plume_export.samples import sample_inputs_file
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run() -> Run:
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+def assert_fails(result: Result, *parts: str) -> None:
+    """One message with a fix, exit code 1, no traceback."""
+    assert result.exit_code == 1, result.output
+    assert result.stderr.count("error: ") == 1
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    lines = [{"id": "good", "text": "a text"}, {"id": "gone", "image": "gone.png"}, {"id": "last", "text": "another"}]
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_help_and_version(run: Run) -> None:
+    assert "embed" in run("--help").stdout
+    assert run("--version").stdout.startswith("plume-export")
+    assert run("embed").exit_code == 2
+
+
+def test_embed_to_every_format(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    for suffix in (".npy", ".jsonl", ".parquet"):
+        result = run("embed", tiny_cpu.path, "--input", sample_inputs_file(), "--output", tmp_path / f"out{suffix}")
+        assert result.exit_code == 0, result.output
+    array = np.load(tmp_path / "out.npy")
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert [line["id"] for line in lines] == table["id"]
+    assert (np.array([line["embedding"] for line in lines], np.float32) == array).all()
+    assert (np.array(table["embedding"], np.float32) == array).all()
+
+
+def test_embed_prints_json_lines_without_an_output(run: Run, tiny_cpu: Bundle) -> None:
+    result = run("embed", tiny_cpu.path, "--text", "a text")
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)["embedding"]) == 128
+
+
+def test_files_are_embedded_with_the_text(run: Run, tiny_cpu: Bundle) -> None:
+    picture = sample_inputs_file().parent / "images" / "shapes.png"
+    result = run("embed", tiny_cpu.path, picture, picture, "--text", "What is this?")
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [str(picture)] * 2
+
+
+def test_a_bad_line_fails_by_default(run: Run, tiny_cpu: Bundle, inputs: Path, tmp_path: Path) -> None:
+    result = run("embed", tiny_cpu.path, "--input", inputs, "--output", tmp_path / "out.npy")
+    assert_fails(result, "'gone'", "gone.png", "does not exist")
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_a_bad_line_is_skipped_and_reported(run: Run, tiny_cpu: Bundle, inputs: Path, tmp_path: Path) -> None:
+    for suffix in (".npy", ".jsonl"):
+        result = run("embed", tiny_cpu.path, "--input", inputs, "--on-error", "skip", "-o", tmp_path / f"out{suffix}")
+        assert result.exit_code == 0
+        assert "skipped gone: " in result.stderr
+    array = np.load(tmp_path / "out.npy")
+    assert np.isnan(array[1]).all()
+    assert np.isfinite(array[[0, 2]]).all()
+    ids = [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert ids == ["good", "last"]
+
+
+def test_a_broken_line_is_named(run: Run, tiny_cpu: Bundle, inputs: Path) -> None:
+    inputs.write_text(inputs.read_text() + "{broken\n")
+    assert_fails(run("embed", tiny_cpu.path, "--input", inputs, "--on-error", "fail"), "gone")
+    result = run("embed", tiny_cpu.path, "--input", inputs, "--on-error", "skip")
+    assert f"{inputs} line 4" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "a", "text": "  "}', "empty"),
+        ('{"id": "a", "video": []}', "no frames"),
+        ('{"id": "a", "colour": "red"}', "'colour'"),
+        ('["text"]', "object"),
+    ],
+)
+def test_bad_lines(run: Run, tiny_cpu: Bundle, tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text(line + "\n")
+    assert_fails(run("embed", tiny_cpu.path, "--input", file), message, "line 1", "fix:")
+
+
+def test_truncated_image(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    whole = (sample_inputs_file().parent / "images" / "page.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    assert_fails(run("embed", tiny_cpu.path, tmp_path / "half.png"), "half.png", "fix:")
+
+
+def test_bad_outputs(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    assert_fails(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "out.txt"), ".npy, .jsonl, .parquet")
+    assert_fails(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "no" / "out.npy"), "can not be written")
+
+
+def test_missing_inputs_file(run: Run, tiny_cpu: Bundle) -> None:
+    assert_fails(run("embed", tiny_cpu.path, "--input", "no.jsonl"), "no.jsonl")
+
+
+def test_missing_bundle(run: Run) -> None:
+    assert_fails(run("embed", "no/bundle", "--text", "a"), "no/bundle")
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = CliRunner().invoke(main, ["--debug", "embed", "no/bundle", "--text", "a"])
+    assert result.exit_code == 1
+    assert type(result.exception).__name__ == "BundleError"
+
+
+def test_selftest(run: Run, tiny_cpu: Bundle) -> None:
+    result = run("selftest", tiny_cpu.path)
+    assert result.exit_code == 0, result.output
+    for part in ("router choices", "parity holds", "rollout", "peak memory"):
+        assert part in result.stdout
+    report = json.loads(run("selftest", tiny_cpu.path, "--json").stdout)
+    assert report["parity"]["router_agreement"] == 1.0
+
+
+def test_selftest_finds_a_wrong_bundle(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    """Weights of another seed under the right hashes: only parity can tell."""
+    wrong = Path(shutil.copytree(tiny_cpu.path, tmp_path / "wrong"))
+    weights = wrong / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 40000] = bytes(40000)
+    weights.unlink()
+    weights.write_bytes(data)
+    manifest = json.loads((wrong / "manifest.json").read_text())
+    import hashlib
+
+    manifest["files"]["weights.safetensors"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (wrong / "manifest.json").write_text(json.dumps(manifest))
+    result = run("selftest", wrong)
+    assert result.exit_code == 1
+    assert "the first stage outside" in result.stdout
+
+
+def test_parity_command(run: Run, tiny_cpu: Bundle, tiny_checkpoint: Path) -> None:
+    result = run("parity", tiny_cpu.path, "--checkpoint", tiny_checkpoint, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["first_bad_stage"] is None
+    assert report["inputs"] == 7
+
+
+def test_inspect(run: Run, tiny_cpu: Bundle) -> None:
+    assert "latent_step" in run("inspect", tiny_cpu.path).stdout
+    assert json.loads(run("inspect", tiny_cpu.path, "--json").stdout)["precision"] == "fp32"
+
+
+def test_build_errors(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    assert_fails(run("build", "--output", tmp_path / "b"), "--checkpoint")
+    assert_fails(run("build", "--checkpoint", tmp_path / "none", "--output", tmp_path / "b"), str(tmp_path / "none"))
+    refused = run("build", "--checkpoint", tiny_checkpoint, "--precision", "bf16", "--target", "cpu", "-o", tmp_path / "b")
+    assert_fails(refused, "no bfloat16 kernels", "--precision fp32")
+    assert not (tmp_path / "b").exists()
+
+
+def test_compiling_twice_is_refused(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    assert_fails(run("compile", tiny_cpu.path, "--output", tmp_path / "b"), "already compiled")

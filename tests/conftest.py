@@ -1,0 +1,53 @@
+"""Checkpoints and bundles that several tests share, each made once."""
+
+from pathlib import Path
+
+import pytest
+from plume_export.checkpoint import write_random_checkpoint
+
+from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
+from plume_export.builders.onnxruntime import compile_for_onnxruntime
+from plume_export.bundle import Bundle
+from plume_export.samples import sample_inputs_file
+from plume_export.spec import Precision
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def export_to(directory: Path, checkpoint: Path, precision: Precision) -> Bundle:
+    """Export a checkpoint with the sample inputs as self-test."""
+    options = ExportOptions(precision, selftest_inputs=sample_inputs_file())
+    opened = open_checkpoint(str(checkpoint), ModelOptions())
+    return export_checkpoint(opened, directory / f"{checkpoint.name}-{precision}", options, lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    write_random_checkpoint(path, "tiny", seed=0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_to(tmp_path_factory.mktemp("bundles"), GOLDEN / "checkpoint", "fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_fp32(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Bundle:
+    return export_to(tmp_path_factory.mktemp("bundles"), tiny_checkpoint, "fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_fp16(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Bundle:
+    return export_to(tmp_path_factory.mktemp("bundles"), tiny_checkpoint, "fp16")
+
+
+@pytest.fixture(scope="session")
+def tiny_bf16(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Bundle:
+    return export_to(tmp_path_factory.mktemp("bundles"), tiny_checkpoint, "bf16")
+
+
+@pytest.fixture(scope="session")
+def tiny_cpu(tmp_path_factory: pytest.TempPathFactory, tiny_fp32: Bundle) -> Bundle:
+    return compile_for_onnxruntime(tiny_fp32, tmp_path_factory.mktemp("bundles") / "tiny-cpu")

@@ -1,0 +1,68 @@
+"""The embedder's own behaviour: kinds of input, modes, limits."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plume_export import Embedder
+from plume_export.bundle import Bundle
+from plume_export.errors import BundleError, InputError, PlumeExportError
+from plume_export.preprocess import Item
+
+PICTURE = Image.new("RGB", (70, 50), (200, 30, 60))
+
+
+def test_embeddings_are_unit_float32(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu) as embedder:
+        embeddings = embedder.embed(["a text", PICTURE, {"text": "both", "image": PICTURE}, Item(text="item")])
+    assert embeddings.shape == (4, embedder.dimension)
+    assert embeddings.dtype == np.float32
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_no_items_give_no_rows(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu) as embedder:
+        assert embedder.embed([]).shape == (0, embedder.dimension)
+
+
+def test_encode_is_like_sentence_transformers(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu) as embedder:
+        one = embedder.encode("a text")
+        two = embedder.encode(["a text", "another text"])
+    assert one.shape == (embedder.dimension,)
+    assert np.abs(two[0] - one).max() <= 1e-5
+
+
+def test_a_text_never_loads_the_vision_encoder(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu) as embedder:
+        embedder.embed(["a text"])
+        assert "vision" not in embedder.stopwatch.seconds
+        embedder.embed([PICTURE])
+        assert embedder.stopwatch.seconds["vision"] > 0
+
+
+def test_typed_control_tokens_are_text(tiny_cpu: Bundle) -> None:
+    text = "end <|im_end|> now <disc_emb>"
+    with Embedder(tiny_cpu) as literal, Embedder(tiny_cpu, allow_control_tokens=True) as published:
+        literal_ids, published_ids = literal.prepare(text).input_ids, published.prepare(text).input_ids
+        plain_literal, plain_published = literal.prepare("plain").input_ids, published.prepare("plain").input_ids
+    anchor = literal.preprocessor.prepare(Item(text="x")).input_ids[literal.prepare("x").anchor_index]
+    assert (literal_ids == anchor).sum() == 1
+    assert (published_ids == anchor).sum() == 2
+    assert (plain_literal == plain_published).all()
+
+
+@pytest.mark.parametrize("steps", [-1, 9])
+def test_steps_outside_the_budget(tiny_cpu: Bundle, steps: int) -> None:
+    with pytest.raises(PlumeExportError, match=f"steps is {steps}; this bundle's rollout takes 0 to 8"):
+        Embedder(tiny_cpu, steps=steps)
+
+
+def test_over_long_prompt_names_count_and_limit(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu) as embedder, pytest.raises(InputError, match=r"\d{5,}.*\d{5}"):
+        embedder.embed(["word " * 40000])
+
+
+def test_bf16_is_refused_on_the_cpu(tiny_bf16: Bundle) -> None:
+    with pytest.raises(BundleError, match="no bfloat16 kernels"):
+        Embedder(tiny_bf16)

@@ -1,0 +1,101 @@
+"""Bundles are verified when opened and written all or nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from plume_export.bundle import MANIFEST, Bundle, new_bundle, open_bundle
+from plume_export.errors import BundleError, PlumeExportError
+
+
+@pytest.fixture
+def copy(tmp_path: Path, tiny_fp32: Bundle) -> Path:
+    return Path(shutil.copytree(tiny_fp32.path, tmp_path / "bundle"))
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps(manifest | changes))
+
+
+def test_a_whole_bundle_opens(copy: Path) -> None:
+    assert open_bundle(copy).manifest.precision == "fp32"
+
+
+def test_missing_directory() -> None:
+    with pytest.raises(BundleError, match="not a directory"):
+        open_bundle("no/such/bundle")
+
+
+def test_directory_without_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no manifest\.json"):
+        open_bundle(tmp_path)
+
+
+def test_missing_file_is_named(copy: Path) -> None:
+    (copy / "prefill.onnx").unlink()
+    with pytest.raises(BundleError, match=r"lacks the file prefill\.onnx"):
+        open_bundle(copy)
+
+
+def test_altered_byte_is_found(copy: Path) -> None:
+    weights = copy / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(BundleError, match="sha256"):
+        open_bundle(copy)
+
+
+def test_truncated_file_is_found_without_hashes(copy: Path) -> None:
+    weights = copy / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="was altered: it has"):
+        open_bundle(copy, verify_hashes=False)
+
+
+def test_newer_schema(copy: Path) -> None:
+    edit_manifest(copy, schema_version=99)
+    with pytest.raises(BundleError, match="schema version 99"):
+        open_bundle(copy)
+
+
+def test_wrong_kind(copy: Path) -> None:
+    edit_manifest(copy, kind="something else")
+    with pytest.raises(BundleError, match="not a bundle's manifest"):
+        open_bundle(copy)
+
+
+def test_unknown_manifest_key(copy: Path) -> None:
+    edit_manifest(copy, colour="red")
+    with pytest.raises(BundleError, match="colour"):
+        open_bundle(copy)
+
+
+def test_failed_write_leaves_nothing_and_keeps_the_old(copy: Path) -> None:
+    before = sorted(copy.parent.iterdir())
+
+    def fill_the_disk() -> None:
+        with new_bundle(copy) as directory:
+            (directory / "half").write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(PlumeExportError, match="can not be written: No space left"):
+        fill_the_disk()
+    assert sorted(copy.parent.iterdir()) == before
+    assert open_bundle(copy).manifest.precision == "fp32"
+
+
+def test_something_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(PlumeExportError, match="not a bundle"), new_bundle(tmp_path):
+        pass
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_unwritable_place(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PlumeExportError, match="can not be written"), new_bundle(tmp_path / "file" / "bundle"):
+        pass
