@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, link_or_copy, open_bundle
+from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, open_bundle
 from .errors import BundleError
 from .parity import ParityReport, compare_inputs
 from .preprocess import Item, item_from_json
@@ -94,7 +95,7 @@ def _with_copied_media(line: dict[str, object], source: Path, target: Path) -> d
     """Copy the media files of a line into the bundle and name them relative to it."""
 
     def copied(name: str) -> str:
-        link_or_copy((source / name).resolve(), target / Path(name).name)
+        shutil.copyfile(source / name, target / Path(name).name)
         return Path(name).name
 
     result = dict(line)

@@ -2,6 +2,7 @@
 
 from .config import check_tensors, model_spec_from_checkpoint
 from .layout import expected_tensors
+from .random import write_random_checkpoint
 from .source import resolve_checkpoint
 from .tensors import CheckpointTensors
 from .tokenizer import tokenizer_json_from_checkpoint
@@ -13,4 +14,5 @@ __all__ = [
     "model_spec_from_checkpoint",
     "resolve_checkpoint",
     "tokenizer_json_from_checkpoint",
+    "write_random_checkpoint",
 ]

@@ -5,6 +5,7 @@ Every parameter becomes an initializer that keeps its dotted name; `weights.py` 
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,18 @@ def trace_graph(build_module: Callable[[], nn.Module], spec: GraphSpec, *, patch
     `build_module` is called under fake tensors. `patches_multiple` is the number of patches that make one visual token: the
     axis `patches` is always a multiple of it.
     """
+    # The tracer warns of missing torchvision, the optimiser of every parameter that has no data.
+    with _quiet("torch.onnx", "onnx_ir"):
+        model, parameters = _traced(build_module, spec, patches_multiple)
+        _drop_parameter_data(model, parameters)
+        onnxscript.optimizer.optimize(model)
+    _name_axes(model, spec)
+    model.ir_version = IR_VERSION
+    return model
+
+
+def _traced(build_module: Callable[[], nn.Module], spec: GraphSpec, patches_multiple: int) -> tuple[ir.Model, set[str]]:
+    """Return the graph as traced and the names of its parameters."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         module = build_module().eval()
         example = tuple(_example_input(tensor) for tensor in spec.inputs)
@@ -46,13 +59,7 @@ def trace_graph(build_module: Callable[[], nn.Module], spec: GraphSpec, *, patch
             output_names=[tensor.name for tensor in spec.outputs],
         )
     assert program is not None
-    model = program.model
-    _drop_parameter_data(model, {name for name, _ in module.named_parameters()})
-    with _quiet("onnx_ir"):  # it warns of every parameter that has no data
-        onnxscript.optimizer.optimize(model)
-    _name_axes(model, spec)
-    model.ir_version = IR_VERSION
-    return model
+    return program.model, {name for name, _ in module.named_parameters()}
 
 
 def _drop_parameter_data(model: ir.Model, parameters: set[str]) -> None:
@@ -92,11 +99,14 @@ def _name_axes(model: ir.Model, spec: GraphSpec) -> None:
 
 
 @contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _quiet(*logger_names: str) -> Iterator[None]:
+    levels = {name: logging.getLogger(name).level for name in logger_names}
+    for name in logger_names:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

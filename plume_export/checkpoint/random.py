@@ -1,0 +1,184 @@
+"""Random checkpoints in exactly the published layout, for tests, speed work and trying things out.
+
+Tensors are made and written one at a time, so memory is bounded by the largest. A tensor depends on the seed and its
+canonical name only, not on key layout, sharding or dtype rounding of others.
+"""
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+from torch import Tensor
+
+from ..errors import PlumeExportError
+from ..spec import DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
+from .layout import expected_tensors
+from .random_files import write_config_files
+from .random_tokenizer import write_tokenizer
+from .tensors import INDEX
+
+Preset = Literal["tiny", "2b-slice", "2b"]
+KeyLayout = Literal["flat", "nested"]
+DTypeName = Literal["float32", "bfloat16"]
+
+_VOCAB_2B = 151936
+_DEFAULT_SHARD_BYTES = 2 << 30
+_SAFETENSORS_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
+# Standard deviation times sqrt(fan-in) of linear weights: attention picks few tokens, so inputs stay apart through depth.
+# The first match counts. `deep` weights write to the residual stream and shrink with the number of layers.
+_GAINS: tuple[tuple[str, float, bool], ...] = (
+    (r"self_attn\.[qk]_proj\.weight", 1.5, False),
+    (r"self_attn\.v_proj\.weight", 1.25, False),
+    (r"self_attn\.o_proj\.weight", 1.25, True),
+    (r"mlp\.down_proj\.weight", 1.6, True),
+    (r"layers\..*mlp\..*\.weight", 1.13, False),
+    (r"blocks\..*attn\.qkv\.weight", 1.0, False),
+    (r"blocks\..*(attn\.proj|fc2)\.weight", 0.8, True),
+    (r"shared_expert\..*\.weight", 1.25, False),
+    (r"experts\..*\.weight", 2.8, False),
+    (r"router\.weight", 1.5, False),
+    (r"\.weight", 0.8, False),
+)
+_SHALLOW_LAYERS = 3
+
+
+def write_random_checkpoint(
+    output: Path,
+    preset: Preset,
+    *,
+    seed: int,
+    dtype: DTypeName | None = None,
+    layout: KeyLayout = "flat",
+    shard_bytes: int | None = None,
+    key_prefix: str = "",
+) -> None:
+    """Write a checkpoint directory; all of it or nothing.
+
+    `tiny` is a few MB; `2b-slice` has the 2B's widths with 4 decoder layers and 4 vision blocks; `2b` the full published
+    dimensions. `layout` "flat" is transformers 4.51's keys, "nested" 4.52's. Raises PlumeExportError if `output` exists or
+    can not be written.
+    """
+    if output.exists():
+        raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
+    dtype = dtype or ("float32" if preset == "tiny" else "bfloat16")
+    if shard_bytes is None and preset != "tiny":
+        shard_bytes = _DEFAULT_SHARD_BYTES
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+        try:
+            token_ids = write_tokenizer(partial)
+            model = preset_spec(preset, tokens=max(token_ids.values()) + 1)
+            write_config_files(partial, model, token_ids, dtype=dtype, is_nested=layout == "nested")
+            _write_shards(partial, model, seed, dtype, layout, shard_bytes, key_prefix)
+            partial.chmod(0o755)
+            partial.rename(output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise PlumeExportError(
+            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another directory"
+        ) from error
+
+
+def preset_spec(preset: Preset, *, tokens: int) -> ModelSpec:
+    """Return the dimensions of a preset; `tokens` is the tokenizer's length, which the 2B vocabularies exceed."""
+    if preset == "tiny":
+        vision = VisionSpec(2, 64, 2, 256, 14, 2, 2, 3)
+        decoder = DecoderSpec(3, 128, 4, 2, 32, 256, tokens, 1e-6, 1e6, (4, 6, 6), 32768)
+    else:
+        depth, layers = (4, 4) if preset == "2b-slice" else (32, 28)
+        vision = VisionSpec(depth, 1280, 16, 5120, 14, 2, 2, 3)
+        decoder = DecoderSpec(layers, 1536, 12, 2, 128, 8960, _VOCAB_2B, 1e-6, 1e6, (16, 24, 24), 32768)
+    transition = TransitionSpec(experts=4, expert_width=2 * decoder.hidden, step_table_rows=32, top_k=2)
+    return ModelSpec(vision, decoder, transition, RolloutSpec(), PreprocessSpec())
+
+
+def _write_shards(
+    directory: Path,
+    model: ModelSpec,
+    seed: int,
+    dtype: DTypeName,
+    layout: KeyLayout,
+    shard_bytes: int | None,
+    key_prefix: str,
+) -> None:
+    shapes = expected_tensors(model)
+    shards = list(_split(shapes, shard_bytes, 4 if dtype == "float32" else 2))
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        keys = {name: key_prefix + stored_key(name, layout) for name in names}
+        weight_map |= dict.fromkeys(keys.values(), file)
+        with (directory / file).open("wb") as stream:
+            stream.write(_header({keys[name]: shapes[name] for name in names}, dtype))
+            for name in names:
+                tensor = _random_tensor(name, shapes[name], model, seed).to(getattr(torch, dtype))
+                stream.write(tensor.flatten().view(torch.uint8).numpy().data)
+    if len(shards) > 1:
+        index = {"metadata": {}, "weight_map": weight_map}
+        (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def stored_key(name: str, layout: KeyLayout) -> str:
+    """Return the key under which a canonical tensor is saved."""
+    if layout == "nested":
+        name = re.sub(r"^model\.", "model.language_model.", name)
+        name = re.sub(r"^visual\.", "model.visual.", name)
+    return name
+
+
+def _split(shapes: dict[str, tuple[int, ...]], shard_bytes: int | None, item_bytes: int) -> Iterator[list[str]]:
+    shard: list[str] = []
+    filled = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape) * item_bytes
+        if shard and shard_bytes is not None and filled + size > shard_bytes:
+            yield shard
+            shard, filled = [], 0
+        shard.append(name)
+        filled += size
+    yield shard
+
+
+def _header(shapes: dict[str, tuple[int, ...]], dtype: DTypeName) -> bytes:
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for key, shape in shapes.items():
+        start, end = end, end + math.prod(shape) * (4 if dtype == "float32" else 2)
+        entries[key] = {"dtype": _SAFETENSORS_DTYPES[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = msgspec.json.encode(entries)
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _random_tensor(name: str, shape: tuple[int, ...], model: ModelSpec, seed: int) -> Tensor:
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+    mean, deviation = _statistics(name, shape, model)
+    return torch.empty(shape).normal_(mean, deviation, generator=generator)
+
+
+def _statistics(name: str, shape: tuple[int, ...], model: ModelSpec) -> tuple[float, float]:
+    """Mean and standard deviation of a tensor's values."""
+    if re.search(r"(norm\d?|ln|ln_q|layernorm)\.weight$", name):
+        return 1.0, 0.1
+    if name.endswith(".bias"):
+        return 0.0, 0.3 if "_proj.bias" in name else 0.1
+    if name == "model.embed_tokens.weight":
+        return 0.0, 0.3
+    if name.endswith("step_embed.weight"):
+        return 0.0, 0.8
+    gain, is_deep = next((gain, is_deep) for pattern, gain, is_deep in _GAINS if re.search(pattern, name))
+    depth = model.vision.depth if name.startswith("visual.") else model.decoder.layers
+    shrink = math.sqrt(min(1.0, _SHALLOW_LAYERS / depth)) if is_deep else 1.0
+    return 0.0, gain * shrink / math.sqrt(math.prod(shape[1:]))

@@ -1,0 +1,90 @@
+"""Whole prompts: media order, the blank image, limits, and appended tokens."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plume_export.errors import InputError
+from plume_export.preprocess import Item, Preprocessor
+from tests.golden_model import GOLDEN_MODEL
+
+TOKENIZER_JSON = (Path(__file__).parents[1] / "golden/checkpoint/tokenizer.json").read_text(encoding="utf-8")
+IMAGE = Image.new("RGB", (84, 56), (10, 20, 30))
+
+
+@pytest.fixture(scope="module")
+def preprocessor() -> Preprocessor:
+    return Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL)
+
+
+def test_blank_image_is_made_once(preprocessor: Preprocessor) -> None:
+    first, second = (preprocessor.prepare(Item(text=text)).media for text in ("a", "b"))
+    assert first[0] is second[0]
+    assert first[0].is_blank
+    assert first[0].grid == (1, 4, 4)
+    assert first[0].patches.shape == (1, 16, 1176)
+
+
+def test_a_white_image_of_the_user_is_not_blank(preprocessor: Preprocessor) -> None:
+    white = Image.new("RGB", (28, 28), (255, 255, 255))
+    (medium,) = preprocessor.prepare(Item(text="a", images=(white,))).media
+    assert not medium.is_blank
+
+
+def test_images_come_before_the_video(preprocessor: Preprocessor) -> None:
+    prepared = preprocessor.prepare(Item(text="all", images=(IMAGE, IMAGE), video=(IMAGE,) * 3))
+    assert [medium.grid for medium in prepared.media] == [(1, 4, 6), (1, 4, 6), (2, 18, 28)]
+    assert prepared.visual_token_count == 6 + 6 + 252
+    is_visual = prepared.visual_index >= 0
+    assert prepared.visual_index[is_visual].tolist() == list(range(264))
+    image_id, video_id = 1993, 1994
+    assert prepared.input_ids[is_visual].tolist() == [image_id] * 12 + [video_id] * 252
+    assert prepared.input_ids[prepared.anchor_index] == 1996
+    assert prepared.position_ids.shape == (3, prepared.token_count)
+
+
+def test_anchor_is_the_last_even_if_the_text_holds_one() -> None:
+    published = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, allow_control_tokens=True)
+    prepared = published.prepare(Item(text="an early <disc_emb> here"))
+    assert np.flatnonzero(prepared.input_ids == 1996).tolist()[1:] == [prepared.anchor_index]
+
+
+def test_extended_counts_on_by_length(preprocessor: Preprocessor) -> None:
+    prompt = preprocessor.prepare(Item(text="a", images=(IMAGE,)))
+    extended = prompt.extended(preprocessor.suffix_ids)
+    added = len(preprocessor.suffix_ids)
+    assert extended.token_count == prompt.token_count + added
+    assert extended.input_ids[-added:].tolist() == preprocessor.suffix_ids.tolist()
+    assert (extended.position_ids[:, -added:] == prompt.token_count + np.arange(added)).all()
+    assert extended.visual_token_count == prompt.visual_token_count
+    assert extended.anchor_index == prompt.anchor_index
+
+
+def test_default_limit_leaves_room_for_the_rollout(preprocessor: Preprocessor) -> None:
+    assert preprocessor.max_prompt_tokens == 32768 - 8 - len(preprocessor.suffix_ids)
+
+
+def test_long_prompt() -> None:
+    token_count = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL).prepare(Item(text="a")).token_count
+    Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, max_prompt_tokens=token_count).prepare(Item(text="a"))
+    strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, max_prompt_tokens=token_count - 1)
+    with pytest.raises(InputError, match=f"prompt has {token_count} tokens, 4 of them visual; the limit is {token_count - 1}"):
+        strict.prepare(Item(text="a"))
+
+
+@pytest.mark.parametrize("item", [Item(images=(IMAGE,) * 50), Item(images=(IMAGE,), video=(IMAGE,) * 4)])
+def test_too_many_visual_tokens(item: Item) -> None:
+    strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, max_prompt_tokens=200)
+    with pytest.raises(InputError, match=r"at least \d+ tokens, \d+ of them visual; the limit is 200"):
+        strict.prepare(item)
+
+
+def test_imports_neither_torch_nor_transformers_nor_onnx() -> None:
+    heavy = "{'torch', 'transformers', 'onnx', 'onnxruntime', 'av'}"
+    code = f"import sys, plume_export.preprocess; print(sorted({heavy} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

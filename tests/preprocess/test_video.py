@@ -1,0 +1,171 @@
+"""Videos: frame lists against qwen-vl-utils' rules in torch, files made with PyAV, and everything that can be wrong."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from plume_export.errors import InputError, MissingExtraError
+from plume_export.preprocess import frames_from_video, read_video_frames
+from plume_export.preprocess.patches import patches_from_frames
+from plume_export.preprocess.video_file import sampled_indices
+from tests.golden_model import GOLDEN_MODEL
+
+VISION, LIMITS = GOLDEN_MODEL.vision, GOLDEN_MODEL.preprocess
+
+
+def noise_frames(count: int, height: int, width: int) -> tuple[Image.Image, ...]:
+    values = np.random.default_rng(count).integers(0, 256, (count, height, width, 3), np.uint8)
+    return tuple(Image.fromarray(frame) for frame in values)
+
+
+def write_video(path: Path, frame_count: int, *, fps: int = 10, codec: str = "libx264") -> Path:
+    """A video whose frame k is a flat gray of value about 2k."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(frame_count):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 2 * number, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+class TestFrameList:
+    # Count, height and width of the frames; size in multiples of 56; final size. From qwen-vl-utils 0.0.14.
+    @pytest.mark.parametrize(
+        ("shape", "fetched", "final"),
+        [
+            ((4, 200, 300), (224, 280), (308, 364)),
+            ((3, 30, 31), (112, 168), (280, 392)),
+            ((2, 720, 1280), (728, 1288), (560, 1008)),
+            ((2, 224, 448), (224, 448), (224, 448)),
+        ],
+    )
+    def test_equals_torch(self, shape: tuple[int, int, int], fetched: tuple[int, int], final: tuple[int, int]) -> None:
+        frames = noise_frames(*shape)
+        fetched_frames = [np.asarray(frame.resize((fetched[1], fetched[0]))) for frame in frames]
+        fetched_frames += fetched_frames[-1:] * (shape[0] % 2)
+        tensor = torch.from_numpy(np.stack(fetched_frames)).permute(0, 3, 1, 2)
+        if fetched != final:
+            tensor = (
+                torch.nn.functional.interpolate(tensor.float(), final, mode="bicubic", antialias=True).clamp(0, 255).round()
+            )
+        expected = tensor.permute(0, 2, 3, 1).numpy()
+        result = frames_from_video(frames, VISION, LIMITS)
+        assert result.dtype == np.uint8
+        assert result.shape == expected.shape
+        if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+            np.testing.assert_array_equal(result, expected)
+        else:  # this build of PyTorch rounds its sums differently
+            assert np.abs(result - expected).max() <= 1
+
+    def test_patches_hold_both_frames_of_a_temporal_pair(self) -> None:
+        frames = np.random.default_rng(0).integers(0, 256, (4, 56, 84, 3), np.uint8)
+        patches, grid = patches_from_frames(frames, VISION, LIMITS)
+        assert grid == (2, 4, 6)
+        assert patches.shape == (2, 24, 1176)
+        # Patch 5 in merge order is row 0, column 3; values are [channel, temporal, row, column].
+        values = patches[1, 5].reshape(3, 2, 14, 14)
+        mean, std = np.float32(LIMITS.image_mean)[:, None, None], np.float32(LIMITS.image_std)[:, None, None]
+        for temporal in range(2):
+            pixels = frames[2 + temporal, :14, 42:56].transpose(2, 0, 1)
+            np.testing.assert_array_equal(values[:, temporal], ((pixels * (1 / 255)).astype(np.float32) - mean) / std)
+
+    def test_pixel_limits_of_the_model_hold(self) -> None:
+        limits = type(LIMITS)(min_pixels=784, max_pixels=20 * 784)
+        assert frames_from_video(noise_frames(2, 100, 100), VISION, limits).shape == (2, 112, 112, 3)
+
+    def test_many_frames_share_the_pixel_budget(self) -> None:
+        frame = noise_frames(1, 1080, 1920)[0].resize((640, 360))
+        assert frames_from_video((frame,) * 2, VISION, LIMITS).shape[1:3] == (364, 644)
+        assert frames_from_video((frame,) * 768, VISION, LIMITS).shape == (768, 336, 644, 3)
+
+    def test_frames_of_different_size(self) -> None:
+        frames = (*noise_frames(2, 60, 60), *noise_frames(1, 60, 400))
+        with pytest.raises(InputError, match="Frame 2 of the video has 400x60 pixels, frame 0 has 60x60"):
+            frames_from_video(frames, VISION, LIMITS)
+
+    def test_missing_frame(self) -> None:
+        with pytest.raises(InputError, match=r"nowhere\.png does not exist"):
+            frames_from_video(("nowhere.png",), VISION, LIMITS)
+
+
+class TestFile:
+    @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("mkv", "mpeg4"), ("avi", "mpeg4")])
+    def test_frames_are_sampled_twice_a_second(self, tmp_path: Path, suffix: str, codec: str) -> None:
+        path = write_video(tmp_path / f"clip.{suffix}", 40, codec=codec)
+        frames = read_video_frames(path)
+        assert [frame.shape for frame in frames] == [(64, 96, 3)] * 8
+        expected = 2 * np.array([0, 6, 11, 17, 22, 28, 33, 39])
+        np.testing.assert_allclose([frame.mean() for frame in frames], expected, atol=2.5)
+
+    def test_frames_are_resized_while_decoding(self, tmp_path: Path) -> None:
+        assert frames_from_video(write_video(tmp_path / "clip.mp4", 12), VISION, LIMITS).shape == (4, 280, 392, 3)
+
+    def test_fewer_frames_than_packets(self, tmp_path: Path) -> None:
+        """A stream that starts in the middle of a group of pictures: its first packets give no frame."""
+        with (
+            av.open(str(write_video(tmp_path / "whole.mp4", 40))) as source,
+            av.open(str(tmp_path / "tail.mkv"), "w") as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in list(source.demux(source.streams.video[0]))[5:]:
+                if packet.size:
+                    packet.stream = stream
+                    target.mux(packet)
+        with pytest.raises(InputError, match=r"tail\.mkv"):
+            read_video_frames(tmp_path / "tail.mkv")
+
+    @pytest.mark.parametrize("frame_count", [2, 3])
+    def test_short_file(self, tmp_path: Path, frame_count: int) -> None:
+        assert len(read_video_frames(write_video(tmp_path / "short.mp4", frame_count))) == 2
+
+    def test_too_few_frames(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"single\.mp4 has 1 frame\(s\); expected at least 2"):
+            read_video_frames(write_video(tmp_path / "single.mp4", 1))
+
+    def test_missing_file(self) -> None:
+        with pytest.raises(InputError, match=r"nowhere\.mp4 does not exist"):
+            read_video_frames("nowhere.mp4")
+
+    @pytest.mark.parametrize("content", [b"", b"no video at all"])
+    def test_not_a_video(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "note.mp4").write_bytes(content)
+        with pytest.raises(InputError, match=r"note\.mp4 can not be read as a video"):
+            read_video_frames(tmp_path / "note.mp4")
+
+    def test_truncated_file(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "cut.mp4", 40)
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(InputError, match=r"cut\.mp4 can not be read as a video"):
+            read_video_frames(path)
+
+    def test_sound_only(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "sound.wav"), "w") as container:
+            stream: Any = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            sound.sample_rate = 8000
+            container.mux(stream.encode(sound))
+        with pytest.raises(InputError, match=r"sound\.wav has no video stream"):
+            read_video_frames(tmp_path / "sound.wav")
+
+    def test_without_pyav(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "av", None)
+        with pytest.raises(MissingExtraError, match=r"plume-export\[video\]"):
+            read_video_frames("clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("frame_count", "fps", "sampled_count"),
+    [(2, 30, 2), (5, 30, 4), (300, 30, 20), (10, 1, 10), (9, 1, 8), (100_000, 25, 768), (301, 29.97, 20)],
+)
+def test_sampled_indices(frame_count: int, fps: float, sampled_count: int) -> None:
+    """qwen-vl-utils' smart_nframes and torch.linspace."""
+    indices = sampled_indices("clip", frame_count, fps)
+    np.testing.assert_array_equal(indices, torch.linspace(0, frame_count - 1, sampled_count).round().long().numpy())
