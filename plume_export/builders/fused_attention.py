@@ -76,8 +76,7 @@ def _match(softmax: ir.Node, *, is_masked: bool) -> Attention | None:
     output = _only_consumer(product.outputs[0])
     if transpose is None or output is None or transpose.op_type != "Transpose" or output.op_type != "Transpose":
         return None
-    query_source = _producer(queries)
-    if query_source is not None and query_source.op_type == "GatherElements":
+    if _is_gathered(queries):
         return None  # the last layer of prefill: a few rows of queries
     keys, values = transpose.inputs[0], product.inputs[1]
     assert queries is not None
@@ -88,6 +87,12 @@ def _match(softmax: ir.Node, *, is_masked: bool) -> Attention | None:
 
 def _producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else value.producer()
+
+
+def _is_gathered(queries: ir.Value | None) -> bool:
+    transpose = _producer(queries)
+    source = None if transpose is None or transpose.op_type != "Transpose" else _producer(transpose.inputs[0])
+    return source is not None and source.op_type == "GatherND"
 
 
 def _behind_cast(value: ir.Value | None) -> ir.Value | None:

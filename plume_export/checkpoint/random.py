@@ -44,8 +44,8 @@ _GAINS: tuple[tuple[str, float, bool], ...] = (
     (r"blocks\..*attn\.qkv\.weight", 1.0, False),
     (r"blocks\..*(attn\.proj|fc2)\.weight", 0.8, True),
     (r"shared_expert\..*\.weight", 1.25, False),
-    (r"experts\..*\.weight", 2.8, False),
-    (r"router\.weight", 1.5, False),
+    (r"experts\..*\.weight", 1.0, False),
+    (r"router\.weight", 4.0, False),
     (r"\.weight", 0.8, False),
 )
 _SHALLOW_LAYERS = 3

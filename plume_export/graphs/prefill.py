@@ -65,8 +65,8 @@ class Prefill(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the last layer for the rows `kept_index` [batch, 2] alone; return them with the layer's keys and values."""
         queries, keys, values = layer.project(hidden, rotary)
-        query_rows = kept_index[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3])
-        hidden_rows = kept_index[..., None].expand(-1, -1, hidden.shape[2])
+        rows = (torch.arange(hidden.shape[0])[:, None], kept_index)
+        kept_queries = queries.transpose(1, 2)[rows].transpose(1, 2)  # [batch, heads, 2, head_dim]
         seen = torch.arange(hidden.shape[1]) <= kept_index[:, None, :, None]  # [batch, 1, 2, tokens]
-        attended = attend(queries.gather(2, query_rows), *self._expand_heads(keys, values), seen)
-        return layer.finish(hidden.gather(1, hidden_rows), attended), keys, values
+        attended = attend(kept_queries, *self._expand_heads(keys, values), seen)
+        return layer.finish(hidden[rows], attended), keys, values

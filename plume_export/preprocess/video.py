@@ -26,7 +26,7 @@ def frames_from_video(video: VideoSource, vision: VisionSpec, preprocess: Prepro
     factor = vision.patch_size * vision.merge_size
 
     def resized(frame: FrameArray, frame_count: int) -> FrameArray:
-        return _resized_frame(frame, frame_count, factor, preprocess)
+        return resize_to_budget(frame, frame_count, factor, preprocess)
 
     if isinstance(video, str | os.PathLike):
         frames = read_video_frames(video, resized)
@@ -44,15 +44,8 @@ def frames_from_video(video: VideoSource, vision: VisionSpec, preprocess: Prepro
     return np.stack(frames)
 
 
-def _listed_frame(source: ImageSource, factor: int) -> FrameArray:
-    """Resize one frame of a list as an image, in multiples of 56.
-
-    `fetch_video` hands its factor of 28 to `fetch_image`, which takes it for a patch size and doubles it.
-    """
-    return np.asarray(fetch_image(load_image(source), factor * 2))
-
-
-def _resized_frame(frame: FrameArray, frame_count: int, factor: int, preprocess: PreprocessSpec) -> FrameArray:
+def resize_to_budget(frame: FrameArray, frame_count: int, factor: int, preprocess: PreprocessSpec) -> FrameArray:
+    """Resize one of `frame_count` frames as a tensor, so that all of them share qwen-vl-utils' budget of pixels."""
     min_pixels = _MIN_FRAME_TOKENS * factor**2
     share = _MAX_TOKENS * factor**2 / frame_count * _FRAME_MULTIPLE
     max_pixels = max(min(_MAX_FRAME_TOKENS * factor**2, share), int(min_pixels * 1.05))
@@ -60,6 +53,14 @@ def _resized_frame(frame: FrameArray, frame_count: int, factor: int, preprocess:
     resized = resize_frame(frame, height, width)
     # The image processor then applies the model's own limits to every frame; with the published ones nothing changes.
     return np.asarray(resize_within(Image.fromarray(resized), factor, preprocess))
+
+
+def _listed_frame(source: ImageSource, factor: int) -> FrameArray:
+    """Resize one frame of a list as an image, in multiples of 56.
+
+    `fetch_video` hands its factor of 28 to `fetch_image`, which takes it for a patch size and doubles it.
+    """
+    return np.asarray(fetch_image(load_image(source), factor * 2))
 
 
 def _sizes_differ(video: tuple[ImageSource, ...], index: int) -> InputError:

@@ -48,7 +48,8 @@ def sampled_indices(name: str, frame_count: int, fps: float) -> NDArray[np.int64
     sampled_count = _floor_to_multiple(wanted)
     if sampled_count < _FRAME_MULTIPLE:
         raise InputError(
-            f"The video {name} has {frame_count} frame(s); expected at least {_FRAME_MULTIPLE}.", fix="pass it as an image"
+            f"The video {name} has {frame_count} frame(s); expected at least {_FRAME_MULTIPLE}.",
+            fix="pass a longer video, or its frame as an image",
         )
     # torch.linspace: a step of float32, counted from both ends, with fused multiply-adds (exact in float64).
     last = frame_count - 1
@@ -90,7 +91,7 @@ def _opened(name: str) -> Iterator[tuple[Any, Any]]:
     try:
         with av.open(name) as container:
             if not container.streams.video:
-                raise InputError(f"{name} has no video stream.", fix="pass a video file")
+                raise InputError(f"{name} has no video stream.", fix="pass a complete video file")
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(

@@ -1,5 +1,6 @@
 """The published computation, one input at a time: prompt, prefill, latent rollout, readout."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,12 +52,7 @@ class Reference:
         visual = self.visual_embeddings(inputs)
         embeddings = self._embed(inputs.input_ids)
         embeddings[torch.isin(inputs.input_ids, inputs.visual_token_ids)] = visual
-        position_ids, _ = self._qwen.get_rope_index(
-            inputs.input_ids[None],
-            mm_token_type_ids=inputs.token_types[None],
-            image_grid_thw=inputs.image_grids,
-            video_grid_thw=inputs.video_grids,
-        )
+        position_ids = self._prompt_positions(inputs)
         prefix = self._decode(embeddings, position_ids, cache)
         state = prefix[-1]
         anchor = prefix[inputs.anchor_index]
@@ -102,6 +98,25 @@ class Reference:
         )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
+
+    def _prompt_positions(self, inputs: ReferenceInputs) -> Tensor:
+        """M-RoPE positions [3, 1, tokens] of transformers 4.51: after a medium, text goes on from its largest position.
+
+        Later versions leave the temporal axis out of that maximum, which differs for long videos.
+        """
+        grids = {kind: iter(grid) for kind, grid in ((1, inputs.image_grids), (2, inputs.video_grids)) if grid is not None}
+        parts: list[Tensor] = []
+        start = 0
+        for kind, group in itertools.groupby(inputs.token_types.tolist()):
+            if kind == 0:
+                parts.append(torch.arange(start, start + len(list(group))).expand(3, -1))
+            else:
+                time, height, width = next(grids[kind]).tolist()
+                merge = self._model.vision.merge_size
+                axes = torch.arange(time), torch.arange(height // merge), torch.arange(width // merge)
+                parts.append(start + torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1))
+            start = int(parts[-1].max()) + 1
+        return torch.cat(parts, 1)[:, None]
 
     def _next_positions(self, cache: DynamicCache, tokens: int) -> Tensor:
         """The KV length, on all three rotary axes: as published, not the continuation of the M-RoPE positions."""

@@ -37,12 +37,12 @@ def test_a_white_image_of_the_user_is_not_blank(preprocessor: Preprocessor) -> N
 
 def test_images_come_before_the_video(preprocessor: Preprocessor) -> None:
     prepared = preprocessor.prepare(Item(text="all", images=(IMAGE, IMAGE), video=(IMAGE,) * 3))
-    assert [medium.grid for medium in prepared.media] == [(1, 4, 6), (1, 4, 6), (2, 18, 28)]
-    assert prepared.visual_token_count == 6 + 6 + 252
+    assert [medium.grid for medium in prepared.media] == [(1, 4, 6), (1, 4, 6), (2, 20, 28)]
+    assert prepared.visual_token_count == 6 + 6 + 280
     is_visual = prepared.visual_index >= 0
-    assert prepared.visual_index[is_visual].tolist() == list(range(264))
+    assert prepared.visual_index[is_visual].tolist() == list(range(292))
     image_id, video_id = 1993, 1994
-    assert prepared.input_ids[is_visual].tolist() == [image_id] * 12 + [video_id] * 252
+    assert prepared.input_ids[is_visual].tolist() == [image_id] * 12 + [video_id] * 280
     assert prepared.input_ids[prepared.anchor_index] == 1996
     assert prepared.position_ids.shape == (3, prepared.token_count)
 
