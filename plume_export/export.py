@@ -64,7 +64,9 @@ def export_bundle(
             bind_weights(graph, WEIGHTS, ranges)
             ir.save(graph, directory / f"{name}.onnx")
         del graphs
-        (directory / TOKENIZER).write_text(tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab), encoding="utf-8")
+        (directory / TOKENIZER).write_text(
+            tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab), encoding="utf-8"
+        )
         report("capturing reference stages")
         _write_reference_files(directory, checkpoint, selftest_inputs, modalities)
         report("hashing")

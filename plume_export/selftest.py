@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -43,7 +43,7 @@ def capture_selftest(
     directory: Path, inputs: Path, processor: "ReferenceProcessor", reference: "Reference", modalities: Modalities
 ) -> None:
     """Copy the first inputs into a bundle that is being written, with the reference's stages."""
-    stages: dict[str, np.ndarray] = {}
+    stages: dict[str, Any] = {}
     target = directory / SELFTEST_INPUTS
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("w", encoding="utf-8") as file:

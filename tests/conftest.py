@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-
 from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.builders.onnxruntime import compile_for_onnxruntime
 from plume_export.bundle import Bundle
+from plume_export.checkpoint import write_random_checkpoint
 from plume_export.samples import sample_inputs_file
 from plume_export.spec import Precision
 
@@ -24,8 +24,6 @@ def export_to(directory: Path, checkpoint: Path, precision: Precision) -> Bundle
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "tiny"
-    from plume_export.checkpoint import write_random_checkpoint
-
     write_random_checkpoint(path, "tiny", seed=0)
     return path
 

@@ -138,7 +138,7 @@ def _decoder_spec(config: Mapping[str, Any], tensors: CheckpointTensors) -> Deco
 def _mrope_sections(sections: Any, head_dim: int) -> tuple[int, int, int]:
     if len(sections) != 3 or sum(sections) != head_dim // 2:
         raise CheckpointError(
-            f"config.json has mrope_section {list(sections)}; expected three numbers that sum to {head_dim // 2} (head_dim / 2).",
+            f"config.json has mrope_section {list(sections)}; expected three numbers that sum to {head_dim // 2}.",
             fix="use the config.json that the weights were saved with",
         )
     temporal, height, width = sections

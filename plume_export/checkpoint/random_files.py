@@ -7,9 +7,7 @@ from pathlib import Path
 from ..spec import ModelSpec
 
 
-def write_config_files(
-    directory: Path, model: ModelSpec, token_ids: Mapping[str, int], *, dtype: str, is_nested: bool
-) -> None:
+def write_config_files(directory: Path, model: ModelSpec, token_ids: Mapping[str, int], *, dtype: str, is_nested: bool) -> None:
     """Write config.json (flat as transformers 4.51, or with `text_config` as 4.52), generation and preprocessor config."""
     files = {
         "config.json": _config(model, token_ids, dtype, is_nested=is_nested),

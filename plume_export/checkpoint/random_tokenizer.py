@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -15,9 +16,7 @@ SPECIAL_TOKENS = (
 )
 PLUME_TOKENS = ("<gen_emb>", "<disc_emb>", "<bot>", "<eot>", "<ct>")
 # Qwen2's own split into words, numbers (digit by digit) and punctuation.
-_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
     "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
@@ -45,7 +44,7 @@ _TEXT = (
 def write_tokenizer(directory: Path) -> dict[str, int]:
     """Write tokenizer.json and the files of the slow tokenizer; return the ids of the added tokens."""
     tokenizer = _trained_tokenizer()
-    token_ids = {token: tokenizer.token_to_id(token) for token in (*SPECIAL_TOKENS, *PLUME_TOKENS)}
+    token_ids: dict[str, int] = {token: tokenizer.token_to_id(token) for token in (*SPECIAL_TOKENS, *PLUME_TOKENS)}
     tokenizer.save(str(directory / "tokenizer.json"))
     model = json.loads(tokenizer.to_str())["model"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
@@ -59,7 +58,7 @@ def write_tokenizer(directory: Path) -> dict[str, int]:
     return token_ids
 
 
-def _trained_tokenizer() -> Tokenizer:
+def _trained_tokenizer() -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

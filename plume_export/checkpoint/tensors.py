@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 

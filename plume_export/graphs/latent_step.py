@@ -1,12 +1,12 @@
 """Graph `latent_step`: the transition, then one decoder pass over the latent token and, at the end, the suffix."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..spec import DecoderSpec, ModelSpec, TransitionSpec
-from .layers import MASKED_SCORE, Decoder, Linear, rotary_from_angles
+from .layers import MASKED_SCORE, Decoder, DecoderLayer, Linear, rotary_from_angles
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -102,7 +102,7 @@ class LatentStep(nn.Module):
         prefix_seen = torch.arange(prefix_keys.shape[3]) < token_count[:, None, None, None]  # [batch, 1, 1, tokens]
         recent_seen = self._recent_seen(rollout_keys.shape[0], step, rows)
         step_keys, step_values = [], []
-        for index, layer in enumerate(self.decoder.layers):
+        for index, layer in enumerate(cast("list[DecoderLayer]", list(self.decoder.layers))):
             queries, keys, values = layer.project(hidden, rotary)
             recent_keys = torch.cat([rollout_keys[:, index].permute(1, 2, 0, 3), keys], 2)
             recent_values = torch.cat([rollout_values[:, index].permute(1, 2, 0, 3), values], 2)

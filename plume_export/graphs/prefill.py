@@ -1,5 +1,7 @@
 """Graph `prefill`: the prompt through the decoder, keeping two states and the keys and values of every layer."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ class Prefill(nn.Module):
         order = torch.arange(input_ids.shape[1])
         causal = order <= order[:, None]  # [tokens, tokens]
         keys, values = [], []
-        *layers, last_layer = self.decoder.layers
+        *layers, last_layer = cast("list[DecoderLayer]", list(self.decoder.layers))
         for layer in layers:
             layer_queries, layer_keys, layer_values = layer.project(hidden, rotary)
             attended = attend(layer_queries, *self._expand_heads(layer_keys, layer_values), causal)

@@ -143,7 +143,7 @@ def _header(order: list[str], parameters: Mapping[str, ir.Value]) -> tuple[bytes
     for name in order:
         value = parameters[name]
         start, end = end, end + _byte_count(value)
-        shape = [int(size) for size in value.shape or ()]
+        shape = [size for size in value.shape or () if isinstance(size, int)]
         entries[name] = {"dtype": _SAFETENSORS_DTYPES[_torch_dtype(value)], "shape": shape, "data_offsets": [start, end]}
         ranges[name] = StoredTensor(start, end - start)
     text = json.dumps(entries, separators=(",", ":")).encode()

@@ -108,4 +108,5 @@ def _router_agreement(expected: Stages, actual: Stages, top_k: int) -> NDArray[n
         order = np.argsort(-stages.router_probabilities, axis=-1, kind="stable")[:, :top_k]
         return np.sort(order, axis=-1)
 
-    return (chosen(expected) == chosen(actual)).all(-1)
+    agrees: NDArray[np.bool_] = (chosen(expected) == chosen(actual)).all(-1)
+    return agrees

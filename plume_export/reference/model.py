@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Reference:
         self, directory: Path, tensors: CheckpointTensors, model: ModelSpec, *, dtype: torch.dtype, resident: bool = True
     ) -> None:
         self._tensors, self._model, self._dtype = tensors, model, dtype
-        config = Qwen2VLConfig.from_pretrained(directory)
+        config: Any = Qwen2VLConfig.from_pretrained(directory)
         config._attn_implementation = "sdpa"
         config.text_config.vocab_size = model.decoder.vocab
         with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ class ReferenceProcessor:
 
     def __init__(self, directory: Path, model: ModelSpec) -> None:
         self._model = model
-        self._tokenizer = AutoTokenizer.from_pretrained(directory)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory)
         settings = model.preprocess
         self._image_processor = Qwen2VLImageProcessorPil(
             size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
