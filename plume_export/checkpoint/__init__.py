@@ -1,5 +1,6 @@
 """A checkpoint on disk to dimensions and named tensors; random checkpoints. Nothing here touches the graphs."""
 
+from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
 from .layout import expected_tensors
 from .random import write_random_checkpoint
@@ -13,6 +14,7 @@ __all__ = [
     "expected_tensors",
     "model_spec_from_checkpoint",
     "resolve_checkpoint",
+    "return_large_blocks_to_the_system",
     "tokenizer_json_from_checkpoint",
     "write_random_checkpoint",
 ]

@@ -11,7 +11,7 @@ from transformers import Qwen2VLConfig
 from transformers.cache_utils import DynamicCache
 from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen
 
-from ..checkpoint import CheckpointTensors
+from ..checkpoint import CheckpointTensors, return_large_blocks_to_the_system
 from ..spec import ModelSpec
 from ..stages import FloatArray, Stages
 from .processor import ReferenceInputs
@@ -28,6 +28,8 @@ class Reference:
     def __init__(
         self, directory: Path, tensors: CheckpointTensors, model: ModelSpec, *, dtype: torch.dtype, resident: bool = True
     ) -> None:
+        if not resident:
+            return_large_blocks_to_the_system()
         self._tensors, self._model, self._dtype = tensors, model, dtype
         config: Any = Qwen2VLConfig.from_pretrained(directory)
         config._attn_implementation = "sdpa"
