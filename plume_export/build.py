@@ -1,13 +1,12 @@
 """Checkpoint to runnable bundle: export, compile for the target, self-test. Imports torch only when it exports."""
 
-import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .builders.onnxruntime import check_cpu_precision, compile_for_onnxruntime
-from .bundle import Bundle, Modalities, check_output
+from .bundle import Bundle, Modalities, check_output, scratch_directory
 from .errors import MissingExtraError, PlumeExportError
 from .spec import Precision, RouterContext
 
@@ -74,9 +73,8 @@ def build_bundle(checkpoint: "Checkpoint", output: Path, options: ExportOptions,
     """Export and compile for `target` in one go; only the compiled bundle stays."""
     check_target(target, options.precision)
     check_output(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.export-", dir=output.parent) as scratch:
-        exported = export_checkpoint(checkpoint, Path(scratch) / "onnx", options, report)
+    with scratch_directory(output) as scratch:
+        exported = export_checkpoint(checkpoint, scratch / "onnx", options, report)
         report(f"compiling for {target}")
         return compile_for_onnxruntime(exported, output)
 

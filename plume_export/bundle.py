@@ -101,16 +101,22 @@ def new_bundle(output: Path) -> Iterator[Path]:
     An existing bundle at `output` is replaced only at the end; anything else that stands there is refused at once.
     """
     check_output(output)
+    with scratch_directory(output) as partial:
+        yield partial
+        partial.chmod(0o755)
+        _replace(partial, output)
+
+
+@contextmanager
+def scratch_directory(output: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `output` that vanishes at the end; errors of writing become PlumeExportErrors."""
     with _as_write_error(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-    try:
-        with _as_write_error(output):
-            yield partial
-            partial.chmod(0o755)
-            _replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_output(output: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, PlumeExportError
 from ..spec import (
     DecoderSpec,
     ModelSpec,
@@ -51,13 +51,18 @@ def model_spec_from_checkpoint(
             fix=f"--latent-steps 1 to {transition.step_table_rows}",
         )
     given = {"prefix": prefix, "suffix": suffix}
-    limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+    preprocess = PreprocessSpec(**_given({"min_pixels": min_pixels, "max_pixels": max_pixels}), **_image_statistics(directory))
+    if preprocess.min_pixels > preprocess.max_pixels:
+        raise PlumeExportError(
+            f"min_pixels is {preprocess.min_pixels} and max_pixels {preprocess.max_pixels}; expected min <= max.",
+            fix="--min-pixels and --max-pixels in that order",
+        )
     return ModelSpec(
         vision=_vision_spec(config.get("vision_config") or {}),
         decoder=_decoder_spec({**config, **(config.get("text_config") or {})}, tensors),
         transition=transition,
         rollout=RolloutSpec(latent_steps=steps, router_context=router_context, **_given(given)),
-        preprocess=PreprocessSpec(**_given(limits), **_image_statistics(directory)),
+        preprocess=preprocess,
     )
 
 

@@ -26,12 +26,12 @@ from .console import print_selftest, print_table
 def parity(bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, offline: bool, as_json: bool) -> None:
     """Compare a bundle with the PyTorch reference, stage by stage."""
     opened = open_bundle(bundle)
-    directory = open_checkpoint(checkpoint, ModelOptions(), offline=offline).directory
+    original = open_checkpoint(checkpoint, ModelOptions(), offline=offline)
     from ..parity.reference_run import measure_parity
 
     items = [source.read() for source in sources_from_file(inputs or sample_inputs_file())]
     with Embedder(opened) as embedder:
-        report = measure_parity(embedder, directory, items, reference_precision=reference_precision)
+        report = measure_parity(embedder, original, items, reference_precision=reference_precision)
     if as_json:
         click.echo(msgspec.json.encode({"first_bad_stage": report.first_bad_stage, **msgspec.to_builtins(report)}))
     else:

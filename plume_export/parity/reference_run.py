@@ -1,11 +1,11 @@
 """Run the PyTorch reference and a bundle on the same inputs. The one place of parity that needs torch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from ..checkpoint import CheckpointTensors
+from ..errors import CheckpointError
+from ..export import Checkpoint
 from ..preprocess import Item
 from ..reference import Reference, ReferenceProcessor
 from ..runtime.embedder import Embedder
@@ -15,13 +15,23 @@ from .compare import ParityReport, compare_inputs
 
 
 def measure_parity(
-    embedder: Embedder, directory: Path, items: Sequence[Item], *, reference_precision: Precision = "fp32"
+    embedder: Embedder, checkpoint: Checkpoint, items: Sequence[Item], *, reference_precision: Precision = "fp32"
 ) -> ParityReport:
-    """Compare a bundle with the checkpoint it was made from. The reference's weights are read layer by layer."""
+    """Compare a bundle with the checkpoint it was made from. The reference's weights are read layer by layer.
+
+    Rollout and pixel limits are the bundle's. Raises CheckpointError for a checkpoint of other dimensions.
+    """
     manifest = embedder.bundle.manifest
+    for part in ("vision", "decoder"):
+        received, expected = getattr(checkpoint.model, part), getattr(manifest.model, part)
+        if received != expected:
+            raise CheckpointError(
+                f"{checkpoint.name} is not the bundle's checkpoint: its {part} is {received}, the bundle's {expected}.",
+                fix=f"pass the checkpoint that the bundle was made from ({manifest.checkpoint})",
+            )
     dtype = torch.bfloat16 if reference_precision == "bf16" else torch.float32
-    reference = Reference(directory, CheckpointTensors(directory), manifest.model, dtype=dtype, resident=False)
-    processor = ReferenceProcessor(directory, manifest.model)
+    reference = Reference(checkpoint.directory, checkpoint.tensors, manifest.model, dtype=dtype, resident=False)
+    processor = ReferenceProcessor(checkpoint.directory, manifest.model)
     names = [item.id or str(index) for index, item in enumerate(items)]
     expected: dict[str, Stages] = {}
     actual: dict[str, Stages] = {}

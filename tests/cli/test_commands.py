@@ -1,7 +1,11 @@
 """The commands as a user types them: results, exit codes, one-message errors."""
 
+import hashlib
 import json
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +17,8 @@ from click.testing import CliRunner, Result
 from plume_export.bundle import Bundle
 from plume_export.cli import main
 from plume_export.samples import sample_inputs_file
+
+from ..conftest import GOLDEN
 
 Run = Callable[..., Result]
 
@@ -156,8 +162,6 @@ def test_selftest_finds_a_wrong_bundle(run: Run, tiny_cpu: Bundle, tmp_path: Pat
     weights.unlink()
     weights.write_bytes(data)
     manifest = json.loads((wrong / "manifest.json").read_text())
-    import hashlib
-
     manifest["files"]["weights.safetensors"]["sha256"] = hashlib.sha256(data).hexdigest()
     (wrong / "manifest.json").write_text(json.dumps(manifest))
     result = run("selftest", wrong)
@@ -184,6 +188,29 @@ def test_build_errors(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     refused = run("build", "--checkpoint", tiny_checkpoint, "--precision", "bf16", "--target", "cpu", "-o", tmp_path / "b")
     assert_fails(refused, "no bfloat16 kernels", "--precision fp32")
     assert not (tmp_path / "b").exists()
+
+
+def test_parity_with_another_checkpoint(run: Run, tiny_cpu: Bundle) -> None:
+    assert_fails(run("parity", tiny_cpu.path, "--checkpoint", GOLDEN / "checkpoint"), "not the bundle's checkpoint")
+
+
+def test_a_file_in_the_way_of_the_output(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert_fails(run("build", "--checkpoint", tiny_checkpoint, "-o", tmp_path / "file" / "bundle"), "can not be written")
+
+
+def test_full_disk_halfway(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """A limit of 1 MB a file stands for a disk that fills while the weights are written."""
+
+    def limit_file_size() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    command = [sys.executable, "-m", "plume_export", "export", "--checkpoint", str(tiny_checkpoint), "-o", "bundle"]
+    result = subprocess.run(command, cwd=tmp_path, preexec_fn=limit_file_size, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "error: bundle can not be written: File too large" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_compiling_twice_is_refused(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
