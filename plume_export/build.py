@@ -11,7 +11,8 @@ from .errors import MissingExtraError, PlumeExportError
 from .spec import Precision, RouterContext
 
 if TYPE_CHECKING:
-    from .export import Checkpoint, Report
+    from .checkpoint import Checkpoint
+    from .export import Report
 
 Target = Literal["cpu"]
 _EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "onnx", "onnx_ir", "onnxscript")
@@ -45,8 +46,7 @@ def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) 
     Raises CheckpointError for whatever is missing, damaged or not PLUME's.
     """
     _require_export_packages()
-    from .checkpoint import CheckpointTensors, check_tensors, model_spec_from_checkpoint, resolve_checkpoint
-    from .export import Checkpoint
+    from .checkpoint import Checkpoint, CheckpointTensors, check_tensors, model_spec_from_checkpoint, resolve_checkpoint
 
     directory = resolve_checkpoint(name, offline=offline)
     tensors = CheckpointTensors(directory)

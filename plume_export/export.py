@@ -1,7 +1,6 @@
 """Checkpoint to portable ONNX bundle: trace, stream the weights, capture the reference, write the manifest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import onnx_ir as ir
 import torch
 
 from .bundle import CONSTANTS, TOKENIZER, WEIGHTS, Bundle, Manifest, Modalities, new_bundle, open_bundle, write_manifest
-from .checkpoint import CheckpointTensors, tokenizer_json_from_checkpoint
+from .checkpoint import Checkpoint, tokenizer_json_from_checkpoint
 from .graphs.latent_step import LatentStep
 from .graphs.prefill import Prefill
 from .graphs.trace import trace_graph
@@ -24,16 +23,6 @@ from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision, g
 _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
 # Tells what is being done now.
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that was checked: its directory, tensors and dimensions."""
-
-    directory: Path
-    name: str
-    tensors: CheckpointTensors
-    model: ModelSpec
 
 
 def export_bundle(

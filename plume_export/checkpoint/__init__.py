@@ -3,12 +3,14 @@
 from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
 from .layout import expected_tensors
+from .opened import Checkpoint
 from .random import write_random_checkpoint
 from .source import resolve_checkpoint
 from .tensors import CheckpointTensors
 from .tokenizer import tokenizer_json_from_checkpoint
 
 __all__ = [
+    "Checkpoint",
     "CheckpointTensors",
     "check_tensors",
     "expected_tensors",

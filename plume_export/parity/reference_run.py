@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ..checkpoint import Checkpoint
 from ..errors import CheckpointError
-from ..export import Checkpoint
 from ..preprocess import Item
 from ..reference import Reference, ReferenceProcessor
 from ..runtime.embedder import Embedder
@@ -23,10 +23,10 @@ def measure_parity(
     """
     manifest = embedder.bundle.manifest
     for part in ("vision", "decoder"):
-        received, expected = getattr(checkpoint.model, part), getattr(manifest.model, part)
-        if received != expected:
+        received, built = getattr(checkpoint.model, part), getattr(manifest.model, part)
+        if received != built:
             raise CheckpointError(
-                f"{checkpoint.name} is not the bundle's checkpoint: its {part} is {received}, the bundle's {expected}.",
+                f"{checkpoint.name} is not the bundle's checkpoint: its {part} is {received}, the bundle's {built}.",
                 fix=f"pass the checkpoint that the bundle was made from ({manifest.checkpoint})",
             )
     dtype = torch.bfloat16 if reference_precision == "bf16" else torch.float32

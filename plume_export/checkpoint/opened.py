@@ -1,0 +1,17 @@
+"""A checkpoint that was found, read and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..spec import ModelSpec
+from .tensors import CheckpointTensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where it is, under which name the user knows it, its tensors and its dimensions."""
+
+    directory: Path
+    name: str
+    tensors: CheckpointTensors
+    model: ModelSpec
