@@ -97,7 +97,7 @@ class Reference:
         Without a mask argument attention is causal over the whole cache.
         """
         output = self._qwen.language_model(
-            inputs_embeds=embeddings[None], position_ids=position_ids, past_key_values=cache, use_cache=True
+            inputs_embeds=embeddings[None], position_ids=position_ids, cache=cache, use_cache=True
         )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
