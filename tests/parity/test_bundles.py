@@ -73,7 +73,8 @@ def test_16_bit_rounded_after_every_operator(
     precision: str, cosine: float, request: pytest.FixtureRequest, items: list[Item], expected: dict[str, Stages]
 ) -> None:
     bundle: Bundle = request.getfixturevalue(f"tiny_{precision}")
-    some = [item for item in items if item.id in ("text-1", "text-3", "tall", "gray", "pair")]
+    slow = ("text-5", "large", "triple", "video", "odd-video", "long-with-image")
+    some = [item for item in items if item.id not in slow]
     with Embedder(bundle, backend=RoundingBackend(bundle)) as embedder:
         actual = run(embedder, some)
     assert min(embedding_cosines(expected, actual)) >= cosine
