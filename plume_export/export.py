@@ -42,7 +42,9 @@ def export_bundle(
     model = checkpoint.model
     specs = graph_specs(model, precision)
     names: list[GraphName] = [name for name in GRAPH_NAMES if modalities == "all" or name != "vision_encoder"]
+    tokenizer_json = tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab)
     with new_bundle(output) as directory:
+        (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         graphs = {}
         for name in names:
             report(f"tracing {name}")
@@ -53,9 +55,6 @@ def export_bundle(
             bind_weights(graph, WEIGHTS, ranges)
             ir.save(graph, directory / f"{name}.onnx")
         del graphs
-        (directory / TOKENIZER).write_text(
-            tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab), encoding="utf-8"
-        )
         report("capturing reference stages")
         _write_reference_files(directory, checkpoint, selftest_inputs, modalities)
         report("hashing")
