@@ -21,10 +21,10 @@ from torch import Tensor
 
 from ..errors import PlumeExportError
 from ..spec import DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
+from .config_files import write_config_files
 from .layout import expected_tensors
-from .random_files import write_config_files
-from .random_tokenizer import write_tokenizer
 from .tensors import INDEX
+from .tokenizer_files import write_tokenizer
 
 Preset = Literal["tiny", "2b-slice", "2b"]
 KeyLayout = Literal["flat", "nested"]

@@ -9,13 +9,12 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from ..checkpoint import CheckpointTensors
 from ..spec import ModelSpec
 
 # ONNX Runtime maps external data from the file; tensors start on a page so that it need not copy them.
@@ -71,6 +70,12 @@ _TRANSPOSED = re.compile(r"(_proj|qkv|proj|fc1|fc2|router|patch_embed)\.weight$"
 _EXPERT_STACK = re.compile(r"transition\.experts\.(fc[12])_(weight|bias)$")
 
 
+class TensorReader(Protocol):
+    """Checkpoint tensors by canonical name."""
+
+    def read(self, name: str) -> Tensor: ...
+
+
 class StoredTensor(NamedTuple):
     """Where a parameter's bytes lie in the weight file."""
 
@@ -79,7 +84,7 @@ class StoredTensor(NamedTuple):
 
 
 def write_weights(
-    path: Path, parameters: Mapping[str, ir.Value], tensors: CheckpointTensors, model: ModelSpec
+    path: Path, parameters: Mapping[str, ir.Value], tensors: TensorReader, model: ModelSpec
 ) -> dict[str, StoredTensor]:
     """Stream the parameters into a safetensors file; return their absolute byte ranges.
 
@@ -92,7 +97,7 @@ def write_weights(
         file.write(header)
         for name in order:
             value = parameters[name]
-            tensor = _read_parameter(name, tensors, model)
+            tensor = read_parameter(name, tensors, model)
             assert tuple(tensor.shape) == tuple(value.shape or ()), (name, tensor.shape, value.shape)
             _write_tensor(file, tensor.to(_torch_dtype(value)))
     return ranges
@@ -154,7 +159,8 @@ def _header(order: list[str], parameters: Mapping[str, ir.Value]) -> tuple[bytes
     }
 
 
-def _read_parameter(name: str, tensors: CheckpointTensors, model: ModelSpec) -> Tensor:
+def read_parameter(name: str, tensors: TensorReader, model: ModelSpec) -> Tensor:
+    """Return a graph's parameter, arranged from the checkpoint's tensors."""
     if name == "decoder.inverse_frequencies":
         return _inverse_frequencies(model.decoder.head_dim, model.decoder.rope_theta)
     if name == "visual.inverse_frequencies":
@@ -175,7 +181,7 @@ def _inverse_frequencies(dimensions: int, theta: float) -> Tensor:
     return 1.0 / (theta ** (torch.arange(0, dimensions, 2, dtype=torch.float) / dimensions))
 
 
-def _read_expert_stack(layer: str, kind: str, tensors: CheckpointTensors, model: ModelSpec) -> Tensor:
+def _read_expert_stack(layer: str, kind: str, tensors: TensorReader, model: ModelSpec) -> Tensor:
     names = [f"experts.{index}" for index in range(model.transition.experts)] + ["shared_expert"]
     parts = [tensors.read(f"latent_moe_transition.{name}.{layer}.{kind}") for name in names]
     return torch.stack([part.T if kind == "weight" else part[None] for part in parts])

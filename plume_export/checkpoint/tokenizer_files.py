@@ -1,6 +1,8 @@
-"""A small byte-level BPE tokenizer with Qwen2-VL's and PLUME's tokens, trained on a few sentences."""
+"""A small byte-level BPE tokenizer with Qwen2-VL's and PLUME's tokens, trained on a few sentences or on given texts."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,15 @@ _TEXT = (
 )
 
 
-def write_tokenizer(directory: Path) -> dict[str, int]:
-    """Write tokenizer.json and the files of the slow tokenizer; return the ids of the added tokens."""
-    tokenizer = _trained_tokenizer()
+def write_tokenizer(
+    directory: Path, texts: Sequence[str] = _TEXT, *, vocabulary: int = VOCABULARY, whole: Sequence[str] = ()
+) -> dict[str, int]:
+    """Write tokenizer.json and the files of the slow tokenizer; return the ids of the added tokens.
+
+    `whole` are strings that are not split into words before merging, so that one token can stand for each. Such a tokenizer
+    is not Qwen2's own class, which has a fixed split.
+    """
+    tokenizer = _trained_tokenizer(texts, vocabulary, whole)
     token_ids: dict[str, int] = {token: tokenizer.token_to_id(token) for token in (*SPECIAL_TOKENS, *PLUME_TOKENS)}
     tokenizer.save(str(directory / "tokenizer.json"))
     model = json.loads(tokenizer.to_str())["model"]
@@ -54,30 +62,31 @@ def write_tokenizer(directory: Path) -> dict[str, int]:
     special_map = {"additional_special_tokens": SPECIAL_TOKENS[1:], "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     _write_json(directory / "special_tokens_map.json", special_map)
     _write_json(directory / "chat_template.json", {"chat_template": _CHAT_TEMPLATE})
-    _write_json(directory / "tokenizer_config.json", _tokenizer_config(token_ids))
+    _write_json(directory / "tokenizer_config.json", _tokenizer_config(token_ids, is_qwen2=not whole))
     return token_ids
 
 
-def _trained_tokenizer() -> Any:
+def _trained_tokenizer(texts: Sequence[str], vocabulary: int, whole: Sequence[str]) -> Any:
+    split = "|".join([*(re.escape(text) for text in whole), _SPLIT])
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(split), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(_TEXT, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=True) for token in PLUME_TOKENS])
     return tokenizer
 
 
-def _tokenizer_config(token_ids: dict[str, int]) -> dict[str, object]:
+def _tokenizer_config(token_ids: dict[str, int], *, is_qwen2: bool) -> dict[str, object]:
     flags = {"lstrip": False, "rstrip": False, "single_word": False}
     return {
         "added_tokens_decoder": {
@@ -92,7 +101,7 @@ def _tokenizer_config(token_ids: dict[str, int]) -> dict[str, object]:
         "model_max_length": 32768,
         "pad_token": "<|endoftext|>",
         "split_special_tokens": False,
-        "tokenizer_class": "Qwen2Tokenizer",
+        "tokenizer_class": "Qwen2Tokenizer" if is_qwen2 else "PreTrainedTokenizerFast",
         "unk_token": None,
         "bos_token": None,
         "add_prefix_space": False,
