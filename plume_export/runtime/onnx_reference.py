@@ -1,63 +1,82 @@
-"""A backend that rounds after every operator: onnx's reference evaluator. ONNX Runtime's CPU computes fp16 in fp32."""
+"""onnx's reference evaluator: every operator rounds its result to the graph's dtype. Slow; for judging 16-bit precision.
+
+ONNX Runtime's CPU provider computes float16 graphs in float32 and has no bfloat16, so it shows neither rounding nor overflow.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - numpy learns bfloat16
 import numpy as np
-from onnx.reference import ReferenceEvaluator
+from numpy.typing import NDArray
 
-from plume_export.bundle import Bundle
-from plume_export.spec import GraphName
+from ..bundle import Bundle
+from ..errors import BundleError, MissingExtraError
+from ..spec import DType, GraphName
+from .backend import Array
 
 
-class RoundingBackend:
-    """The backend protocol over onnx.reference.ReferenceEvaluator, for small models."""
+class OnnxReference:
+    """Backend over onnx.reference.ReferenceEvaluator. Takes portable bundles only: fused operators are not ONNX's."""
 
     def __init__(self, bundle: Bundle) -> None:
+        if bundle.manifest.backend != "onnx":
+            raise BundleError(
+                f"{bundle.path} is compiled for {bundle.manifest.backend}; rounding every operator takes a portable bundle.",
+                fix="plume-export export --precision " + bundle.manifest.precision,
+            )
+        try:
+            import ml_dtypes  # noqa: F401 - numpy learns bfloat16
+            from onnx.reference import ReferenceEvaluator
+        except ImportError:
+            raise MissingExtraError("onnx", "compile") from None
+        self._evaluator = ReferenceEvaluator
         self._bundle = bundle
-        self._sessions: dict[GraphName, RoundingSession] = {}
+        self._sessions: dict[GraphName, OnnxReferenceSession] = {}
 
-    def session(self, graph: GraphName) -> "RoundingSession":
+    def session(self, graph: GraphName) -> "OnnxReferenceSession":
         if graph not in self._sessions:
-            self._sessions[graph] = RoundingSession(ReferenceEvaluator(str(self._bundle.graph_file(graph))))
+            self._sessions[graph] = OnnxReferenceSession(self._evaluator(str(self._bundle.graph_file(graph))))
         return self._sessions[graph]
 
-    def zeros(self, shape: Sequence[int], dtype: str) -> np.ndarray:
+    def zeros(self, shape: Sequence[int], dtype: DType) -> Array:
         return np.zeros(shape, dtype)
 
-    def upload(self, array: np.ndarray, dtype: str) -> np.ndarray:
+    def upload(self, array: Array, dtype: DType) -> Array:
         return array.astype(dtype)
 
-    def download(self, buffer: np.ndarray) -> np.ndarray:
+    def download(self, buffer: Array) -> NDArray[np.float32]:
         return buffer.astype(np.float32)
 
-    def copy(self, source: np.ndarray, target: np.ndarray) -> None:
+    def copy(self, source: Array, target: Array) -> None:
         target[...] = source
 
-    def copy_to_slot(self, source: np.ndarray, target: np.ndarray, slot: int) -> None:
+    def copy_to_slot(self, source: Array, target: Array, slot: int) -> None:
         target[slot] = source
 
-    def set_step(self, target: np.ndarray, step: int) -> None:
+    def set_step(self, target: Array, step: int) -> None:
         target[...] = step
 
-    def concatenate(self, buffers: Sequence[np.ndarray]) -> np.ndarray:
+    def concatenate(self, buffers: Sequence[Array]) -> Array:
         return np.concatenate(buffers)
 
     def close(self) -> None:
         self._sessions.clear()
 
 
-class RoundingSession:
+class OnnxReferenceSession:
+    """One graph in the reference evaluator."""
+
     def __init__(self, evaluator: Any) -> None:
         self._evaluator = evaluator
 
-    def bind(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> "RoundingBinding":
-        return RoundingBinding(self._evaluator, inputs, outputs)
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "OnnxReferenceBinding":
+        return OnnxReferenceBinding(self._evaluator, inputs, outputs)
 
 
-class RoundingBinding:
-    def __init__(self, evaluator: Any, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+class OnnxReferenceBinding:
+    """Inputs and outputs of one graph; `run` copies the results into the outputs."""
+
+    def __init__(self, evaluator: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         self._evaluator, self._inputs, self._outputs = evaluator, inputs, outputs
 
     def run(self) -> None:

@@ -13,10 +13,10 @@ from plume_export.bundle import Bundle
 from plume_export.parity import ParityReport, compare_inputs
 from plume_export.preprocess import Item
 from plume_export.reference import Reference, ReferenceProcessor
+from plume_export.runtime.onnx_reference import OnnxReference
 from plume_export.stages import Stages
 
 from ..mixed_inputs import mixed_items
-from ..rounding_backend import RoundingBackend
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_16_bit_rounded_after_every_operator(
     bundle: Bundle = request.getfixturevalue(f"tiny_{precision}")
     slow = ("text-5", "large", "triple", "video", "odd-video", "long-with-image")
     some = [item for item in items if item.id not in slow]
-    with Embedder(bundle, backend=RoundingBackend(bundle)) as embedder:
+    with Embedder(bundle, backend=OnnxReference(bundle)) as embedder:
         actual = run(embedder, some)
     assert min(embedding_cosines(expected, actual)) >= cosine
 
