@@ -78,7 +78,7 @@ class Bundle:
     @property
     def sha256(self) -> str:
         """The hash of the manifest, which holds the hash of every file."""
-        return _sha256(self.path / MANIFEST)
+        return sha256_of_file(self.path / MANIFEST)
 
 
 def open_bundle(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Bundle:
@@ -130,7 +130,7 @@ def check_output(output: Path) -> None:
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     """Hash every file of the directory and write the manifest, last of all; return it complete."""
     names = sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
-    files = {name: FileEntry((directory / name).stat().st_size, _sha256(directory / name)) for name in names}
+    files = {name: FileEntry((directory / name).stat().st_size, sha256_of_file(directory / name)) for name in names}
     complete = msgspec.structs.replace(manifest, files=files)
     text = msgspec.json.format(msgspec.json.encode(complete), indent=2)
     (directory / MANIFEST).write_bytes(text + b"\n")
@@ -144,6 +144,15 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def sha256_of_file(file: Path) -> str:
+    """Return the hexadecimal hash of a file, read in pieces. Raises OSError."""
+    digest = hashlib.sha256()
+    with file.open("rb", buffering=0) as stream:
+        while chunk := stream.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -177,16 +186,8 @@ def _check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -
     size = file.stat().st_size
     if size != entry.bytes:
         raise BundleError(f"{file} was altered: it has {size} bytes, the manifest says {entry.bytes}.", fix=fix)
-    if verify_hash and _sha256(file) != entry.sha256:
+    if verify_hash and sha256_of_file(file) != entry.sha256:
         raise BundleError(f"{file} was altered: its sha256 is not the one in the manifest.", fix=fix)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb", buffering=0) as stream:
-        while chunk := stream.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _replace(partial: Path, output: Path) -> None:

@@ -98,14 +98,19 @@ def check_output_file(output: Path) -> None:
             import pyarrow  # noqa: F401
         except ImportError:
             raise MissingExtraError("pyarrow", "parquet") from None
+    check_writable(output)
+
+
+def check_writable(output: Path) -> None:
+    """Raise unless a file can be written to `output`, before any work is done."""
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-        raise PlumeExportError(f"{output} can not be written.", fix="choose an --output in a directory that is writable")
+        raise PlumeExportError(f"{output} can not be written.", fix="choose a file in a directory that is there and writable")
 
 
 def write_embeddings(result: EmbedResult, output: Path) -> None:
     """Write .npy (row i is input i), .jsonl or .parquet (id and embedding; skipped inputs left out), all or nothing."""
     writers = {".npy": _write_npy, ".jsonl": write_jsonl, ".parquet": _write_parquet}
-    with _replacing(output) as file:
+    with replacing(output) as file:
         writers[output.suffix](result, file)
 
 
@@ -114,6 +119,25 @@ def write_jsonl(result: EmbedResult, file: IO[bytes]) -> None:
     for name, embedding in _embedded(result):
         line = {"id": name, "embedding": [float(str(value)) for value in embedding]}  # the shortest digits of a float32
         file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+@contextmanager
+def replacing(output: Path) -> Iterator[IO[bytes]]:
+    """Write to a temporary file beside `output` and rename it at the end; on an error nothing changes."""
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            temporary.replace(output)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise PlumeExportError(
+            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another --output"
+        ) from error
 
 
 def _embedded(result: EmbedResult) -> Iterator[tuple[str, FloatArray]]:
@@ -137,25 +161,6 @@ def _write_parquet(result: EmbedResult, file: IO[bytes]) -> None:
         "embedding": pyarrow.array([row for _, row in rows], pyarrow.list_(pyarrow.float32(), dimension)),
     }
     pyarrow.parquet.write_table(pyarrow.table(columns), file)
-
-
-@contextmanager
-def _replacing(output: Path) -> Iterator[IO[bytes]]:
-    """Write to a temporary file beside `output` and rename it at the end; on an error nothing changes."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                yield file
-            temporary.replace(output)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-    except OSError as error:
-        raise PlumeExportError(
-            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another --output"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""How far two bundles rank alike."""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from ..errors import InputError
+from .ranking import RankedQuery, TaskRanking
+
+
+class ChangedAnswer(msgspec.Struct, frozen=True):
+    """A query whose first candidate is another one."""
+
+    query: str
+    positives: tuple[str, ...]
+    before: str
+    after: str
+
+
+class TaskComparison(msgspec.Struct, frozen=True):
+    """One task under two bundles. `rank_correlation` is Spearman's, of a query's scores, averaged over the queries."""
+
+    task: str
+    queries: int
+    top_1_agreement: float
+    rank_correlation: float
+    changed: list[ChangedAnswer]
+
+
+def compare_rankings(before: TaskRanking, after: TaskRanking) -> TaskComparison:
+    """Compare the queries that both rankings have. Raises InputError if there are none."""
+    others = {query.id: query for query in after.queries}
+    pairs = [(query, others[query.id]) for query in before.queries if query.id in others]
+    if not pairs:
+        raise InputError(
+            f"No query of task {before.task!r} was ranked by both bundles.", fix="compare bundles of the same modalities"
+        )
+    changed = [
+        ChangedAnswer(one.id, one.positives, one.answer, other.answer) for one, other in pairs if one.answer != other.answer
+    ]
+    return TaskComparison(
+        task=before.task,
+        queries=len(pairs),
+        top_1_agreement=1 - len(changed) / len(pairs),
+        rank_correlation=_mean_rank_correlation(pairs),
+        changed=changed,
+    )
+
+
+def _mean_rank_correlation(pairs: Sequence[tuple[RankedQuery, RankedQuery]]) -> float:
+    from scipy.stats import spearmanr
+
+    correlations = [
+        spearmanr(one.scores, other.scores).statistic
+        for one, other in pairs
+        if len(one.candidates) > 1 and one.candidates == other.candidates
+    ]
+    return float(np.mean(correlations)) if correlations else 1.0

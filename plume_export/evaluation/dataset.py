@@ -1,0 +1,148 @@
+"""A retrieval dataset: JSON lines with queries, and the candidates that they rank.
+
+    {"task": "t", "id": "c1", "candidate": {"image": "beach.png"}}
+    {"task": "t", "id": "q1", "query": {"text": "dogs on a beach"}, "positive": "c1"}
+    {"task": "t", "id": "q2", "query": {"text": "a red car"}, "positive": ["c7", "c9"], "candidates": ["c1", "c7", "c9"]}
+
+A query and a candidate are inputs as for `embed --input`, paths relative to the file. A query ranks its own `candidates`, or
+all candidates of its task. `task` may be left out: it is then the file's name. A row of MMEB is one query with `candidates`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import InputError
+from ..preprocess import Item, item_from_json
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """A query's or a candidate's input, not read yet. Equal contents are equal, so that each is embedded once."""
+
+    content: str  # one JSON object, as for `embed --input`
+    base_dir: Path
+
+    def read(self) -> Item:
+        """Raises InputError for media that are missing and for an empty input."""
+        return item_from_json(self.content, self.base_dir)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query with the ids of its right answers and of what it ranks."""
+
+    id: str
+    input: DatasetInput
+    positives: tuple[str, ...]
+    candidates: tuple[str, ...]
+
+
+@dataclass
+class RetrievalTask:
+    """The queries of one task and its candidates by id."""
+
+    name: str
+    queries: list[Query] = field(default_factory=list)
+    candidates: dict[str, DatasetInput] = field(default_factory=dict)
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    id: str | int
+    task: str | None = None
+    query: dict[str, Any] | None = None
+    candidate: dict[str, Any] | None = None
+    positive: str | list[str] | None = None
+    candidates: list[str] | None = None
+
+
+def read_dataset(path: Path) -> list[RetrievalTask]:
+    """Read and check a dataset; the inputs themselves are read when they are embedded.
+
+    Raises InputError with the line's number for a line that is no query and no candidate, a query without a positive, a
+    positive or candidate that is not there, an id that is there twice, and for a file without queries.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The dataset {path} can not be read: {error}.", fix="pass a UTF-8 JSON lines file") from None
+    lines = [(number, _parsed(path, number, text)) for number, text in enumerate(texts, start=1) if text.strip()]
+    tasks: dict[str, RetrievalTask] = {}
+    for number, line in lines:
+        if line.candidate is not None:
+            task = tasks.setdefault(line.task or path.stem, RetrievalTask(line.task or path.stem))
+            _check_new(path, number, "candidate", str(line.id), task.candidates)
+            task.candidates[str(line.id)] = _input(line.candidate, path)
+    for number, line in lines:
+        if line.query is not None:
+            task = tasks.setdefault(line.task or path.stem, RetrievalTask(line.task or path.stem))
+            _check_new(path, number, "query", str(line.id), [query.id for query in task.queries])
+            task.queries.append(_query(path, number, line, task))
+    tasks = {name: task for name, task in tasks.items() if task.queries}
+    if not tasks:
+        raise InputError(f"The dataset {path} has no queries.", fix='add lines with "query" and "positive"')
+    return list(tasks.values())
+
+
+def select_tasks(tasks: Sequence[RetrievalTask], names: Sequence[str], limit: int | None) -> list[RetrievalTask]:
+    """Return the named tasks (all if `names` is empty) with their first `limit` queries; pools stay whole.
+
+    Raises InputError for a name that the dataset does not have.
+    """
+    known = [task.name for task in tasks]
+    for name in names:
+        if name not in known:
+            raise InputError(f"The dataset has no task {name!r}.", fix=f"--task {' or '.join(known)}")
+    chosen = [task for task in tasks if not names or task.name in names]
+    return [RetrievalTask(task.name, task.queries[:limit], task.candidates) for task in chosen]
+
+
+def _parsed(path: Path, number: int, text: str) -> _Line:
+    try:
+        line = msgspec.json.decode(text, type=_Line)
+    except msgspec.MsgspecError as error:
+        raise _bad_line(path, number, f"{error}", "write one object a line, with id and query or candidate") from None
+    if (line.query is None) == (line.candidate is None):
+        found = "neither" if line.query is None else "both"
+        raise _bad_line(path, number, f"it has {found} of query and candidate", "give each line exactly one of the two")
+    if line.candidate is not None and (line.positive is not None or line.candidates is not None):
+        raise _bad_line(path, number, "a candidate has no positive or candidates", "put them on the query's line")
+    return line
+
+
+def _query(path: Path, number: int, line: _Line, task: RetrievalTask) -> Query:
+    positives = [line.positive] if isinstance(line.positive, str) else line.positive or []
+    if not positives:
+        raise _bad_line(path, number, f"query {line.id!r} has no positive", 'name its right answer: "positive": "ID"')
+    pool: Sequence[str] = list(task.candidates) if line.candidates is None else line.candidates
+    known = set(pool)
+    if len(known) < len(pool):
+        twice = next(name for index, name in enumerate(pool) if name in pool[:index])
+        raise _bad_line(path, number, f"query {line.id!r} lists the candidate {twice!r} twice", "list it once")
+    for name in pool:
+        if name not in task.candidates:
+            fix = f'add {{"task": "{task.name}", "id": "{name}", "candidate": {{...}}}}'
+            raise _bad_line(path, number, f"query {line.id!r} ranks {name!r}, which is no candidate of task {task.name!r}", fix)
+    for name in positives:
+        if name not in known:
+            where = f"the candidates of task {task.name!r}" if line.candidates is None else "its own candidates"
+            raise _bad_line(path, number, f"the positive {name!r} of query {line.id!r} is not among {where}", "add it there")
+    assert line.query is not None
+    return Query(str(line.id), _input(line.query, path), tuple(positives), tuple(pool))
+
+
+def _input(content: dict[str, Any], path: Path) -> DatasetInput:
+    return DatasetInput(json.dumps(content, sort_keys=True), path.parent)
+
+
+def _check_new(path: Path, number: int, kind: str, name: str, known: Sequence[str] | dict[str, DatasetInput]) -> None:
+    if name in known:
+        raise _bad_line(path, number, f"the {kind} id {name!r} is there twice", f"give every {kind} of a task its own id")
+
+
+def _bad_line(path: Path, number: int, problem: str, fix: str) -> InputError:
+    return InputError(f"{path} line {number}: {problem}.", fix=fix)

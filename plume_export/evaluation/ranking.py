@@ -1,0 +1,83 @@
+"""Embed a dataset and score every query's candidates."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..embed_file import OnError, Source, embed_sources
+from ..errors import InputError
+from ..runtime.embedder import Embedder
+from ..stages import FloatArray
+from .dataset import DatasetInput, RetrievalTask
+
+
+@dataclass(frozen=True)
+class RankedQuery:
+    """One query's candidates with their cosines, in the dataset's order."""
+
+    id: str
+    positives: tuple[str, ...]
+    candidates: tuple[str, ...]
+    scores: FloatArray  # [candidates]
+
+    @property
+    def answer(self) -> str:
+        """The candidate with the highest score."""
+        return self.candidates[int(self.scores.argmax())]
+
+
+@dataclass(frozen=True)
+class TaskRanking:
+    """All ranked queries of one task. `skipped` says why an input is left out, by "query ID" or "candidate ID"."""
+
+    task: str
+    queries: list[RankedQuery]
+    skipped: dict[str, str]
+
+
+def distinct_inputs(tasks: Sequence[RetrievalTask]) -> list[DatasetInput]:
+    """Return every input once; what several tasks or queries share is embedded once."""
+    inputs: dict[DatasetInput, None] = {}
+    for task in tasks:
+        inputs |= dict.fromkeys(query.input for query in task.queries)
+        ranked = {name for query in task.queries for name in query.candidates}
+        inputs |= dict.fromkeys(content for name, content in task.candidates.items() if name in ranked)
+    return list(inputs)
+
+
+def rank_tasks(
+    embedder: Embedder,
+    tasks: Sequence[RetrievalTask],
+    *,
+    batch_size: int,
+    on_error: OnError,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[TaskRanking]:
+    """Embed every input and rank.
+
+    With `on_error="skip"` an input that can not be read is left out: a candidate of all pools, a query with its scores, as
+    is a query that loses its last positive. With "fail" it raises InputError, as does a task that loses all its queries.
+    """
+    inputs = distinct_inputs(tasks)
+    sources = [Source(content.content, content.read) for content in inputs]
+    result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance)
+    rows = {content: row for row, content in enumerate(inputs)}
+    reasons = {content: result.skipped[content.content] for content in inputs if content.content in result.skipped}
+    return [_rank(task, result.embeddings, rows, reasons) for task in tasks]
+
+
+def _rank(
+    task: RetrievalTask, embeddings: FloatArray, rows: dict[DatasetInput, int], reasons: dict[DatasetInput, str]
+) -> TaskRanking:
+    skipped = {f"candidate {name}": reasons[content] for name, content in task.candidates.items() if content in reasons}
+    ranked = []
+    for query in task.queries:
+        kept = tuple(name for name in query.candidates if task.candidates[name] not in reasons)
+        positives = tuple(name for name in query.positives if name in set(kept))
+        if query.input in reasons or not positives:
+            skipped[f"query {query.id}"] = reasons.get(query.input, "its positives were skipped")
+            continue
+        candidates = embeddings[[rows[task.candidates[name]] for name in kept]]  # [candidates, hidden]
+        ranked.append(RankedQuery(query.id, positives, kept, candidates @ embeddings[rows[query.input]]))
+    if not ranked:
+        raise InputError(f"Every query of task {task.name!r} was skipped.", fix="repair the inputs, or leave the task out")
+    return TaskRanking(task.name, ranked, skipped)
