@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..plume_tiny import PLUME_TINY, plume_tiny_directory
 
 _PATTERNS = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -11,9 +12,13 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 def resolve_checkpoint(name: str, *, offline: bool) -> Path:
     """Return the directory of a checkpoint: `name` itself, or the hub id's local copy (downloaded unless `offline`).
 
+    "plume-tiny" is the sample model of this package, unless a directory of that name is there.
+
     Raises CheckpointError for what is missing, unreachable or not a safetensors checkpoint.
     """
     directory = Path(name)
+    if name == PLUME_TINY and not directory.is_dir():
+        directory = plume_tiny_directory()
     if not directory.is_dir():
         directory = _from_hub(name, offline=offline)
     _check_contents(directory)

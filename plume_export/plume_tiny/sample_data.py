@@ -1,0 +1,116 @@
+"""The sample data on disk: pictures to search, and held-out examples of every task to evaluate.
+
+OUTPUT/pictures/*.png        named by what they show
+OUTPUT/evaluation.jsonl      a dataset for `plume-export evaluate`, its media beside it in evaluation/
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import IO
+
+from PIL import Image
+
+from ..errors import PlumeExportError
+from ..preprocess import Item
+from .drawing import draw_picture
+from .scenes import Scene, sample_page, sample_picture
+from .tasks import Task, draw_answer, draw_query, sample_scene
+
+# How many candidates rank in each task, and how many queries ask for each. Queries that come out equal are asked once.
+POOLS: dict[Task, tuple[int, int]] = {
+    "text-to-image": (200, 2),
+    "image-to-text": (100, 4),
+    "composed-image": (100, 4),
+    "text-to-video": (100, 1),
+    "text-to-page": (100, 2),
+}
+_PICTURES, _PAGES = 84, 12
+
+
+def write_sample_data(output: Path) -> None:
+    """Draw the sample data, the same every time; all of it or nothing. Raises PlumeExportError if `output` exists."""
+    if output.exists():
+        raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+        try:
+            _write_pictures(partial / "pictures")
+            _write_evaluation(partial)
+            partial.chmod(0o755)
+            partial.rename(output)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise PlumeExportError(
+            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another directory"
+        ) from error
+
+
+def held_out_scenes(task: Task, count: int) -> list[Scene]:
+    """Return distinct scenes of combinations that training never sees."""
+    random = Random(f"evaluation {task}")
+    scenes: dict[Scene, None] = {}
+    while len(scenes) < count:
+        scenes[sample_scene(task, random, "held-out")] = None
+    return list(scenes)
+
+
+def _write_pictures(folder: Path) -> None:
+    folder.mkdir()
+    random = Random("pictures")
+    scenes: set[Scene] = set()
+    while len(scenes) < _PICTURES + _PAGES:
+        sample = sample_picture if len(scenes) < _PICTURES else sample_page
+        scene = sample(random, random.choice(("train", "held-out")))
+        if scene not in scenes:
+            scenes.add(scene)
+            name = scene.caption(random).replace(" ", "-").replace(",", "")
+            _save(draw_picture(scene, random), folder / f"{name}-{len(scenes):02}.png")
+
+
+def _write_evaluation(output: Path) -> None:
+    with (output / "evaluation.jsonl").open("w", encoding="utf-8") as file:
+        for task, (pool, queries) in POOLS.items():
+            random = Random(f"drawings {task}")
+            media = output / "evaluation" / task
+            media.mkdir(parents=True)
+            for number, scene in enumerate(held_out_scenes(task, pool)):
+                answer = draw_answer(task, scene, random, "held-out")
+                candidate = _stored(answer, media, f"{number:03}", output)
+                _write_line(file, task=task, id=f"c{number:03}", candidate=candidate)
+                texts: set[str] = set()
+                for repeat in range(queries):
+                    item = draw_query(task, scene, random, "held-out")
+                    if not item.images and item.text in texts:
+                        continue
+                    texts.add(item.text)
+                    query = _stored(item, media, f"{number:03}-query-{repeat}", output)
+                    _write_line(file, task=task, id=f"q{number:03}-{repeat}", query=query, positive=f"c{number:03}")
+
+
+def _stored(item: Item, media: Path, name: str, output: Path) -> dict[str, object]:
+    """Write an item's media; return the item as JSON, paths relative to `output`."""
+    stored: dict[str, object] = {"text": item.text} if item.text else {}
+    frames = item.video if isinstance(item.video, tuple) else ()
+    for key, images in (("image", item.images), ("video", frames)):
+        paths = []
+        for index, image in enumerate(images):
+            assert isinstance(image, Image.Image)
+            path = media / (f"{name}.png" if key == "image" else f"{name}-{index}.png")
+            _save(image, path)
+            paths.append(path.relative_to(output).as_posix())
+        if paths:
+            stored[key] = paths
+    return stored
+
+
+def _write_line(file: IO[str], **line: object) -> None:
+    file.write(json.dumps(line) + "\n")
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    image.save(path)
