@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .builders.onnxruntime import check_cpu_precision, compile_for_onnxruntime
 from .bundle import Bundle, Modalities, check_output, scratch_directory
-from .errors import MissingExtraError, PlumeExportError
+from .errors import MissingExtraError
 from .spec import Precision, RouterContext
 
 if TYPE_CHECKING:
@@ -94,10 +94,3 @@ def _require_export_packages() -> None:
     for package in _EXPORT_PACKAGES:
         if find_spec(package) is None:
             raise MissingExtraError(package, "export")
-
-
-def missing_checkpoint_error() -> PlumeExportError:
-    return PlumeExportError(
-        "No checkpoint was given.",
-        fix="pass --checkpoint DIR or a hub id; `plume-export random-checkpoint DIR --preset tiny` writes one to try",
-    )

@@ -12,17 +12,17 @@ from ..build import (
     check_target,
     default_output,
     export_checkpoint,
-    missing_checkpoint_error,
     open_checkpoint,
 )
 from ..builders.onnxruntime import compile_for_onnxruntime
 from ..bundle import check_output
+from ..plume_tiny import PLUME_TINY
 from ..samples import sample_inputs_file
 from ..selftest import run_selftest
 from .console import print_selftest, report_step
 
 _CHECKPOINT_OPTIONS = (
-    click.option("--checkpoint", help="Checkpoint directory or Hugging Face hub id."),
+    click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),
     click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp16", show_default=True),
     click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: engines/build/NAME]"),
     click.option(
@@ -40,6 +40,7 @@ _CHECKPOINT_OPTIONS = (
     click.option("--min-pixels", type=click.IntRange(min=1), help="Smallest image.  [default: 784]"),
     click.option("--max-pixels", type=click.IntRange(min=784), help="Larger images are scaled.  [default: 2359296]"),
 )
+_SAMPLE_NOTE = "using plume-tiny, a sample trained on drawings, for trying the pipeline; pass --checkpoint for a real model"
 _MODEL_OPTIONS = tuple(ModelOptions.__dataclass_fields__)
 
 
@@ -95,12 +96,14 @@ def random_checkpoint(output: Path, preset: Any, seed: int) -> None:
 
 def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOptions]:
     """Check everything that can be checked before the long work starts."""
-    if options["checkpoint"] is None:
-        raise missing_checkpoint_error()
-    output = options["output"] or default_output(options["checkpoint"], options["precision"], target)
+    name = options["checkpoint"]
+    if name is None:
+        name = PLUME_TINY
+        click.echo(_SAMPLE_NOTE, err=True)
+    output = options["output"] or default_output(name, options["precision"], target)
     check_output(output)
     model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
-    checkpoint = open_checkpoint(options["checkpoint"], model_options, offline=options["offline"])
+    checkpoint = open_checkpoint(name, model_options, offline=options["offline"])
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
     return checkpoint, output, ExportOptions(options["precision"], options["modalities"], selftest_inputs)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import click
 
 from ..parity.table import table_from_report, verdict
+from ..search.search import SearchResult
 from ..selftest import SelftestReport
 
 
@@ -38,6 +39,19 @@ def print_table(table: object) -> None:
     from rich.console import Console
 
     Console(width=110, highlight=False).print(table)
+
+
+def print_hits(result: SearchResult) -> None:
+    """Print the ranked files of a search."""
+    from rich.table import Table
+
+    table = Table(title=f"{result.pictures} pictures in {result.folder}, {result.embedded} new", title_justify="left")
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("file", overflow="fold")
+    for rank, hit in enumerate(result.hits, start=1):
+        table.add_row(str(rank), f"{hit.score:.4f}", str(hit.file.relative_to(result.folder)))
+    print_table(table)
 
 
 def print_selftest(report: SelftestReport) -> None:

@@ -7,7 +7,7 @@ import click
 
 from .. import __version__
 from ..errors import PlumeExportError
-from . import build, embed, inspect, parity
+from . import build, embed, evaluate, inspect, parity, sample_data, search
 
 
 class _Group(click.Group):
@@ -30,5 +30,6 @@ def main(debug: bool) -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""
 
 
-for command in (*build.COMMANDS, *embed.COMMANDS, *parity.COMMANDS, *inspect.COMMANDS):
-    main.add_command(command)
+for module in (build, embed, search, evaluate, parity, inspect, sample_data):
+    for command in module.COMMANDS:
+        main.add_command(command)

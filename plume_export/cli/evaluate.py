@@ -1,0 +1,56 @@
+"""evaluate."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ..evaluation.dataset import read_dataset, select_tasks
+from ..evaluation.evaluate import EvaluationOptions
+from ..evaluation.evaluate import evaluate as evaluate_bundle
+from ..evaluation.report import changed_lines, comparison_table, quality_table
+from .console import print_table, progress
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--dataset", type=click.Path(path_type=Path), required=True, help="JSON lines with queries and candidates.")
+@click.option("--compare", type=click.Path(path_type=Path), help="A second bundle: agreement, and what changed.")
+@click.option("--task", "names", multiple=True, help="Only this task; may be given more than once.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N queries of every task; pools stay whole.")
+@click.option("--rounded", is_flag=True, help="Round BUNDLE after every operator (onnx's evaluator, slow): true 16-bit error.")
+@click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
+@click.option("--steps", type=int, help="Shorten the rollout (0: none), for ablations.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
+@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def evaluate(
+    bundle: Path,
+    dataset: Path,
+    compare: Path | None,
+    names: tuple[str, ...],
+    limit: int | None,
+    rounded: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure retrieval on a dataset: recall, MRR and nDCG with 95 % bootstrap intervals."""
+    tasks = select_tasks(read_dataset(dataset), names, limit)
+    report = evaluate_bundle(
+        bundle, tasks, EvaluationOptions(is_rounded=rounded, **options), compare=compare, progress=progress
+    )
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+        return
+    for quality in (report.evaluated, report.compared):
+        if quality is not None:
+            print_table(quality_table(quality))
+    if report.compared is not None:
+        print_table(comparison_table(report))
+        for line in changed_lines(report):
+            click.echo(line)
+
+
+COMMANDS = (evaluate,)

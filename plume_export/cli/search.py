@@ -1,0 +1,68 @@
+"""search."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..embed_file import check_writable, replacing
+from ..preprocess import Item
+from ..runtime.embedder import Embedder
+from ..search.cache import EmbeddingCache, default_cache_file
+from ..search.search import SearchResult, search_folder
+from .console import print_hits, progress
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("text", default="")
+@click.option("--in", "folder", type=click.Path(path_type=Path), required=True, help="Folder of pictures, with its subfolders.")
+@click.option("--image", type=click.Path(path_type=Path), help="A picture as query, alone or with TEXT.")
+@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="How many to show.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Where embeddings are kept.  [default: the user's cache]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
+@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help="For no pictures.")
+@click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
+def search(
+    bundle: Path,
+    text: str,
+    folder: Path,
+    image: Path | None,
+    page: Path | None,
+    cache: Path | None,
+    threads: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Rank a folder's pictures by TEXT, a picture or both. The folder is embedded once."""
+    if not text.strip() and image is None:
+        raise click.UsageError("nothing to search for: give TEXT, --image or both")
+    if page is not None:
+        check_writable(page)
+    query = Item(text=text, images=() if image is None else (image,))
+    with Embedder(bundle, threads=threads) as embedder, EmbeddingCache(cache or default_cache_file()) as known:
+        result = search_folder(embedder, folder, query, cache=known, progress=progress, **options)
+        if page is not None:
+            from ..search.page import page_from_result
+
+            with replacing(page) as file:
+                file.write(page_from_result(result, embedder.bundle).encode())
+    _print(result, as_json)
+    if page is not None:
+        click.echo(str(page), err=as_json)
+
+
+def _print(result: SearchResult, as_json: bool) -> None:
+    if result.skipped:
+        first, reason = next(iter(result.skipped.items()))
+        click.echo(f"skipped {len(result.skipped)} files, the first is {first}: {reason.splitlines()[0]}", err=True)
+    if as_json:
+        click.echo(json.dumps([{"file": str(hit.file), "score": hit.score} for hit in result.hits]))
+    else:
+        print_hits(result)
+
+
+COMMANDS = (search,)
