@@ -1,8 +1,8 @@
 """Embeddings that are already known, by bundle and content: an SQLite file in the user's cache directory."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,29 +27,24 @@ def default_cache_file() -> Path:
 class EmbeddingCache:
     """Remembers the hash of a file by path, size and time, and the embedding of a content by bundle. A context manager.
 
-    Raises PlumeExportError if the file can not be opened or is no cache.
+    Every method raises PlumeExportError if the file can not be read or written or is no cache.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
+        with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60)
             self._connection.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise PlumeExportError(
-                f"The embedding cache {path} can not be used: {error}.", fix="delete the file, or pass another --cache"
-            ) from None
 
     def content_hashes(self, files: Sequence[Path]) -> dict[Path, str]:
         """Return the sha256 of every file; only files that are new or changed are read. Unreadable files are left out."""
         hashes: dict[Path, str] = {}
-        for file in files:
-            try:
-                hashes[file] = self._content_hash(file)
-            except OSError:
-                continue
-        self._connection.commit()
+        with self._errors():
+            for file in files:
+                with suppress(OSError):
+                    hashes[file] = self._content_hash(file)
+            self._connection.commit()
         return hashes
 
     def embeddings(self, bundle: str, hashes: Iterable[str]) -> dict[str, FloatArray]:
@@ -62,8 +57,9 @@ class EmbeddingCache:
     def add_embeddings(self, bundle: str, embeddings: Mapping[str, FloatArray]) -> None:
         """Store embeddings [hidden] by content hash, all or nothing."""
         rows = [(bundle, key, embedding.astype(np.float32).tobytes()) for key, embedding in embeddings.items()]
-        self._connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
-        self._connection.commit()
+        with self._errors():
+            self._connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
+            self._connection.commit()
 
     def close(self) -> None:
         self._connection.close()
@@ -85,6 +81,16 @@ class EmbeddingCache:
         entry = (name, status.st_size, status.st_mtime_ns, digest)
         self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", entry)
         return digest
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise PlumeExportError(
+                f"The embedding cache {self._path} can not be used: {error}.",
+                fix="free space, delete the file, or pass another --cache",
+            ) from error
 
     def _one(self, statement: str, *values: object) -> tuple[bytes] | None:
         with closing(self._connection.execute(statement, values)) as cursor:

@@ -81,6 +81,7 @@ def save_weights(output: Path, plume: TrainablePlume) -> None:
     """Write model.safetensors in float16, by way of a temporary file."""
     partial = output / ".model.safetensors.partial"
     save_file({name: tensor.detach().half().contiguous() for name, tensor in plume.tensors.items()}, partial, {"format": "pt"})
+    partial.chmod(0o644)
     partial.rename(output / "model.safetensors")
 
 

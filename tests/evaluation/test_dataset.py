@@ -1,0 +1,101 @@
+"""Reading a dataset: both kinds of pool, and every way a file can be wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plume_export.errors import InputError
+from plume_export.evaluation.dataset import read_dataset, select_tasks
+
+CANDIDATES = [{"id": name, "candidate": {"text": f"answer {name}"}} for name in ("c1", "c2", "c3")]
+QUERY = {"id": "q1", "query": {"text": "a question"}, "positive": "c1"}
+
+
+def write(directory: Path, *lines: object) -> Path:
+    file = directory / "set.jsonl"
+    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return file
+
+
+def test_a_query_ranks_the_pool_of_its_task(tmp_path: Path) -> None:
+    (task,) = read_dataset(write(tmp_path, *CANDIDATES, "", QUERY))
+    assert task.name == "set"
+    assert task.queries[0].candidates == ("c1", "c2", "c3")
+    assert task.queries[0].positives == ("c1",)
+    assert task.queries[0].input.read().text == "a question"
+
+
+def test_a_query_may_stand_before_its_candidates(tmp_path: Path) -> None:
+    (task,) = read_dataset(write(tmp_path, QUERY, *CANDIDATES))
+    assert task.queries[0].candidates == ("c1", "c2", "c3")
+
+
+def test_a_row_of_mmeb_is_a_query_with_its_own_candidates(tmp_path: Path) -> None:
+    """MMEB gives each query up to 1000 targets, of which the first is right; targets have text, image or both."""
+    targets = [{"task": "N24News", "id": f"t{i}", "candidate": {"text": f"target {i}"}} for i in range(6)]
+    row = {"task": "N24News", "id": 0, "query": {"text": "an instruction"}, "positive": "t3", "candidates": ["t3", "t0", "t5"]}
+    (task,) = read_dataset(write(tmp_path, *targets, row))
+    assert task.queries[0].id == "0"
+    assert task.queries[0].candidates == ("t3", "t0", "t5")
+
+
+def test_tasks_are_apart(tmp_path: Path) -> None:
+    lines = [line | {"task": task} for task in ("a", "b") for line in (*CANDIDATES, QUERY)]
+    tasks = read_dataset(write(tmp_path, *lines))
+    assert [task.name for task in tasks] == ["a", "b"]
+    assert [task.name for task in select_tasks(tasks, ["b"], None)] == ["b"]
+    with pytest.raises(InputError, match=r"no task 'c'.*\n.*--task a or b"):
+        select_tasks(tasks, ["c"], None)
+
+
+def test_a_limit_leaves_the_pool_whole(tmp_path: Path) -> None:
+    tasks = read_dataset(write(tmp_path, *CANDIDATES, QUERY, QUERY | {"id": "q2"}))
+    (limited,) = select_tasks(tasks, [], 1)
+    assert [query.id for query in limited.queries] == ["q1"]
+    assert limited.queries[0].candidates == ("c1", "c2", "c3")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "line 4"),
+        ('["a list"]', "line 4"),
+        ({"id": "x", "colour": "red"}, "colour"),
+        ({"id": "x"}, "neither of query and candidate"),
+        ({"id": "x", "query": {"text": "a"}, "candidate": {"text": "b"}}, "both of query and candidate"),
+        ({"id": "x", "query": {"text": "a"}}, "query 'x' has no positive"),
+        ({"id": "x", "query": {"text": "a"}, "positive": []}, "query 'x' has no positive"),
+        ({"id": "x", "query": {"text": "a"}, "positive": "c9"}, "the positive 'c9' of query 'x' is not among the candidates"),
+        (
+            {"id": "x", "query": {"text": "a"}, "positive": "c1", "candidates": ["c2", "c3"]},
+            "the positive 'c1' of query 'x' is not among its own candidates",
+        ),
+        (
+            {"id": "x", "query": {"text": "a"}, "positive": "c1", "candidates": ["c1", "c8"]},
+            "ranks 'c8', which is no candidate",
+        ),
+        ({"id": "x", "query": {"text": "a"}, "positive": "c1", "candidates": ["c1", "c1"]}, "lists the candidate 'c1' twice"),
+        ({"id": "c1", "candidate": {"text": "again"}}, "the candidate id 'c1' is there twice"),
+        ({"id": "c4", "candidate": {"text": "a"}, "positive": "c1"}, "a candidate has no positive"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: object, message: str) -> None:
+    file = write(tmp_path, *CANDIDATES, line)
+    with pytest.raises(InputError) as caught:
+        read_dataset(file)
+    assert f"{file} line 4" in str(caught.value)
+    assert message in str(caught.value)
+    assert "fix:" in str(caught.value)
+
+
+def test_a_query_id_twice(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 5: the query id 'q1' is there twice"):
+        read_dataset(write(tmp_path, *CANDIDATES, QUERY, QUERY))
+
+
+def test_no_queries_and_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no queries"):
+        read_dataset(write(tmp_path, *CANDIDATES))
+    with pytest.raises(InputError, match="can not be read"):
+        read_dataset(tmp_path / "none.jsonl")

@@ -1,0 +1,146 @@
+"""Searching a folder: ranking, what the cache spares, what is skipped, and the page."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from plume_export.bundle import Bundle
+from plume_export.cli import main
+from plume_export.errors import PlumeExportError
+from plume_export.search.cache import EmbeddingCache
+
+COLOURS = ("red", "green", "blue", "white")
+Search = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for name in COLOURS:
+        Image.new("RGB", (56, 84), name).save(folder / "more" / f"{name}.png")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_text("left out")
+    return folder
+
+
+@pytest.fixture
+def search(tiny_cpu: Bundle, tmp_path: Path) -> Search:
+    def invoke(folder: Path, *arguments: object, bundle: Bundle = tiny_cpu) -> Result:
+        command = ["search", bundle.path, "--in", folder, "--cache", tmp_path / "cache" / "embeddings.sqlite", *arguments]
+        return CliRunner().invoke(main, [str(argument) for argument in command])
+
+    return invoke
+
+
+def new_pictures(result: Result) -> int:
+    assert result.exit_code == 0, result.output
+    found = re.search(r"(\d+) new", result.stdout)
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_picture_finds_itself(search: Search, folder: Path) -> None:
+    for name in COLOURS:
+        result = search(folder, "--image", folder / "more" / f"{name}.png", "--json")
+        hits = json.loads(result.stdout)
+        assert len(hits) == 4
+        assert Path(hits[0]["file"]).name == f"{name}.png"
+        assert hits[0]["score"] == pytest.approx(1.0, abs=1e-5)
+        assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_text_with_and_without_a_picture(search: Search, folder: Path) -> None:
+    text, both = (search(folder, "a red square", "--json", *more) for more in ((), ("--image", folder / "more/red.png")))
+    assert text.exit_code == both.exit_code == 0
+    assert json.loads(text.stdout) != json.loads(both.stdout)
+
+
+def test_only_new_contents_are_embedded(search: Search, folder: Path) -> None:
+    assert new_pictures(search(folder, "a")) == 4
+    assert new_pictures(search(folder, "b")) == 0
+    shutil.copy(folder / "more" / "red.png", folder / "again.png")
+    (folder / "more" / "red.png").rename(folder / "renamed.png")
+    assert new_pictures(search(folder, "c")) == 0
+    Image.new("RGB", (56, 84), "black").save(folder / "again.png")
+    result = search(folder, "d")
+    assert new_pictures(result) == 1
+    assert "5 pictures" in result.stdout
+
+
+def test_another_bundle_has_its_own_embeddings(search: Search, folder: Path, tiny_fp16: Bundle) -> None:
+    assert new_pictures(search(folder, "a")) == 4
+    assert new_pictures(search(folder, "a", bundle=tiny_fp16)) == 4
+    assert new_pictures(search(folder, "a")) == 0
+
+
+def test_no_pictures_are_counted_or_refused(search: Search, folder: Path) -> None:
+    (folder / "broken.png").write_text("no picture")
+    result = search(folder, "a")
+    assert result.exit_code == 0
+    assert "skipped 2 files" in result.stderr
+    assert "4 pictures" in result.stdout
+    refused = search(folder, "a", "--on-error", "fail")
+    assert refused.exit_code == 1
+    assert "notes.txt is no picture" in refused.stderr
+    (folder / "notes.txt").unlink()
+    assert "broken.png" in search(folder, "a", "--on-error", "fail").stderr
+
+
+def test_folders_without_pictures(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "it is empty" in search(tmp_path / "empty", "a").stderr
+    (tmp_path / "empty" / "a.txt").write_text("")
+    assert "no picture among its 1 files" in search(tmp_path / "empty", "a").stderr
+    (tmp_path / "empty" / "a.png").write_text("")
+    assert "no picture that can be read" in search(tmp_path / "empty", "a").stderr
+    assert "is not a folder" in search(tmp_path / "none", "a").stderr
+
+
+def test_nothing_to_search_for(search: Search, folder: Path) -> None:
+    assert search(folder).exit_code == 2
+    assert search(folder, "  ").exit_code == 2
+
+
+def test_the_page_needs_nothing_beside_it(search: Search, folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    query = folder / "more" / "blue.png"
+    result = search(folder, "<script>alert(1)</script> & more", "--image", query, "--top", 3, "--html", page)
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+    sources = re.findall(r'src="([^"]*)"', text)
+    assert len(sources) == 4  # the query and three hits
+    assert all(source.startswith("data:image/") for source in sources)
+    assert not re.search(r"https?://|<link|@import", text)
+
+
+def test_a_page_that_can_not_be_written_stops_at_once(search: Search, folder: Path, tmp_path: Path) -> None:
+    result = search(folder, "a", "--html", tmp_path / "none" / "out.html")
+    assert result.exit_code == 1
+    assert "can not be written" in result.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_cache_keeps_float32_exactly(tmp_path: Path) -> None:
+    embedding = np.random.default_rng(0).normal(size=48).astype(np.float32)
+    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
+        cache.add_embeddings("bundle", {"hash": embedding})
+    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
+        known = cache.embeddings("bundle", ["hash", "other"])
+    assert list(known) == ["hash"]
+    assert (known["hash"] == embedding).all()
+
+
+def test_a_file_that_is_no_cache(tmp_path: Path) -> None:
+    (tmp_path / "c.sqlite").write_text("something else, and long enough not to be taken for an empty file" * 20)
+    with pytest.raises(PlumeExportError, match=r"can not be used(.|\n)*delete the file"):
+        EmbeddingCache(tmp_path / "c.sqlite")
