@@ -3,18 +3,21 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from .builders.onnxruntime import check_cpu_precision, compile_for_onnxruntime
+from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .bundle import Bundle, Modalities, check_output, scratch_directory
 from .errors import MissingExtraError
+from .recipe import Recipe, read_recipe
 from .spec import Precision, RouterContext
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
     from .export import Report
 
-Target = Literal["cpu"]
 _EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "onnx", "onnx_ir", "onnxscript")
 
 
@@ -69,25 +72,48 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
     )
 
 
-def build_bundle(checkpoint: "Checkpoint", output: Path, options: ExportOptions, *, target: Target, report: "Report") -> Bundle:
+def build_bundle(
+    checkpoint: "Checkpoint",
+    output: Path,
+    options: ExportOptions,
+    *,
+    target: str,
+    report: "Report",
+    progress: BuildProgress = lambda *_: None,
+) -> Bundle:
     """Export and compile for `target` in one go; only the compiled bundle stays."""
-    check_target(target, options.precision)
+    check_target(read_recipe(target), options.precision)
     check_output(output)
     with scratch_directory(output) as scratch:
         exported = export_checkpoint(checkpoint, scratch / "onnx", options, report)
         report(f"compiling for {target}")
-        return compile_for_onnxruntime(exported, output)
+        return compile_bundle(exported, output, target, progress=progress)
 
 
-def check_target(target: Target, precision: Precision) -> None:
+def compile_bundle(source: Bundle, output: Path, target: str, *, progress: BuildProgress = lambda *_: None) -> Bundle:
+    """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch.
+
+    Images are scaled down to the recipe's `max_pixels`, if that is less than the bundle's. Raises PlumeExportError.
+    """
+    recipe = read_recipe(target)
+    preprocess = source.manifest.model.preprocess
+    scaled = msgspec.structs.replace(preprocess, max_pixels=min(preprocess.max_pixels, recipe.max_pixels))
+    model = msgspec.structs.replace(source.manifest.model, preprocess=scaled)
+    source = Bundle(source.path, msgspec.structs.replace(source.manifest, model=model))
+    if recipe.backend == "onnxruntime-cpu":
+        return compile_for_onnxruntime(source, output)
+    return compile_for_tensorrt(source, output, target, recipe, progress=progress)
+
+
+def check_target(recipe: Recipe, precision: Precision) -> None:
     """Raise for a precision that the target can not run, before anything is built."""
-    if target == "cpu":
+    if recipe.backend == "onnxruntime-cpu":
         check_cpu_precision(precision)
 
 
 def default_output(checkpoint_name: str, precision: Precision, target: str) -> Path:
     """Return engines/build/NAME-PRECISION-TARGET under the current directory."""
-    return Path("engines") / "build" / f"{Path(checkpoint_name).name}-{precision}-{target}"
+    return Path("engines") / "build" / f"{Path(checkpoint_name).name}-{precision}-{Path(target).stem}"
 
 
 def _require_export_packages() -> None:

@@ -1,7 +1,7 @@
 """A bundle: one directory with everything that the runtime needs. Read, verified and written here.
 
 manifest.json           what is inside, with the hash of every file
-*.onnx                  the graphs, weights outside
+*.onnx                  the graphs, weights outside; *.engine, weights inside, where compiled by TensorRT
 weights.safetensors     the weights, once
 constants.npz           embeddings of the blank image and of the forced suffix
 tokenizer.json
@@ -22,6 +22,7 @@ from typing import Literal
 import msgspec
 
 from .errors import BundleError, PlumeExportError
+from .recipe import Recipe
 from .spec import GraphName, GraphSpec, ModelSpec, Precision
 
 SCHEMA_VERSION = 1
@@ -32,7 +33,7 @@ TOKENIZER = "tokenizer.json"
 SELFTEST_INPUTS = "selftest/inputs.jsonl"
 SELFTEST_STAGES = "selftest/stages.npz"
 
-Backend = Literal["onnx", "onnxruntime"]
+Backend = Literal["onnx", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 Modalities = Literal["all", "text"]
 _HASH_CHUNK_BYTES = 1 << 20
 _WRITE_ERRORS = {
@@ -47,6 +48,33 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One engine, by its builder's own figures.
+
+    `activation_bytes` is what it needs on the device beside its weights, for the largest shapes of its profile.
+    `shared_weights` are tensors of the weight file that are inputs of the engine; they do not count as its weights.
+    """
+
+    bytes: int
+    weights_bytes: int
+    activation_bytes: int
+    profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    shared_weights: tuple[str, ...]
+    build_seconds: float
+    build_peak_memory_bytes: int
+
+
+class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a bundle of engines was made with and for. `device` is a GPU's name and compute capability, or "portable"."""
+
+    flavour_version: str
+    device: str
+    target: str
+    recipe: Recipe
+    source_sha256: str
+    graphs: dict[GraphName, EngineEntry]
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for."""
 
@@ -59,6 +87,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     graphs: dict[GraphName, GraphSpec]
     checkpoint: str
     versions: dict[str, str]
+    engines: EngineManifest | None = None
     files: dict[str, FileEntry] = {}
 
 
@@ -73,7 +102,8 @@ class Bundle:
         return self.path / name
 
     def graph_file(self, name: GraphName) -> Path:
-        return self.path / f"{name}.onnx"
+        """The graph's ONNX file or engine."""
+        return self.path / (f"{name}.onnx" if self.manifest.engines is None else f"{name}.engine")
 
     @property
     def sha256(self) -> str:

@@ -4,26 +4,28 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from ..build import (
     ExportOptions,
     ModelOptions,
     build_bundle,
     check_target,
+    compile_bundle,
     default_output,
     export_checkpoint,
     open_checkpoint,
 )
-from ..builders.onnxruntime import compile_for_onnxruntime
-from ..bundle import check_output
+from ..bundle import check_output, open_bundle
 from ..plume_tiny import PLUME_TINY
+from ..recipe import read_recipe, recipe_names
 from ..samples import sample_inputs_file
 from ..selftest import run_selftest
-from .console import print_selftest, report_step
+from .console import build_progress, print_engines, print_recipes, print_selftest, report_step
 
 _CHECKPOINT_OPTIONS = (
     click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),
-    click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp16", show_default=True),
+    click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: the target's, else fp16]"),
     click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: engines/build/NAME]"),
     click.option(
         "--modalities", type=click.Choice(["all", "text"]), default="all", show_default=True, help="text: no vision encoder."
@@ -44,6 +46,11 @@ _SAMPLE_NOTE = "using plume-tiny, a sample trained on drawings, for trying the p
 _MODEL_OPTIONS = tuple(ModelOptions.__dataclass_fields__)
 
 
+_TARGET_OPTION = click.option(
+    "--target", default="cpu", show_default=True, help="A name that `plume-export targets` lists, or a recipe file."
+)
+
+
 def _checkpoint_options(command: Any) -> Any:
     for option in reversed(_CHECKPOINT_OPTIONS):
         command = option(command)
@@ -52,14 +59,19 @@ def _checkpoint_options(command: Any) -> Any:
 
 @click.command()
 @_checkpoint_options
-@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True, help="What the bundle will run on.")
-def build(target: Any, **options: Any) -> None:
+@_TARGET_OPTION
+def build(target: str, **options: Any) -> None:
     """Checkpoint to runnable bundle: export, compile, self-test."""
-    check_target(target, options["precision"])
+    recipe = read_recipe(target)
+    options["precision"] = options["precision"] or recipe.precision
+    check_target(recipe, options["precision"])
     checkpoint, output, export_options = _opened(options, target)
-    bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step)
+    with build_progress() as progress:
+        bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step, progress=progress)
     click.echo(str(bundle.path))
-    if export_options.selftest_inputs is not None:
+    if bundle.manifest.engines is not None:
+        print_engines(bundle.manifest.engines)
+    elif export_options.selftest_inputs is not None:
         report = run_selftest(bundle)
         print_selftest(report)
         raise click.exceptions.Exit(0 if report.parity.first_bad_stage is None else 1)
@@ -69,17 +81,33 @@ def build(target: Any, **options: Any) -> None:
 @_checkpoint_options
 def export(**options: Any) -> None:
     """Checkpoint to portable ONNX bundle."""
+    options["precision"] = options["precision"] or "fp16"
     checkpoint, output, export_options = _opened(options, "onnx")
     click.echo(str(export_checkpoint(checkpoint, output, export_options, report_step).path))
 
 
 @click.command(name="compile")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--target", type=click.Choice(["cpu"]), default="cpu", show_default=True)
+@_TARGET_OPTION
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Directory of the compiled bundle.")
 def compile_(bundle: Path, target: str, output: Path) -> None:
     """Compile a portable bundle for a target. Needs no torch."""
-    click.echo(str(compile_for_onnxruntime(bundle, output).path))
+    with build_progress() as progress:
+        compiled = compile_bundle(open_bundle(bundle), output, target, progress=progress)
+    click.echo(str(compiled.path))
+    if compiled.manifest.engines is not None:
+        print_engines(compiled.manifest.engines)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the recipes as JSON.")
+def targets(as_json: bool) -> None:
+    """List what a bundle can be compiled for."""
+    recipes = {name: read_recipe(name) for name in recipe_names()}
+    if as_json:
+        click.echo(msgspec.json.encode(recipes))
+    else:
+        print_recipes(recipes)
 
 
 @click.command(name="random-checkpoint")
@@ -108,4 +136,4 @@ def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOpti
     return checkpoint, output, ExportOptions(options["precision"], options["modalities"], selftest_inputs)
 
 
-COMMANDS = (build, export, compile_, random_checkpoint)
+COMMANDS = (build, export, compile_, targets, random_checkpoint)

@@ -1,12 +1,16 @@
 """What the commands print: results on stdout, progress and notes on stderr."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import click
 
+from ..builders.tensorrt.compile import BuildProgress
+from ..builders.tensorrt.engine import Progress as BuildStep
+from ..bundle import EngineManifest
 from ..parity.table import table_from_report, verdict
+from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
 
@@ -32,6 +36,55 @@ def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("embedding", total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def build_progress() -> Iterator[BuildProgress]:
+    """Show on stderr what an engine's builder is doing; nothing appears where no engine is built."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[tuple[str, str], TaskID] = {}
+
+        def show(graph: str, step: BuildStep) -> None:
+            key = (graph, step.phase)
+            if key not in tasks:
+                for task in tasks.values():
+                    bar.update(task, visible=False)
+                tasks[key] = bar.add_task(f"{graph}: {step.phase}", total=step.steps)
+            bar.update(tasks[key], completed=step.done, total=step.steps)
+
+        yield show
+
+
+def print_engines(engines: EngineManifest) -> None:
+    """Print what each engine holds and needs, by its builder's figures."""
+    from rich.table import Table
+
+    table = Table(title=f"engines for {engines.target} ({engines.device}), {engines.flavour_version}", title_justify="left")
+    for column in ("engine", "file MB", "weights MB", "activations MB", "built in s", "peak MB of the build"):
+        table.add_column(column, justify="left" if column == "engine" else "right")
+    for name, entry in engines.graphs.items():
+        sizes = (entry.bytes, entry.weights_bytes, entry.activation_bytes)
+        peak = f"{entry.build_peak_memory_bytes / 1e6:.0f}"
+        table.add_row(name, *(f"{size / 1e6:.1f}" for size in sizes), f"{entry.build_seconds:.1f}", peak)
+    print_table(table)
+
+
+def print_recipes(recipes: Mapping[str, Recipe]) -> None:
+    """Print the targets that ship."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("target", "for", "backend", "precision", "batch", "prompt", "image"):
+        table.add_column(column, no_wrap=column in ("target", "backend"))
+    for name, recipe in recipes.items():
+        largest = (f"{getattr(recipe.shapes, field)[2]}" for field in ("batch", "prompt_tokens", "image_tokens"))
+        table.add_row(name, recipe.description, recipe.backend, recipe.precision, *largest)
+    table.caption = "batch, prompt and image (in tokens) are the largest"
+    print_table(table)
 
 
 def print_table(table: object) -> None:

@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from ..bundle import open_bundle
+from .console import print_engines
 
 
 @click.command()
@@ -28,6 +29,8 @@ def inspect(bundle: Path, as_json: bool) -> None:
             for tensor in tensors:
                 axes = ", ".join(str(axis) for axis in tensor.axes)
                 click.echo(f"  {direction:3} {tensor.name} {tensor.dtype} [{axes}]")
+    if manifest.engines is not None:
+        print_engines(manifest.engines)
     for name, entry in manifest.files.items():
         click.echo(f"{entry.bytes:>14,}  {entry.sha256[:12]}  {name}")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import CONSTANTS, TOKENIZER, Bundle, open_bundle
-from ..errors import InputError, PlumeExportError
+from ..errors import BundleError, InputError, PlumeExportError
 from ..preprocess import Media, PreparedInput, Preprocessor, item_from, patch_positions
 from ..spec import COMPUTE_DTYPE
 from ..stages import FloatArray, Stages
@@ -46,6 +46,11 @@ class Embedder:
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle, verify_hashes=verify_hashes)
+        if backend is None and bundle.manifest.engines is not None:
+            raise BundleError(
+                f"{bundle.path} holds {bundle.manifest.backend} engines, and this version has no runtime for them.",
+                fix="compile the portable bundle for --target cpu to run it here",
+            )
         self.bundle = bundle
         self.stopwatch = Stopwatch()
         self._manifest = bundle.manifest

@@ -34,7 +34,7 @@ def write_initial_files(directory: Path) -> ModelSpec:
     token_ids = write_tokenizer(directory, texts, vocabulary=_VOCABULARY, whole=_PROMPT_PARTS)
     model = ModelSpec(
         vision=VisionSpec(3, 96, 4, 384, 14, 2, 2, 3),
-        decoder=DecoderSpec(4, 128, 4, 2, 32, 384, max(token_ids.values()) + 1, 1e-6, 1e4, (4, 6, 6), 4096),
+        decoder=DecoderSpec(4, 128, 4, 2, 32, 384, max(token_ids.values()) + 1, 1e-6, 1e4, (4, 6, 6), 32768),
         transition=TransitionSpec(experts=4, expert_width=256, step_table_rows=32, top_k=2),
         rollout=RolloutSpec(),
         preprocess=PreprocessSpec(),

@@ -1,0 +1,1 @@
+"""Portable bundle to TensorRT engines. TensorRT and TensorRT-RTX share everything but the module's name."""

@@ -1,0 +1,153 @@
+"""Build one engine. Runs in a process of its own, which `compile.py` starts: python -m ....engine REQUEST.json
+
+The request is a file; progress, result and errors go to standard output as JSON lines.
+"""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...errors import PlumeExportError
+from ...recipe import BuilderSettings
+from ...spec import GraphSpec, Precision
+from .flavour import FlavourName, import_flavour
+from .log import LogFigures, errors_in, figures_from_lines, new_log
+from .network import add_profile, check_layer_dtypes, network_from_onnx
+
+
+class EngineRequest(msgspec.Struct, frozen=True):
+    """What to build. `axis_ranges` are least, best and most of every dynamic axis."""
+
+    flavour: FlavourName
+    onnx_file: str
+    engine_file: str
+    timing_cache_file: str | None
+    precision: Precision
+    spec: GraphSpec
+    axis_ranges: dict[str, tuple[int, int, int]]
+    builder: BuilderSettings
+
+
+class EngineResult(msgspec.Struct, frozen=True):
+    """A finished engine, by the builder's own figures."""
+
+    engine_bytes: int
+    figures: LogFigures
+    profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    matrix_products: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """A step of a phase of the builder; phases nest."""
+
+    phase: str
+    done: int
+    steps: int
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line from the building process: exactly one of the three."""
+
+    progress: Progress | None = None
+    result: EngineResult | None = None
+    error: str | None = None
+
+
+def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
+    """Parse, check, build and write one engine. Raises PlumeExportError for what the parser or the builder refuses."""
+    start = time.monotonic()
+    flavour = import_flavour(request.flavour)
+    trt, log = flavour.trt, new_log(flavour)
+    builder = trt.Builder(log)
+    if builder is None:  # without a GPU or driver
+        raise PlumeExportError(f"{flavour.name} found no GPU to build for.", fix="compile on the device that will run it")
+    network, parser = network_from_onnx(flavour, builder, log, Path(request.onnx_file))
+    products = check_layer_dtypes(flavour, network, request.precision)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.builder.workspace_mb << 20)
+    config.builder_optimization_level = request.builder.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.progress_monitor = _new_monitor(trt, tell)
+    profile = add_profile(builder, config, request.spec, request.axis_ranges)
+    cache = _set_timing_cache(config, request.timing_cache_file)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        reasons = "; ".join(errors_in(log.lines)) or "no reason given"
+        raise PlumeExportError(f"{flavour.name} {flavour.version} could not build the engine: {reasons}.", fix="see the reason")
+    del parser
+    with open(request.engine_file, "wb") as file:
+        file.write(memoryview(engine))
+    if request.timing_cache_file is not None and cache is not None:
+        _write_whole(Path(request.timing_cache_file), memoryview(cache.serialize()))
+    return EngineResult(
+        engine_bytes=engine.nbytes,
+        figures=figures_from_lines(log.lines),
+        profile=profile,
+        matrix_products=products,
+        seconds=time.monotonic() - start,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _set_timing_cache(config: Any, file: str | None) -> Any:
+    """Have the builder reuse and extend measured timings. A cache of another version or device is started anew."""
+    if file is None:
+        return None
+    known = Path(file).read_bytes() if Path(file).is_file() else b""
+    cache = config.create_timing_cache(known)
+    if not config.set_timing_cache(cache, ignore_mismatch=False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
+
+
+def _new_monitor(trt: Any, tell: Any) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            tell(Message(progress=Progress(phase_name, 0, num_steps)))
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            tell(Message(progress=Progress(phase_name, step + 1, self._steps.get(phase_name, 0))))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            steps = self._steps.pop(phase_name, 0)
+            tell(Message(progress=Progress(phase_name, steps, steps)))
+
+    return Monitor()
+
+
+def _write_whole(file: Path, data: memoryview) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(file)
+
+
+def main() -> None:
+    """Build what the request file says; exit code 0 with a result, 1 with an error."""
+
+    def tell(message: Message) -> None:
+        sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
+        sys.stdout.buffer.flush()
+
+    request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=EngineRequest)
+    try:
+        tell(Message(result=build_engine(request, tell)))
+    except PlumeExportError as error:
+        tell(Message(error=str(error)))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The builder's own log: what it says of weights and memory, and its errors."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from .flavour import Flavour
+
+_FIGURES = {
+    "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
+    "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
+    "scratch_bytes": re.compile(r"Max Scratch Memory: (\d+) bytes"),
+}
+
+
+class LogFigures(msgspec.Struct, frozen=True):
+    """What the finished engine holds and needs on the device, by the builder's log.
+
+    `activation_bytes` is for the largest shapes of the profile, scratch included.
+    """
+
+    weights_bytes: int
+    activation_bytes: int
+    scratch_bytes: int
+
+
+def new_log(flavour: Flavour) -> Any:
+    """Return a logger for the flavour whose `lines` keep everything but the verbose messages, as (severity, text)."""
+    logger_class = flavour.trt.ILogger
+
+    class Log(logger_class):  # type: ignore[valid-type, misc]
+        def __init__(self) -> None:
+            logger_class.__init__(self)
+            self.lines: list[tuple[str, str]] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            name = str(severity).rsplit(".", 1)[-1]
+            if name != "VERBOSE":
+                self.lines.append((name, message))
+
+    return Log()
+
+
+def errors_in(lines: list[tuple[str, str]]) -> list[str]:
+    """Return the messages of severity error and above."""
+    return [message for severity, message in lines if severity in ("ERROR", "INTERNAL_ERROR")]
+
+
+def figures_from_lines(lines: list[tuple[str, str]]) -> LogFigures:
+    """Return the figures of the last engine that the log tells of. Raises ValueError if one is not there."""
+    text = "\n".join(message for _, message in lines)
+    values = {}
+    for name, pattern in _FIGURES.items():
+        found = pattern.findall(text)
+        if not found:
+            raise ValueError(f"the builder's log has no line {pattern.pattern!r}")
+        values[name] = int(found[-1])
+    return LogFigures(**values)

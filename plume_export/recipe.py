@@ -1,0 +1,138 @@
+"""A recipe says what a bundle is compiled for: backend, precision, shape ranges, and the device and software it is meant for.
+
+Recipes are TOML files, one per target: top-level engines/ in a checkout, package data in a wheel. A user's own file works like
+one that ships. Unknown keys are errors.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from .errors import PlumeExportError
+from .spec import ModelSpec, Precision
+
+RecipeBackend = Literal["onnxruntime-cpu", "tensorrt", "tensorrt-rtx"]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+_SUFFIX = ".toml"
+_TOKEN_PIXELS = 28 * 28  # one visual token
+
+
+class ShapeRanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Least, best and most of each dynamic axis. Engines refuse what lies outside; `best` is what they are tuned for.
+
+    `prompt_tokens` counts visual tokens too. `image_tokens` are the visual tokens of one image or one frame. The rows of the
+    forced suffix are the model's: none on a plain step, all on the last.
+    """
+
+    batch: tuple[Count, Count, Count]
+    prompt_tokens: tuple[Count, Count, Count]
+    image_tokens: tuple[Count, Count, Count]
+
+
+class BuilderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of TensorRT's builder. `workspace_mb` bounds the scratch memory of one layer."""
+
+    workspace_mb: Count = 4096
+    optimization_level: Annotated[int, msgspec.Meta(ge=0, le=5)] = 3
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The device that a recipe is for. `memory_gb` is what a program can see; an integrated GPU shares it with the CPU."""
+
+    name: str
+    memory_gb: float
+    compute_capability: str
+    is_integrated: bool = False
+
+
+class Software(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The versions that a recipe is for, as text for a person."""
+
+    python: str
+    cuda: str | None = None
+    tensorrt: str | None = None
+    jetpack: str | None = None
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One target. `weights` "baked" puts them into the engines; "shared" binds all engines to one copy on the device."""
+
+    description: str
+    backend: RecipeBackend
+    precision: Precision
+    weights: Literal["baked", "shared"] = "baked"
+    max_pixels: Annotated[int, msgspec.Meta(ge=784)]
+    shapes: ShapeRanges
+    builder: BuilderSettings = BuilderSettings()
+    device: Device | None = None
+    software: Software
+
+
+def recipes_directory() -> Path:
+    """Return where the recipes lie that ship (top-level engines/ in a checkout, package data in a wheel)."""
+    package = Path(__file__).parent
+    installed = package / "data" / "engines"
+    return installed if installed.is_dir() else package.parent / "engines"
+
+
+def recipe_names() -> list[str]:
+    """Return the targets that ship, sorted."""
+    return sorted(file.stem for file in recipes_directory().glob(f"*{_SUFFIX}"))
+
+
+def read_recipe(target: str) -> Recipe:
+    """Return the recipe of a target that ships, or of a TOML file.
+
+    Raises PlumeExportError for an unknown target, a file that is damaged, an unknown key, and a range that is out of order.
+    """
+    file = Path(target) if target.endswith(_SUFFIX) else recipes_directory() / f"{target}{_SUFFIX}"
+    if not target.endswith(_SUFFIX) and target not in recipe_names():
+        raise PlumeExportError(
+            f"There is no target {target!r}.", fix=f"--target {', '.join(recipe_names())}, or the path of a .toml recipe"
+        )
+    try:
+        recipe = msgspec.toml.decode(file.read_bytes(), type=Recipe)
+    except OSError as error:
+        raise PlumeExportError(f"The recipe {file} can not be read: {error.strerror}.", fix="check the path") from None
+    except msgspec.MsgspecError as error:
+        raise PlumeExportError(
+            f"The recipe {file} is wrong: {error}.", fix=f"see {recipes_directory() / 'README.md'} for the keys of a recipe"
+        ) from None
+    _check_ranges(recipe, file)
+    return recipe
+
+
+def check_recipe_fits_model(recipe: Recipe, model: ModelSpec, suffix_tokens: int, target: str) -> None:
+    """Raise PlumeExportError if the model can not serve the recipe's largest prompt with rollout and suffix behind it."""
+    room = model.decoder.max_positions - model.rollout.latent_steps - suffix_tokens
+    most = recipe.shapes.prompt_tokens[2]
+    if most > room:
+        raise PlumeExportError(
+            f"The recipe {target} asks for prompts of up to {most} tokens; this model serves {room} with its "
+            f"{model.rollout.latent_steps} latent steps and {suffix_tokens} suffix tokens.",
+            fix=f"lower the last number of prompt_tokens to {room} in a recipe of your own",
+        )
+
+
+def _check_ranges(recipe: Recipe, file: Path) -> None:
+    for name in ShapeRanges.__struct_fields__:
+        least, best, most = getattr(recipe.shapes, name)
+        if not least <= best <= most:
+            raise PlumeExportError(
+                f"The recipe {file} has {name} = [{least}, {best}, {most}]; expected least <= best <= most.",
+                fix="put the three numbers in order",
+            )
+    needed, allowed = recipe.max_pixels // _TOKEN_PIXELS, recipe.shapes.image_tokens[2]
+    if needed > allowed:
+        raise PlumeExportError(
+            f"The recipe {file} lets images have {recipe.max_pixels} pixels, which are {needed} tokens; its image_tokens "
+            f"end at {allowed}.",
+            fix=f"max_pixels = {allowed * _TOKEN_PIXELS}, or image_tokens up to {needed}",
+        )
+    if allowed >= recipe.shapes.prompt_tokens[2]:
+        raise PlumeExportError(
+            f"The recipe {file} lets one image have {allowed} tokens, and a prompt {recipe.shapes.prompt_tokens[2]}; "
+            "a prompt needs some 90 tokens more than its image.",
+            fix="raise the last number of prompt_tokens, or lower that of image_tokens",
+        )

@@ -1,0 +1,91 @@
+"""Recipes: those that ship, a user's own, and every way one can be wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from plume_export.checkpoint.random import preset_spec
+from plume_export.cli import main
+from plume_export.errors import PlumeExportError
+from plume_export.recipe import check_recipe_fits_model, read_recipe, recipe_names
+
+OWN = """
+description = "My workstation"
+backend = "tensorrt-rtx"
+precision = "fp16"
+max_pixels = 200704
+[shapes]
+batch = [1, 1, 2]
+prompt_tokens = [16, 256, 512]
+image_tokens = [4, 64, 256]
+[software]
+python = "3.12"
+"""
+TARGETS = ["a100", "cpu", "h100", "h200", "jetson-agx-orin-64gb", "jetson-orin-nano-8gb", "jetson-orin-nx-16gb", "jetson-thor"]
+
+
+def own(directory: Path, text: str) -> str:
+    file = directory / "own.toml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_those_that_ship_can_serve_the_2b_model() -> None:
+    assert recipe_names() == [*TARGETS, "l4", "rtx"]
+    for name in recipe_names():
+        check_recipe_fits_model(read_recipe(name), preset_spec("2b", tokens=151936), 4, name)
+
+
+def test_a_new_one_in_twelve_lines(tmp_path: Path) -> None:
+    recipe = read_recipe(own(tmp_path, OWN))
+    assert recipe.shapes.batch == (1, 1, 2)
+    assert recipe.weights == "baked"
+    assert recipe.builder.optimization_level == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('backend = "tensorrt-rtx"', 'backend = "tensorflow"', "tensorflow"),
+        ("max_pixels", "maximum_pixels", "maximum_pixels"),
+        ("batch = [1, 1, 2]", "batch = [1, 4, 2]", "batch = [1, 4, 2]; expected least <= best <= most"),
+        ("batch = [1, 1, 2]", "batch = [0, 1, 2]", ">= 1"),
+        ("batch = [1, 1, 2]", "batch = [1, 2]", "length 3"),
+        ("200704", "2007040", "which are 2560 tokens; its image_tokens end at 256"),
+        ("[16, 256, 512]", "[16, 128, 256]", "a prompt needs some 90 tokens more"),
+        ('precision = "fp16"', "", "precision"),
+        ('precision = "fp16"', "precision = fp16", "own.toml is wrong"),
+    ],
+)
+def test_a_wrong_one_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = own(tmp_path, OWN.replace(old, new))
+    with pytest.raises(PlumeExportError) as caught:
+        read_recipe(file)
+    assert file in str(caught.value)
+    assert message in str(caught.value)
+    assert "fix:" in str(caught.value)
+
+
+def test_unknown_targets_and_files(tmp_path: Path) -> None:
+    with pytest.raises(PlumeExportError, match="no target 'orin'.*\n.*jetson-orin-nano-8gb"):  # noqa: RUF043
+        read_recipe("orin")
+    with pytest.raises(PlumeExportError, match="can not be read"):
+        read_recipe(str(tmp_path / "none.toml"))
+
+
+def test_a_model_that_is_too_short_for_the_recipe(tmp_path: Path) -> None:
+    model = preset_spec("2b", tokens=151936)
+    recipe = read_recipe(own(tmp_path, OWN.replace("512]", "32768]")))
+    with pytest.raises(PlumeExportError, match="32768 tokens; this model serves 32756 with its 8 latent steps and 4"):
+        check_recipe_fits_model(recipe, model, 4, "own")
+
+
+def test_the_command_lists_them() -> None:
+    table = CliRunner().invoke(main, ["targets"])
+    assert table.exit_code == 0
+    listed = json.loads(CliRunner().invoke(main, ["targets", "--json"]).stdout)
+    assert list(listed) == recipe_names()
+    assert all(name in table.stdout for name in listed)
+    assert listed["jetson-orin-nano-8gb"]["device"]["compute_capability"] == "8.7"
