@@ -7,7 +7,7 @@ import click
 
 from .. import __version__
 from ..errors import PlumeExportError
-from . import build, embed, evaluate, inspect, parity, sample_data, search
+from . import build, doctor, embed, evaluate, inspect, parity, sample_data, search
 
 
 class _Group(click.Group):
@@ -30,6 +30,6 @@ def main(debug: bool) -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""
 
 
-for module in (build, embed, search, evaluate, parity, inspect, sample_data):
+for module in (build, embed, search, evaluate, parity, inspect, sample_data, doctor):
     for command in module.COMMANDS:
         main.add_command(command)
