@@ -5,10 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from .builders.onnxruntime import check_cpu_precision, compile_for_onnxruntime
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
+from .builders.tensorrt.flavour import import_flavour
 from .bundle import Bundle, Modalities, check_output, scratch_directory
 from .errors import MissingExtraError
 from .recipe import Recipe, read_recipe
@@ -91,24 +90,19 @@ def build_bundle(
 
 
 def compile_bundle(source: Bundle, output: Path, target: str, *, progress: BuildProgress = lambda *_: None) -> Bundle:
-    """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch.
-
-    Images are scaled down to the recipe's `max_pixels`, if that is less than the bundle's. Raises PlumeExportError.
-    """
+    """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch. Raises PlumeExportError."""
     recipe = read_recipe(target)
-    preprocess = source.manifest.model.preprocess
-    scaled = msgspec.structs.replace(preprocess, max_pixels=min(preprocess.max_pixels, recipe.max_pixels))
-    model = msgspec.structs.replace(source.manifest.model, preprocess=scaled)
-    source = Bundle(source.path, msgspec.structs.replace(source.manifest, model=model))
     if recipe.backend == "onnxruntime-cpu":
         return compile_for_onnxruntime(source, output)
     return compile_for_tensorrt(source, output, target, recipe, progress=progress)
 
 
 def check_target(recipe: Recipe, precision: Precision) -> None:
-    """Raise for a precision that the target can not run, before anything is built."""
+    """Raise for a precision that the target can not run and for a builder that is not there, before anything is built."""
     if recipe.backend == "onnxruntime-cpu":
         check_cpu_precision(precision)
+    else:
+        import_flavour(recipe.backend)
 
 
 def default_output(checkpoint_name: str, precision: Precision, target: str) -> Path:

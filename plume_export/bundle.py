@@ -25,7 +25,7 @@ from .errors import BundleError, PlumeExportError
 from .recipe import Recipe
 from .spec import GraphName, GraphSpec, ModelSpec, Precision
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CONSTANTS = "constants.npz"
@@ -49,19 +49,19 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One engine, by its builder's own figures.
+    """One engine, by its builder's own figures (None: it did not tell).
 
     `activation_bytes` is what it needs on the device beside its weights, for the largest shapes of its profile.
     `shared_weights` are tensors of the weight file that are inputs of the engine; they do not count as its weights.
     """
 
     bytes: int
-    weights_bytes: int
-    activation_bytes: int
+    weights_bytes: int | None
+    activation_bytes: int | None
     profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
     shared_weights: tuple[str, ...]
     build_seconds: float
-    build_peak_memory_bytes: int
+    build_peak_memory_bytes: int | None
 
 
 class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -60,7 +60,7 @@ class Gpu:
 
 def examine(run: Run | None = None) -> list[Check]:
     """Look at this machine. `run` runs a command and returns its output, None if it is not there."""
-    gpus = find_gpus(run or _output_of)
+    gpus = find_gpus(run or output_of)
     return [_python(), *_device(), *_gpu_checks(gpus), *_extras(), *_runtime_providers()]
 
 
@@ -127,7 +127,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _output_of(command: tuple[str, ...]) -> str | None:
+def output_of(command: tuple[str, ...]) -> str | None:
+    """Run a command and return its output; None if it is not there or fails."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

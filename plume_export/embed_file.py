@@ -40,7 +40,7 @@ class EmbedResult:
 def sources_from_file(path: Path) -> list[Source]:
     """Return one source a line of a JSON lines file; blank lines are left out. Raises InputError if it can not be read."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The inputs file {path} can not be read: {error}.", fix="pass a UTF-8 JSON lines file") from None
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

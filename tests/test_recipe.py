@@ -38,6 +38,13 @@ def test_those_that_ship_can_serve_the_2b_model() -> None:
         check_recipe_fits_model(read_recipe(name), preset_spec("2b", tokens=151936), 4, name)
 
 
+def test_the_wheel_holds_all_of_them() -> None:
+    """They are listed one by one, since engines/build holds what users build."""
+    listed = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    for name in recipe_names():
+        assert f'"engines/{name}.toml" = "plume_export/data/engines/{name}.toml"' in listed
+
+
 def test_a_new_one_in_twelve_lines(tmp_path: Path) -> None:
     recipe = read_recipe(own(tmp_path, OWN))
     assert recipe.shapes.batch == (1, 1, 2)

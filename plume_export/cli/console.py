@@ -67,9 +67,9 @@ def print_engines(engines: EngineManifest) -> None:
     for column in ("engine", "file MB", "weights MB", "activations MB", "built in s", "peak MB of the build"):
         table.add_column(column, justify="left" if column == "engine" else "right")
     for name, entry in engines.graphs.items():
-        sizes = (entry.bytes, entry.weights_bytes, entry.activation_bytes)
-        peak = f"{entry.build_peak_memory_bytes / 1e6:.0f}"
-        table.add_row(name, *(f"{size / 1e6:.1f}" for size in sizes), f"{entry.build_seconds:.1f}", peak)
+        sizes = (entry.bytes, entry.weights_bytes, entry.activation_bytes, entry.build_peak_memory_bytes)
+        file, weights, activations, peak = ("?" if size is None else f"{size / 1e6:,.1f}" for size in sizes)
+        table.add_row(name, file, weights, activations, f"{entry.build_seconds:.1f}", peak)
     print_table(table)
 
 
@@ -91,7 +91,7 @@ def print_table(table: object) -> None:
     """Print a rich table as plain text that can be pasted anywhere."""
     from rich.console import Console
 
-    Console(width=110, highlight=False).print(table)
+    Console(width=110, highlight=False, markup=False, emoji=False).print(table)
 
 
 def print_hits(result: SearchResult) -> None:
@@ -103,7 +103,7 @@ def print_hits(result: SearchResult) -> None:
     table.add_column("score", justify="right")
     table.add_column("file", overflow="fold")
     for rank, hit in enumerate(result.hits, start=1):
-        table.add_row(str(rank), f"{hit.score:.4f}", str(hit.file.relative_to(result.folder)))
+        table.add_row(str(rank), f"{hit.score:.4f}", result.shown_name(hit))
     print_table(table)
 
 

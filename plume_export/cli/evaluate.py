@@ -37,6 +37,8 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Measure retrieval on a dataset: recall, MRR and nDCG with 95 % bootstrap intervals."""
+    if rounded and options["threads"] is not None:
+        raise click.UsageError("--threads has no effect with --rounded: onnx's evaluator runs in numpy")
     tasks = select_tasks(read_dataset(dataset), names, limit)
     report = evaluate_bundle(
         bundle, tasks, EvaluationOptions(is_rounded=rounded, **options), compare=compare, progress=progress

@@ -49,7 +49,7 @@ def search(
             from ..search.page import page_from_result
 
             with replacing(page) as file:
-                file.write(page_from_result(result, embedder.bundle).encode())
+                file.write(page_from_result(result, embedder.bundle, image).encode("utf-8", "replace"))
     _print(result, as_json)
     if page is not None:
         click.echo(str(page), err=as_json)

@@ -19,19 +19,24 @@ class ChangedAnswer(msgspec.Struct, frozen=True):
 
 
 class TaskComparison(msgspec.Struct, frozen=True):
-    """One task under two bundles. `rank_correlation` is Spearman's, of a query's scores, averaged over the queries."""
+    """One task under two bundles, over the queries that rank the same candidates under both.
+
+    `rank_correlation` is Spearman's, of a query's scores, averaged over the queries; None where every query has one candidate
+    or equal scores.
+    """
 
     task: str
     queries: int
     top_1_agreement: float
-    rank_correlation: float
+    rank_correlation: float | None
     changed: list[ChangedAnswer]
 
 
 def compare_rankings(before: TaskRanking, after: TaskRanking) -> TaskComparison:
-    """Compare the queries that both rankings have. Raises InputError if there are none."""
-    others = {query.id: query for query in after.queries}
-    pairs = [(query, others[query.id]) for query in before.queries if query.id in others]
+    """Compare two rankings of one task. Raises InputError if they have no query with the same candidates."""
+    others = {(query.id, query.candidates): query for query in after.queries}
+    keys = [(query.id, query.candidates) for query in before.queries]
+    pairs = [(query, others[key]) for key, query in zip(keys, before.queries, strict=True) if key in others]
     if not pairs:
         raise InputError(
             f"No query of task {before.task!r} was ranked by both bundles.", fix="compare bundles of the same modalities"
@@ -48,12 +53,12 @@ def compare_rankings(before: TaskRanking, after: TaskRanking) -> TaskComparison:
     )
 
 
-def _mean_rank_correlation(pairs: Sequence[tuple[RankedQuery, RankedQuery]]) -> float:
+def _mean_rank_correlation(pairs: Sequence[tuple[RankedQuery, RankedQuery]]) -> float | None:
     from scipy.stats import spearmanr
 
     correlations = [
         spearmanr(one.scores, other.scores).statistic
         for one, other in pairs
-        if len(one.candidates) > 1 and one.candidates == other.candidates
+        if np.ptp(one.scores) > 0 and np.ptp(other.scores) > 0
     ]
-    return float(np.mean(correlations)) if correlations else 1.0
+    return float(np.mean(correlations)) if correlations else None

@@ -9,7 +9,7 @@ all candidates of its task. `task` may be left out: it is then the file's name. 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,19 @@ from ..preprocess import Item, item_from_json
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """A query's or a candidate's input, not read yet. Equal contents are equal, so that each is embedded once."""
+    """A query's or a candidate's input, its media not read yet. Equal contents are equal, so that each is embedded once."""
 
     content: str  # one JSON object, as for `embed --input`
     base_dir: Path
 
     def read(self) -> Item:
-        """Raises InputError for media that are missing and for an empty input."""
+        """Raises InputError for unknown keys and for an empty input."""
         return item_from_json(self.content, self.base_dir)
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query with the ids of its right answers and of what it ranks."""
+    """A query with the ids of its right answers and of what it ranks. Queries of one pool share the tuple."""
 
     id: str
     input: DatasetInput
@@ -44,10 +44,10 @@ class Query:
 
 @dataclass
 class RetrievalTask:
-    """The queries of one task and its candidates by id."""
+    """The queries of one task and its candidates, by id."""
 
     name: str
-    queries: list[Query] = field(default_factory=list)
+    queries: dict[str, Query] = field(default_factory=dict)
     candidates: dict[str, DatasetInput] = field(default_factory=dict)
 
 
@@ -56,18 +56,18 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     task: str | None = None
     query: dict[str, Any] | None = None
     candidate: dict[str, Any] | None = None
-    positive: str | list[str] | None = None
-    candidates: list[str] | None = None
+    positive: str | int | list[str | int] | None = None
+    candidates: list[str | int] | None = None
 
 
 def read_dataset(path: Path) -> list[RetrievalTask]:
-    """Read and check a dataset; the inputs themselves are read when they are embedded.
+    """Read and check a dataset; media are read when they are embedded.
 
     Raises InputError with the line's number for a line that is no query and no candidate, a query without a positive, a
     positive or candidate that is not there, an id that is there twice, and for a file without queries.
     """
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        texts = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The dataset {path} can not be read: {error}.", fix="pass a UTF-8 JSON lines file") from None
     lines = [(number, _parsed(path, number, text)) for number, text in enumerate(texts, start=1) if text.strip()]
@@ -76,12 +76,13 @@ def read_dataset(path: Path) -> list[RetrievalTask]:
         if line.candidate is not None:
             task = tasks.setdefault(line.task or path.stem, RetrievalTask(line.task or path.stem))
             _check_new(path, number, "candidate", str(line.id), task.candidates)
-            task.candidates[str(line.id)] = _input(line.candidate, path)
+            task.candidates[str(line.id)] = _input(path, number, line.candidate)
+    pools = {name: tuple(task.candidates) for name, task in tasks.items()}
     for number, line in lines:
         if line.query is not None:
             task = tasks.setdefault(line.task or path.stem, RetrievalTask(line.task or path.stem))
-            _check_new(path, number, "query", str(line.id), [query.id for query in task.queries])
-            task.queries.append(_query(path, number, line, task))
+            _check_new(path, number, "query", str(line.id), task.queries)
+            task.queries[str(line.id)] = _query(path, number, line, task, pools.get(task.name, ()))
     tasks = {name: task for name, task in tasks.items() if task.queries}
     if not tasks:
         raise InputError(f"The dataset {path} has no queries.", fix='add lines with "query" and "positive"')
@@ -98,7 +99,7 @@ def select_tasks(tasks: Sequence[RetrievalTask], names: Sequence[str], limit: in
         if name not in known:
             raise InputError(f"The dataset has no task {name!r}.", fix=f"--task {' or '.join(known)}")
     chosen = [task for task in tasks if not names or task.name in names]
-    return [RetrievalTask(task.name, task.queries[:limit], task.candidates) for task in chosen]
+    return [RetrievalTask(task.name, dict(list(task.queries.items())[:limit]), task.candidates) for task in chosen]
 
 
 def _parsed(path: Path, number: int, text: str) -> _Line:
@@ -114,32 +115,42 @@ def _parsed(path: Path, number: int, text: str) -> _Line:
     return line
 
 
-def _query(path: Path, number: int, line: _Line, task: RetrievalTask) -> Query:
-    positives = [line.positive] if isinstance(line.positive, str) else line.positive or []
+def _query(path: Path, number: int, line: _Line, task: RetrievalTask, shared_pool: tuple[str, ...]) -> Query:
+    positives = line.positive if isinstance(line.positive, list) else [] if line.positive is None else [line.positive]
     if not positives:
         raise _bad_line(path, number, f"query {line.id!r} has no positive", 'name its right answer: "positive": "ID"')
-    pool: Sequence[str] = list(task.candidates) if line.candidates is None else line.candidates
-    known = set(pool)
-    if len(known) < len(pool):
-        twice = next(name for index, name in enumerate(pool) if name in pool[:index])
-        raise _bad_line(path, number, f"query {line.id!r} lists the candidate {twice!r} twice", "list it once")
-    for name in pool:
-        if name not in task.candidates:
-            fix = f'add {{"task": "{task.name}", "id": "{name}", "candidate": {{...}}}}'
-            raise _bad_line(path, number, f"query {line.id!r} ranks {name!r}, which is no candidate of task {task.name!r}", fix)
-    for name in positives:
+    pool = shared_pool if line.candidates is None else _own_pool(path, number, line, task)
+    known: Collection[str] = task.candidates if line.candidates is None else set(pool)
+    for name in map(str, positives):
         if name not in known:
             where = f"the candidates of task {task.name!r}" if line.candidates is None else "its own candidates"
             raise _bad_line(path, number, f"the positive {name!r} of query {line.id!r} is not among {where}", "add it there")
     assert line.query is not None
-    return Query(str(line.id), _input(line.query, path), tuple(positives), tuple(pool))
+    return Query(str(line.id), _input(path, number, line.query), tuple(map(str, positives)), pool)
 
 
-def _input(content: dict[str, Any], path: Path) -> DatasetInput:
-    return DatasetInput(json.dumps(content, sort_keys=True), path.parent)
+def _own_pool(path: Path, number: int, line: _Line, task: RetrievalTask) -> tuple[str, ...]:
+    pool: dict[str, None] = {}
+    for name in map(str, line.candidates or ()):
+        if name in pool:
+            raise _bad_line(path, number, f"query {line.id!r} lists the candidate {name!r} twice", "list it once")
+        if name not in task.candidates:
+            fix = f'add {{"task": "{task.name}", "id": "{name}", "candidate": {{...}}}}'
+            raise _bad_line(path, number, f"query {line.id!r} ranks {name!r}, which is no candidate of task {task.name!r}", fix)
+        pool[name] = None
+    return tuple(pool)
 
 
-def _check_new(path: Path, number: int, kind: str, name: str, known: Sequence[str] | dict[str, DatasetInput]) -> None:
+def _input(path: Path, number: int, content: dict[str, Any]) -> DatasetInput:
+    checked = DatasetInput(json.dumps(content, sort_keys=True), path.parent)
+    try:
+        checked.read()
+    except InputError as error:
+        raise InputError(f"{path} line {number}: {error}") from None
+    return checked
+
+
+def _check_new(path: Path, number: int, kind: str, name: str, known: Collection[str]) -> None:
     if name in known:
         raise _bad_line(path, number, f"the {kind} id {name!r} is there twice", f"give every {kind} of a task its own id")
 

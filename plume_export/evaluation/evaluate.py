@@ -1,12 +1,12 @@
 """Evaluate one bundle, or two against each other, on a dataset."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import Bundle, open_bundle
 from ..embed_file import OnError
+from ..progress import OpenProgress
 from ..runtime.embedder import Embedder, Mode
 from ..runtime.onnx_reference import OnnxReference
 from .compare import compare_rankings
@@ -14,9 +14,6 @@ from .dataset import RetrievalTask
 from .metrics import check_evaluate_extra, measure_quality
 from .ranking import TaskRanking, distinct_inputs, rank_tasks
 from .report import BundleQuality, EvaluationReport
-
-# Opens a progress bar of so many inputs; what it yields advances the bar.
-Progress = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class EvaluationOptions:
 
 
 def evaluate(
-    bundle: Path, tasks: Sequence[RetrievalTask], options: EvaluationOptions, *, compare: Path | None, progress: Progress
+    bundle: Path, tasks: Sequence[RetrievalTask], options: EvaluationOptions, *, compare: Path | None, progress: OpenProgress
 ) -> EvaluationReport:
     """Return the quality of `bundle`, and against `compare` where given.
 
@@ -41,30 +38,31 @@ def evaluate(
     check_evaluate_extra()
     opened = open_bundle(bundle)
     other = None if compare is None else open_bundle(compare)
-    rankings = _rank(opened, tasks, options, is_rounded=options.is_rounded, progress=progress)
-    evaluated = _quality(opened, rankings, options.is_rounded)
+    if other is not None:
+        _open(other, options, is_rounded=False).close()  # what can not run is refused before the long work
+    rankings, evaluated = _measure(opened, tasks, options, is_rounded=options.is_rounded, progress=progress)
     if other is None:
         return EvaluationReport(evaluated)
-    before = _rank(other, tasks, options, is_rounded=False, progress=progress)
+    before, compared = _measure(other, tasks, options, is_rounded=False, progress=progress)
     comparison = [compare_rankings(one, two) for one, two in zip(before, rankings, strict=True)]
-    return EvaluationReport(evaluated, _quality(other, before, False), comparison)
+    return EvaluationReport(evaluated, compared, comparison)
 
 
-def _rank(
-    bundle: Bundle, tasks: Sequence[RetrievalTask], options: EvaluationOptions, *, is_rounded: bool, progress: Progress
-) -> list[TaskRanking]:
-    backend = OnnxReference(bundle) if is_rounded else None
-    embedder = Embedder(bundle, mode=options.mode, steps=options.steps, threads=options.threads, backend=backend)
-    with embedder, progress(len(distinct_inputs(tasks)), "inputs") as advance:
-        return rank_tasks(embedder, tasks, batch_size=options.batch_size, on_error=options.on_error, advance=advance)
-
-
-def _quality(bundle: Bundle, rankings: Sequence[TaskRanking], is_rounded: bool) -> BundleQuality:
-    manifest = bundle.manifest
-    return BundleQuality(
+def _measure(
+    bundle: Bundle, tasks: Sequence[RetrievalTask], options: EvaluationOptions, *, is_rounded: bool, progress: OpenProgress
+) -> tuple[list[TaskRanking], BundleQuality]:
+    sha256, manifest = bundle.sha256, bundle.manifest
+    with _open(bundle, options, is_rounded=is_rounded) as embedder, progress(len(distinct_inputs(tasks)), "inputs") as advance:
+        rankings = rank_tasks(embedder, tasks, batch_size=options.batch_size, on_error=options.on_error, advance=advance)
+    return rankings, BundleQuality(
         bundle=str(bundle.path),
-        sha256=bundle.sha256,
+        sha256=sha256,
         backend="rounded after every operator" if is_rounded else manifest.backend,
         precision=manifest.precision,
         tasks=[measure_quality(ranking) for ranking in rankings],
     )
+
+
+def _open(bundle: Bundle, options: EvaluationOptions, *, is_rounded: bool) -> Embedder:
+    backend = OnnxReference(bundle) if is_rounded else None
+    return Embedder(bundle, mode=options.mode, steps=options.steps, threads=options.threads, backend=backend)

@@ -1,10 +1,12 @@
 """Retrieval metrics of a ranking, by trec_eval, with bootstrap confidence intervals, by SciPy."""
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
 from ..errors import MissingExtraError
-from .ranking import TaskRanking
+from .ranking import RankedQuery, TaskRanking
 
 # Our name -> trec_eval's. With several positives, recall is the share of them among the first k.
 MEASURES = {
@@ -16,6 +18,8 @@ MEASURES = {
 }
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
+# Queries handed to trec_eval at a time: it takes scores as dictionaries.
+_CHUNK = 256
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -39,20 +43,25 @@ class TaskQuality(msgspec.Struct, frozen=True):
 def measure_quality(ranking: TaskRanking) -> TaskQuality:
     """Return the metrics of one task. Raises MissingExtraError without the extra `evaluate`."""
     check_evaluate_extra()
-    import pytrec_eval
-
-    relevant = {query.id: dict.fromkeys(query.positives, 1) for query in ranking.queries}
-    scores = {
-        query.id: dict(zip(query.candidates, query.scores.astype(float).tolist(), strict=True)) for query in ranking.queries
-    }
-    by_query = pytrec_eval.RelevanceEvaluator(relevant, set(MEASURES.values())).evaluate(scores)
+    by_query: list[dict[str, float]] = []
+    for start in range(0, len(ranking.queries), _CHUNK):
+        by_query += _measure(ranking.queries[start : start + _CHUNK])
     return TaskQuality(
         task=ranking.task,
         queries=len(ranking.queries),
         pool=float(np.mean([len(query.candidates) for query in ranking.queries])),
         skipped=len(ranking.skipped),
-        metrics={name: _estimate([values[measure] for values in by_query.values()]) for name, measure in MEASURES.items()},
+        metrics={name: _estimate([values[measure] for values in by_query]) for name, measure in MEASURES.items()},
     )
+
+
+def _measure(queries: Sequence[RankedQuery]) -> list[dict[str, float]]:
+    """Return trec_eval's measures of every query."""
+    import pytrec_eval
+
+    relevant = {query.id: dict.fromkeys(query.positives, 1) for query in queries}
+    scores = {query.id: dict(zip(query.candidates, query.scores.astype(float).tolist(), strict=True)) for query in queries}
+    return list(pytrec_eval.RelevanceEvaluator(relevant, set(MEASURES.values())).evaluate(scores).values())
 
 
 def check_evaluate_extra() -> None:

@@ -1,10 +1,11 @@
 """Embed a dataset and score every query's candidates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..embed_file import OnError, Source, embed_sources
 from ..errors import InputError
+from ..progress import Advance
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
 from .dataset import DatasetInput, RetrievalTask
@@ -21,8 +22,9 @@ class RankedQuery:
 
     @property
     def answer(self) -> str:
-        """The candidate with the highest score."""
-        return self.candidates[int(self.scores.argmax())]
+        """The candidate with the highest score; of equal scores the larger id, as in trec_eval."""
+        best = self.scores.max()
+        return max(name for name, score in zip(self.candidates, self.scores, strict=True) if score == best)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ def distinct_inputs(tasks: Sequence[RetrievalTask]) -> list[DatasetInput]:
     """Return every input once; what several tasks or queries share is embedded once."""
     inputs: dict[DatasetInput, None] = {}
     for task in tasks:
-        inputs |= dict.fromkeys(query.input for query in task.queries)
-        ranked = {name for query in task.queries for name in query.candidates}
+        inputs |= dict.fromkeys(query.input for query in task.queries.values())
+        pools = {id(query.candidates): query.candidates for query in task.queries.values()}  # most queries share one
+        ranked = {name for pool in pools.values() for name in pool}
         inputs |= dict.fromkeys(content for name, content in task.candidates.items() if name in ranked)
     return list(inputs)
 
@@ -50,7 +53,7 @@ def rank_tasks(
     *,
     batch_size: int,
     on_error: OnError,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Advance = lambda _: None,
 ) -> list[TaskRanking]:
     """Embed every input and rank.
 
@@ -70,14 +73,20 @@ def _rank(
 ) -> TaskRanking:
     skipped = {f"candidate {name}": reasons[content] for name, content in task.candidates.items() if content in reasons}
     ranked = []
-    for query in task.queries:
-        kept = tuple(name for name in query.candidates if task.candidates[name] not in reasons)
-        positives = tuple(name for name in query.positives if name in set(kept))
+    pool: tuple[str, ...] | None = None
+    kept: tuple[str, ...] = ()
+    candidates = embeddings[:0]
+    for query in task.queries.values():
+        if query.candidates is not pool:
+            pool = query.candidates
+            kept = tuple(name for name in pool if task.candidates[name] not in reasons)
+            candidates = embeddings[[rows[task.candidates[name]] for name in kept]]  # [candidates, hidden]
+        positives = tuple(name for name in query.positives if task.candidates[name] not in reasons)
         if query.input in reasons or not positives:
             skipped[f"query {query.id}"] = reasons.get(query.input, "its positives were skipped")
             continue
-        candidates = embeddings[[rows[task.candidates[name]] for name in kept]]  # [candidates, hidden]
         ranked.append(RankedQuery(query.id, positives, kept, candidates @ embeddings[rows[query.input]]))
     if not ranked:
-        raise InputError(f"Every query of task {task.name!r} was skipped.", fix="repair the inputs, or leave the task out")
+        reason = next(iter(skipped.values())).splitlines()[0]
+        raise InputError(f"Every query of task {task.name!r} was skipped: {reason}", fix="repair the inputs, or leave it out")
     return TaskRanking(task.name, ranked, skipped)

@@ -50,7 +50,7 @@ def comparison_table(report: EvaluationReport) -> Table:
     for task in report.comparison:
         change = after[task.task].metrics["recall@1"].mean - before[task.task].metrics["recall@1"].mean
         table.add_row(
-            task.task, f"{task.queries}", f"{task.top_1_agreement:.4f}", f"{task.rank_correlation:.6f}", f"{change:+.4f}"
+            task.task, f"{task.queries}", f"{task.top_1_agreement:.4f}", _correlation(task.rank_correlation), f"{change:+.4f}"
         )
     return table
 
@@ -62,6 +62,10 @@ def changed_lines(report: EvaluationReport) -> list[str]:
         for task in report.comparison
         for change in task.changed
     ]
+
+
+def _correlation(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6f}"
 
 
 def _cell(estimate: Estimate) -> str:

@@ -146,7 +146,7 @@ def _cell_centre(canvas: _Canvas, row: int, column: int) -> Point:
 
 
 def _scattered(canvas: _Canvas, count: int) -> list[Point]:
-    """Centres in different quarters of the picture; two of them may stand anywhere."""
+    """Centres in different quarters of the picture."""
     quarters = canvas.random.sample([(x, y) for x in (0.27, 0.73) for y in (0.27, 0.73)], count)
     jitter = canvas.random.uniform
     return [(canvas.width * x + jitter(-6, 6), canvas.height * y + jitter(-6, 6)) for x, y in quarters]

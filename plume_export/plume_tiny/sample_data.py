@@ -5,14 +5,13 @@ OUTPUT/evaluation.jsonl      a dataset for `plume-export evaluate`, its media be
 """
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from random import Random
 from typing import IO
 
 from PIL import Image
 
+from ..bundle import scratch_directory
 from ..errors import PlumeExportError
 from ..preprocess import Item
 from .drawing import draw_picture
@@ -34,20 +33,11 @@ def write_sample_data(output: Path) -> None:
     """Draw the sample data, the same every time; all of it or nothing. Raises PlumeExportError if `output` exists."""
     if output.exists():
         raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-        try:
-            _write_pictures(partial / "pictures")
-            _write_evaluation(partial)
-            partial.chmod(0o755)
-            partial.rename(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise PlumeExportError(
-            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another directory"
-        ) from error
+    with scratch_directory(output) as partial:
+        _write_pictures(partial / "pictures")
+        _write_evaluation(partial)
+        partial.chmod(0o755)
+        partial.rename(output)
 
 
 def held_out_scenes(task: Task, count: int) -> list[Scene]:
@@ -69,7 +59,7 @@ def _write_pictures(folder: Path) -> None:
         if scene not in scenes:
             scenes.add(scene)
             name = scene.caption(random).replace(" ", "-").replace(",", "")
-            _save(draw_picture(scene, random), folder / f"{name}-{len(scenes):02}.png")
+            draw_picture(scene, random).save(folder / f"{name}-{len(scenes):02}.png")
 
 
 def _write_evaluation(output: Path) -> None:
@@ -101,7 +91,7 @@ def _stored(item: Item, media: Path, name: str, output: Path) -> dict[str, objec
         for index, image in enumerate(images):
             assert isinstance(image, Image.Image)
             path = media / (f"{name}.png" if key == "image" else f"{name}-{index}.png")
-            _save(image, path)
+            image.save(path)
             paths.append(path.relative_to(output).as_posix())
         if paths:
             stored[key] = paths
@@ -110,7 +100,3 @@ def _stored(item: Item, media: Path, name: str, output: Path) -> dict[str, objec
 
 def _write_line(file: IO[str], **line: object) -> None:
     file.write(json.dumps(line) + "\n")
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    image.save(path)

@@ -144,14 +144,25 @@ class Embedder:
         self.close()
 
     def _embed_batch(self, batch: list[PreparedInput]) -> FloatArray:
+        embeddings = _unit_rows(self._final_states(batch))
+        if not np.isfinite(embeddings).all():
+            raise PlumeExportError(
+                f"The bundle {self.bundle.path} computed an embedding that is not finite (its precision is "
+                f"{self._manifest.precision}).",
+                fix="build it with --precision bf16 or fp32; `plume-export parity` names the first stage that goes wrong",
+            )
+        return embeddings
+
+    def _final_states(self, batch: list[PreparedInput]) -> NDArray[np.float32]:
+        """Return the states [batch, hidden] that the embeddings are the direction of."""
         if self._mode == "disc":
             prefix, _ = self._prefill(batch)
-            return _unit_rows(self._backend.download(prefix.anchor))
+            return self._backend.download(prefix.anchor)
         if self._steps == 0:
             prefix, _ = self._prefill([self._with_suffix(item) for item in batch])
-            return _unit_rows(self._backend.download(prefix.state))
+            return self._backend.download(prefix.state)
         prefix, _ = self._prefill(batch)
-        return _unit_rows(self._roll_out(prefix))
+        return self._roll_out(prefix)
 
     def _roll_out(self, prefix: Prefix, observe: StepObserver | None = None) -> FloatArray:
         with self.stopwatch.stage("rollout"):

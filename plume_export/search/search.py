@@ -1,25 +1,26 @@
 """Rank the pictures of a folder by a query."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from ..embed_file import OnError, Source, embed_sources
+from .. import __version__
+from ..bundle import sha256_of_file
+from ..embed_file import EmbedResult, OnError, Source, embed_sources
 from ..errors import InputError
 from ..preprocess import Item
+from ..progress import OpenProgress
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
 from .cache import EmbeddingCache
 
+PICTURE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".ico", ".tga")
+)
 # What is embedded is stored after this many files, so that a search that was stopped goes on from there.
 _CHUNK = 64
-
-# Opens a progress bar of so many inputs; what it yields advances the bar.
-Progress = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best hits, best first. `embedded` pictures were new; `skipped` names the files left out and why."""
+    """The best hits, best first. `embedded` contents were new; `skipped` names the files left out and why."""
 
     query: Item
     folder: Path
@@ -40,6 +41,10 @@ class SearchResult:
     pictures: int
     embedded: int
     skipped: dict[Path, str]
+
+    def shown_name(self, hit: Hit) -> str:
+        """The file's name below the folder, whatever bytes it has, as text that can be printed."""
+        return str(hit.file.relative_to(self.folder)).encode("utf-8", "replace").decode()
 
 
 def search_folder(
@@ -51,7 +56,7 @@ def search_folder(
     top: int,
     batch_size: int,
     on_error: OnError,
-    progress: Progress,
+    progress: OpenProgress,
 ) -> SearchResult:
     """Embed what the cache does not know, then rank all pictures below `folder`; hidden files are left out.
 
@@ -63,50 +68,67 @@ def search_folder(
         raise InputError(f"{others[0]} is no picture.", fix="move it out of the folder, or --on-error skip")
     skipped = dict.fromkeys(others, "no picture")
     query_embedding = embedder.embed([query])[0]
-    hashes = cache.content_hashes(pictures)
-    bundle = embedder.bundle.sha256
-    known = cache.embeddings(bundle, set(hashes.values()))
-    new = {key: file for file, key in hashes.items() if key not in known}  # equal contents are embedded once
-    embedded = _embed_new(embedder, new, cache, skipped, batch_size=batch_size, on_error=on_error, progress=progress)
-    known |= embedded
-    found = [file for file, key in hashes.items() if key in known]
-    skipped |= {file: "it can not be read" for file in pictures if file not in hashes}
+    files_by_hash = _files_by_hash(pictures, cache, skipped, on_error)
+    # Another version may prepare pictures otherwise.
+    bundle = f"{__version__} {embedder.bundle.sha256}"
+    known = cache.embeddings(bundle, files_by_hash, embedder.dimension)
+    new = {key: files for key, files in files_by_hash.items() if key not in known}
+    if new:
+        with progress(len(new), "pictures") as advance:
+            for start in range(0, len(new), _CHUNK):
+                chunk = dict(list(new.items())[start : start + _CHUNK])
+                sources = [_source(files[0]) for files in chunk.values()]
+                result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance)
+                known |= _store(result, chunk, bundle, cache, skipped)
+    found = {file: key for key, files in files_by_hash.items() if key in known for file in files}
     if not found:
         raise InputError(
-            f"{folder} has no picture that can be read.", fix="check the folder; pictures are PNG, JPEG, WebP, ..."
+            f"{folder} has no picture that can be embedded: {next(iter(skipped.values())).splitlines()[0]}",
+            fix="pass a folder with whole image files, and a bundle that takes pictures",
         )
-    scores = np.stack([known[hashes[file]] for file in found]) @ query_embedding
-    order = np.argsort(-scores, kind="stable")[:top]
-    hits = [Hit(found[row], float(scores[row])) for row in order]
-    return SearchResult(query, folder, hits, len(found), len(embedded), skipped)
+    scores = np.stack([known[key] for key in found.values()]) @ query_embedding
+    files = list(found)
+    hits = [Hit(files[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")[:top]]
+    return SearchResult(query, folder, hits, len(found), len(new), skipped)
 
 
-def _embed_new(
-    embedder: Embedder,
-    new: Mapping[str, Path],
-    cache: EmbeddingCache,
-    skipped: dict[Path, str],
-    *,
-    batch_size: int,
-    on_error: OnError,
-    progress: Progress,
+def _files_by_hash(
+    pictures: list[Path], cache: EmbeddingCache, skipped: dict[Path, str], on_error: OnError
+) -> dict[str, list[Path]]:
+    """Group files of equal content, which are embedded once. Adds what can not be read to `skipped`."""
+    files_by_hash: dict[str, list[Path]] = defaultdict(list)
+    for file in pictures:
+        try:
+            files_by_hash[cache.content_hash(file)].append(file)
+        except OSError as error:
+            if on_error == "fail":
+                raise InputError(f"{file} can not be read: {error.strerror}.", fix="check its permissions") from None
+            skipped[file] = f"it can not be read: {error.strerror}"
+    cache.save()
+    return files_by_hash
+
+
+def _store(
+    result: EmbedResult, chunk: dict[str, list[Path]], bundle: str, cache: EmbeddingCache, skipped: dict[Path, str]
 ) -> dict[str, FloatArray]:
-    """Embed and store; return embeddings by content hash. Adds to `skipped`."""
+    """Return the embeddings of a chunk by content hash and store them. Adds what could not be embedded to `skipped`."""
     embeddings: dict[str, FloatArray] = {}
-    keys = list(new)
-    if not keys:
-        return embeddings
-    with progress(len(keys), "pictures") as advance:
-        for start in range(0, len(keys), _CHUNK):
-            chunk = keys[start : start + _CHUNK]
-            sources = [_source(new[key]) for key in chunk]
-            result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance)
-            rows = zip(chunk, sources, result.embeddings, strict=True)
-            good = {key: row for key, source, row in rows if source.id not in result.skipped}
-            cache.add_embeddings(embedder.bundle.sha256, good)
-            embeddings |= good
-            skipped |= {Path(name): reason for name, reason in result.skipped.items()}
+    for (key, files), row in zip(chunk.items(), result.embeddings, strict=True):
+        reason = result.skipped.get(str(files[0]))
+        if reason is None:
+            embeddings[key] = row
+        else:
+            skipped |= dict.fromkeys(files, reason)
+    # What was changed between its hash and its embedding is not stored.
+    cache.add_embeddings(bundle, {key: row for key, row in embeddings.items() if _has_hash(chunk[key][0], key)})
     return embeddings
+
+
+def _has_hash(file: Path, key: str) -> bool:
+    try:
+        return sha256_of_file(file) == key
+    except OSError:
+        return False
 
 
 def _source(file: Path) -> Source:
@@ -118,20 +140,14 @@ def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder.", fix="pass --in FOLDER with pictures")
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(folder))]
-    suffixes = _picture_suffixes()
-    pictures = [file for file in files if file.suffix.lower() in suffixes]
+    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
     if not pictures:
         raise InputError(
             f"{folder} has no picture{f' among its {len(files)} files' if files else ': it is empty'}.",
             fix="pass a folder with PNG, JPEG, WebP or other image files",
         )
-    return pictures, [file for file in files if file.suffix.lower() not in suffixes]
+    return pictures, [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]
 
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _picture_suffixes() -> Sequence[str]:
-    """The suffixes that Pillow reads."""
-    return [suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN]

@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from plume_export import Embedder
 from plume_export.bundle import Bundle
 from plume_export.cli import main
+from plume_export.evaluation.dataset import read_dataset
+from plume_export.evaluation.ranking import rank_tasks
 
 COLOURS = ("red", "green", "blue", "white")
 
@@ -55,12 +59,21 @@ def test_a_bundle_agrees_with_itself(tiny_cpu: Bundle, tiny_fp32: Bundle, datase
         assert task["rank_correlation"] == pytest.approx(1.0)
 
 
-def test_a_shorter_rollout_changes_the_scores(tiny_cpu: Bundle, dataset: Path) -> None:
+def test_a_shorter_rollout_is_taken(tiny_cpu: Bundle, dataset: Path) -> None:
     full, none = (
         run("evaluate", tiny_cpu.path, "--dataset", dataset, "--steps", steps, "--task", "text", "--json") for steps in (8, 0)
     )
     assert full.exit_code == none.exit_code == 0
     assert json.loads(full.stdout)["evaluated"]["tasks"][0]["queries"] == 4
+
+
+def test_steps_reach_the_rollout(tiny_cpu: Bundle, dataset: Path) -> None:
+    tasks = read_dataset(dataset)
+    scores = []
+    for steps in (8, 0):
+        with Embedder(tiny_cpu, steps=steps) as embedder:
+            scores.append(rank_tasks(embedder, tasks, batch_size=8, on_error="fail")[1].queries[0].scores)
+    assert np.abs(scores[0] - scores[1]).max() > 1e-3
 
 
 def test_rounded_takes_a_portable_bundle(tiny_cpu: Bundle, tiny_fp16: Bundle, dataset: Path) -> None:

@@ -21,14 +21,14 @@ def write(directory: Path, *lines: object) -> Path:
 def test_a_query_ranks_the_pool_of_its_task(tmp_path: Path) -> None:
     (task,) = read_dataset(write(tmp_path, *CANDIDATES, "", QUERY))
     assert task.name == "set"
-    assert task.queries[0].candidates == ("c1", "c2", "c3")
-    assert task.queries[0].positives == ("c1",)
-    assert task.queries[0].input.read().text == "a question"
+    assert task.queries["q1"].candidates == ("c1", "c2", "c3")
+    assert task.queries["q1"].positives == ("c1",)
+    assert task.queries["q1"].input.read().text == "a question"
 
 
 def test_a_query_may_stand_before_its_candidates(tmp_path: Path) -> None:
     (task,) = read_dataset(write(tmp_path, QUERY, *CANDIDATES))
-    assert task.queries[0].candidates == ("c1", "c2", "c3")
+    assert task.queries["q1"].candidates == ("c1", "c2", "c3")
 
 
 def test_a_row_of_mmeb_is_a_query_with_its_own_candidates(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_a_row_of_mmeb_is_a_query_with_its_own_candidates(tmp_path: Path) -> Non
     targets = [{"task": "N24News", "id": f"t{i}", "candidate": {"text": f"target {i}"}} for i in range(6)]
     row = {"task": "N24News", "id": 0, "query": {"text": "an instruction"}, "positive": "t3", "candidates": ["t3", "t0", "t5"]}
     (task,) = read_dataset(write(tmp_path, *targets, row))
-    assert task.queries[0].id == "0"
-    assert task.queries[0].candidates == ("t3", "t0", "t5")
+    assert list(task.queries) == ["0"]
+    assert task.queries["0"].candidates == ("t3", "t0", "t5")
 
 
 def test_tasks_are_apart(tmp_path: Path) -> None:
@@ -52,14 +52,16 @@ def test_tasks_are_apart(tmp_path: Path) -> None:
 def test_a_limit_leaves_the_pool_whole(tmp_path: Path) -> None:
     tasks = read_dataset(write(tmp_path, *CANDIDATES, QUERY, QUERY | {"id": "q2"}))
     (limited,) = select_tasks(tasks, [], 1)
-    assert [query.id for query in limited.queries] == ["q1"]
-    assert limited.queries[0].candidates == ("c1", "c2", "c3")
+    assert list(limited.queries) == ["q1"]
+    assert limited.queries["q1"].candidates == ("c1", "c2", "c3")
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{broken", "line 4"),
+        ({"id": "x", "candidate": {"txt": "a"}}, "unknown key 'txt'"),
+        ({"id": "x", "query": {"text": " "}, "positive": "c1"}, "The input is empty"),
         ('["a list"]', "line 4"),
         ({"id": "x", "colour": "red"}, "colour"),
         ({"id": "x"}, "neither of query and candidate"),
@@ -87,6 +89,26 @@ def test_bad_lines_are_named(tmp_path: Path, line: object, message: str) -> None
     assert f"{file} line 4" in str(caught.value)
     assert message in str(caught.value)
     assert "fix:" in str(caught.value)
+
+
+def test_separators_of_unicode_do_not_end_a_line(tmp_path: Path) -> None:
+    file = write(tmp_path, *CANDIDATES)
+    line = QUERY | {"query": {"text": "one\u2028two\u0085three"}}
+    file.write_text(file.read_text() + json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    (task,) = read_dataset(file)
+    assert task.queries["q1"].input.read().text == "one\u2028two\u0085three"
+
+
+def test_ids_may_be_numbers(tmp_path: Path) -> None:
+    candidate = {"id": 7, "candidate": {"text": "a"}}
+    (task,) = read_dataset(write(tmp_path, candidate, {"id": 7, "query": {"text": "b"}, "positive": 7, "candidates": [7]}))
+    assert task.queries["7"].positives == ("7",)
+
+
+def test_a_large_pool_is_shared(tmp_path: Path) -> None:
+    candidates = [{"id": f"c{i}", "candidate": {"text": "a"}} for i in range(50)]
+    (task,) = read_dataset(write(tmp_path, *candidates, *(QUERY | {"id": f"q{i}"} for i in range(3))))
+    assert len({id(query.candidates) for query in task.queries.values()}) == 1
 
 
 def test_a_query_id_twice(tmp_path: Path) -> None:

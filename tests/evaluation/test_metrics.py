@@ -62,6 +62,19 @@ def test_comparison_of_two_rankings() -> None:
     assert (change.query, change.before, change.after) == ("turned", NAMES[0], NAMES[-1])
 
 
+def test_equal_scores_rank_as_in_trec_eval() -> None:
+    """Of equal scores the larger id comes first, for the metrics and for the answer."""
+    tied = RankedQuery("q", ("b",), ("b", "a"), np.array([0.5, 0.5], np.float32))
+    assert tied.answer == "b"
+    assert measure_quality(TaskRanking("task", [tied], {})).metrics["recall@1"].mean == 1.0
+
+
+def test_no_rank_correlation_without_differences() -> None:
+    flat = RankedQuery("q", ("a",), ("a", "b"), np.zeros(2, np.float32))
+    ranking = TaskRanking("task", [flat], {})
+    assert compare_rankings(ranking, ranking).rank_correlation is None
+
+
 def test_rankings_without_a_common_query() -> None:
     with pytest.raises(InputError, match="No query of task 'task'"):
         compare_rankings(TaskRanking("task", [ranked("a", 1)], {}), TaskRanking("task", [ranked("b", 1)], {}))

@@ -90,7 +90,7 @@ def test_sample_data_is_a_dataset_and_the_same_every_time(tmp_path: Path) -> Non
     assert {task.name: len(task.candidates) for task in tasks} == {task: pool for task, (pool, _) in POOLS.items()}
     for task in tasks:
         assert len(task.queries) >= len(task.candidates)
-        for content in (task.queries[-1].input, *list(task.candidates.values())[:3]):
+        for content in (list(task.queries.values())[-1].input, *list(task.candidates.values())[:3]):
             content.read()
     assert len(list((tmp_path / "one" / "pictures").glob("*.png"))) == 96
 

@@ -8,6 +8,7 @@ from plume_export import Embedder
 from plume_export.bundle import Bundle
 from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.preprocess import Item
+from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
 PICTURE = Image.new("RGB", (70, 50), (200, 30, 60))
 
@@ -61,6 +62,18 @@ def test_steps_outside_the_budget(tiny_cpu: Bundle, steps: int) -> None:
 def test_over_long_prompt_names_count_and_limit(tiny_cpu: Bundle) -> None:
     with Embedder(tiny_cpu) as embedder, pytest.raises(InputError, match=r"\d{5,}.*\d{5}"):
         embedder.embed(["word " * 40000])
+
+
+class Overflowing(OnnxRuntimeCpu):
+    """A backend whose states have left the range of float16."""
+
+    def download(self, buffer: np.ndarray) -> np.ndarray:
+        return np.full_like(super().download(buffer), np.nan)
+
+
+def test_an_embedding_that_is_not_finite_is_an_error(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu, backend=Overflowing(tiny_cpu)) as embedder, pytest.raises(PlumeExportError, match="not finite"):
+        embedder.embed(["a text"])
 
 
 def test_bf16_is_refused_on_the_cpu(tiny_bf16: Bundle) -> None:

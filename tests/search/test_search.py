@@ -1,8 +1,10 @@
 """Searching a folder: ranking, what the cache spares, what is skipped, and the page."""
 
 import json
+import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,7 +137,8 @@ def test_the_cache_keeps_float32_exactly(tmp_path: Path) -> None:
     with EmbeddingCache(tmp_path / "c.sqlite") as cache:
         cache.add_embeddings("bundle", {"hash": embedding})
     with EmbeddingCache(tmp_path / "c.sqlite") as cache:
-        known = cache.embeddings("bundle", ["hash", "other"])
+        known = cache.embeddings("bundle", ["hash", "other"], 48)
+        assert cache.embeddings("bundle", ["hash"], 64) == {}  # another model's
     assert list(known) == ["hash"]
     assert (known["hash"] == embedding).all()
 
@@ -144,3 +147,59 @@ def test_a_file_that_is_no_cache(tmp_path: Path) -> None:
     (tmp_path / "c.sqlite").write_text("something else, and long enough not to be taken for an empty file" * 20)
     with pytest.raises(PlumeExportError, match=r"can not be used(.|\n)*delete the file"):
         EmbeddingCache(tmp_path / "c.sqlite")
+
+
+def test_a_damaged_cache_is_one_message(search: Search, folder: Path, tmp_path: Path) -> None:
+    assert search(folder, "a").exit_code == 0
+    cache = tmp_path / "cache" / "embeddings.sqlite"
+    data = bytearray(cache.read_bytes())
+    data[2000:] = b"\xff" * (len(data) - 2000)
+    cache.write_bytes(data)
+    result = search(folder, "a")
+    assert result.exit_code == 1
+    assert "The embedding cache" in result.stderr
+    assert "delete the file" in result.stderr
+
+
+def test_another_database_is_not_taken(search: Search, folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "cache" / "embeddings.sqlite"
+    other.parent.mkdir()
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    connection.close()
+    before = other.read_bytes()
+    assert "no cache of this version" in search(folder, "a").stderr
+    assert other.read_bytes() == before
+
+
+def test_a_content_that_changes_under_the_same_time_is_seen(search: Search, folder: Path) -> None:
+    """`cp -p` and the like keep size and time of modification."""
+    red, green = folder / "more" / "red.png", folder / "more" / "green.png"
+    for file in (red, green):
+        file.write_bytes(file.read_bytes().ljust(1000, b"\0"))
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert new_pictures(search(folder, "a")) == 4
+    red.write_bytes(red.read_bytes()[:-1] + b"x")
+    os.utime(red, (1_000_000_000, 1_000_000_000))
+    assert new_pictures(search(folder, "a")) == 1
+
+
+def test_names_are_shown_as_they_are(search: Search, folder: Path, tmp_path: Path) -> None:
+    names = ["[draft] cat.png", "a[/b].png", ":smile:.png"]
+    for number, name in enumerate(names):
+        path = folder / name.replace("/", "_")
+        Image.new("RGB", (60 + number, 56), "red").save(path)
+    latin = os.fsencode(folder) + b"/caf\xe9.png"
+    shutil.copyfile(folder / "more" / "blue.png", latin)
+    result = search(folder, "a", "--html", tmp_path / "out.html")
+    assert result.exit_code == 0, result.output
+    for name in names:
+        assert name.replace("/", "_") in result.stdout
+    assert "caf?.png" in result.stdout
+    assert "caf?.png" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_two_broken_files_of_one_content_are_two(search: Search, folder: Path) -> None:
+    for name in ("one.png", "two.png"):
+        (folder / name).write_text("no picture")
+    assert "skipped 3 files" in search(folder, "a").stderr

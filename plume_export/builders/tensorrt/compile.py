@@ -24,9 +24,9 @@ from ...bundle import (
 )
 from ...errors import BundleError, PlumeExportError
 from ...recipe import Recipe, check_recipe_fits_model
-from ...spec import GraphName
+from ...spec import GraphName, ModelSpec
 from .engine import EngineRequest, EngineResult, Message, Progress
-from .flavour import FlavourName, import_flavour
+from .flavour import PORTABLE, Flavour, import_flavour
 from .network import axis_ranges
 from .shared_weights import write_graph_with_shared_weights
 
@@ -48,14 +48,15 @@ def compile_for_tensorrt(
         raise BundleError(
             f"{source.path} is already compiled for {manifest.backend}.", fix="pass the bundle that plume-export export wrote"
         )
-    assert recipe.backend in ("tensorrt", "tensorrt-rtx")
-    flavour: FlavourName = "tensorrt" if recipe.backend == "tensorrt" else "tensorrt-rtx"
-    version = import_flavour(flavour).version
+    assert recipe.backend != "onnxruntime-cpu"
+    flavour = import_flavour(recipe.backend)
+    model = _scaled_to(recipe, manifest.model, target)
     with np.load(source.file(CONSTANTS)) as constants:
         suffix_tokens = len(constants["suffix_embeddings"])
     check_recipe_fits_model(recipe, manifest.model, suffix_tokens, target)
     ranges = dict(axis_ranges(recipe.shapes, manifest.model, suffix_tokens))
     entries: dict[GraphName, EngineEntry] = {}
+    device = PORTABLE
     is_shared = recipe.weights == "shared"
     with new_bundle(output) as directory:
         for name in manifest.files:
@@ -68,28 +69,54 @@ def compile_for_tensorrt(
                 onnx_file = directory / f"{graph}.onnx"
                 shared = write_graph_with_shared_weights(source.graph_file(graph), onnx_file)
             request = EngineRequest(
-                flavour=flavour,
+                flavour=flavour.name,
                 onnx_file=str(onnx_file),
                 engine_file=str(directory / f"{graph}.engine"),
-                timing_cache_file=None,
+                timing_cache_file=timing_cache_file(flavour),
                 precision=manifest.precision,
                 spec=spec,
                 axis_ranges=ranges,
                 builder=recipe.builder,
             )
-            entries[graph] = _entry(build_in_child(request, partial(progress, graph)), shared)
+            result = build_in_child(request, partial(progress, graph))
+            entries[graph], device = _entry(result, shared), result.device
             if is_shared:
                 onnx_file.unlink()
         engines = EngineManifest(
-            flavour_version=version,
-            device="portable",
+            flavour_version=flavour.version,
+            device=device,
             target=Path(target).stem,
             recipe=recipe,
             source_sha256=source.sha256,
             graphs=entries,
         )
-        write_manifest(directory, msgspec.structs.replace(manifest, backend=flavour, engines=engines, files={}))
+        compiled = msgspec.structs.replace(manifest, backend=flavour.name, model=model, engines=engines, files={})
+        write_manifest(directory, compiled)
     return open_bundle(output, verify_hashes=False)
+
+
+def timing_cache_file(flavour: Flavour) -> str | None:
+    """Return where measured timings are kept for the next build. TensorRT-RTX measures nothing when it builds."""
+    if flavour.name == "tensorrt-rtx":
+        return None
+    from platformdirs import user_cache_path
+
+    directory = user_cache_path("plume-export", appauthor=False)
+    directory.mkdir(parents=True, exist_ok=True)
+    return str(directory / f"timings-tensorrt-{flavour.version}")
+
+
+def _scaled_to(recipe: Recipe, model: ModelSpec, target: str) -> ModelSpec:
+    """Images are scaled down to what the engines take. Raises PlumeExportError if the bundle's smallest is larger."""
+    preprocess = model.preprocess
+    if preprocess.min_pixels > recipe.max_pixels:
+        raise PlumeExportError(
+            f"The bundle scales images up to {preprocess.min_pixels} pixels at least; the recipe {target} takes "
+            f"{recipe.max_pixels} at most.",
+            fix="export with a smaller --min-pixels, or raise max_pixels in a recipe of your own",
+        )
+    scaled = msgspec.structs.replace(preprocess, max_pixels=min(preprocess.max_pixels, recipe.max_pixels))
+    return msgspec.structs.replace(model, preprocess=scaled)
 
 
 def build_in_child(request: EngineRequest, progress: Callable[[Progress], None]) -> EngineResult:

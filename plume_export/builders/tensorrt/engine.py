@@ -3,7 +3,7 @@
 The request is a file; progress, result and errors go to standard output as JSON lines.
 """
 
-import resource
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ import msgspec
 from ...errors import PlumeExportError
 from ...recipe import BuilderSettings
 from ...spec import GraphSpec, Precision
-from .flavour import FlavourName, import_flavour
+from .flavour import FlavourName, device_of, import_flavour
 from .log import LogFigures, errors_in, figures_from_lines, new_log
 from .network import add_profile, check_layer_dtypes, network_from_onnx
 
@@ -40,7 +40,8 @@ class EngineResult(msgspec.Struct, frozen=True):
     profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
     matrix_products: int
     seconds: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
+    device: str
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -64,9 +65,14 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
     start = time.monotonic()
     flavour = import_flavour(request.flavour)
     trt, log = flavour.trt, new_log(flavour)
-    builder = trt.Builder(log)
-    if builder is None:  # without a GPU or driver
-        raise PlumeExportError(f"{flavour.name} found no GPU to build for.", fix="compile on the device that will run it")
+    try:
+        builder = trt.Builder(log)
+    except TypeError:  # the binding's answer where the library finds no GPU or no driver
+        reasons = "; ".join(errors_in(log.lines))
+        raise PlumeExportError(
+            f"{flavour.name} {flavour.version} has no GPU to build for here: {reasons or 'no reason given'}.",
+            fix="export here, copy the portable bundle, and run `plume-export compile` on the device that will run the engines",
+        ) from None
     network, parser = network_from_onnx(flavour, builder, log, Path(request.onnx_file))
     products = check_layer_dtypes(flavour, network, request.precision)
     config = builder.create_builder_config()
@@ -91,8 +97,18 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
         profile=profile,
         matrix_products=products,
         seconds=time.monotonic() - start,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=_peak_memory_bytes(),
+        device=device_of(flavour),
     )
+
+
+def _peak_memory_bytes() -> int | None:
+    """Peak resident memory of this process; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _set_timing_cache(config: Any, file: str | None) -> Any:
@@ -137,9 +153,13 @@ def _write_whole(file: Path, data: memoryview) -> None:
 def main() -> None:
     """Build what the request file says; exit code 0 with a result, 1 with an error."""
 
+    # Whatever the libraries print goes to standard error: standard output is for messages.
+    messages = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
     def tell(message: Message) -> None:
-        sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
-        sys.stdout.buffer.flush()
+        messages.write(msgspec.json.encode(message) + b"\n")
+        messages.flush()
 
     request = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=EngineRequest)
     try:

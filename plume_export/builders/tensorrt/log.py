@@ -20,9 +20,9 @@ class LogFigures(msgspec.Struct, frozen=True):
     `activation_bytes` is for the largest shapes of the profile, scratch included.
     """
 
-    weights_bytes: int
-    activation_bytes: int
-    scratch_bytes: int
+    weights_bytes: int | None
+    activation_bytes: int | None
+    scratch_bytes: int | None
 
 
 def new_log(flavour: Flavour) -> Any:
@@ -48,12 +48,7 @@ def errors_in(lines: list[tuple[str, str]]) -> list[str]:
 
 
 def figures_from_lines(lines: list[tuple[str, str]]) -> LogFigures:
-    """Return the figures of the last engine that the log tells of. Raises ValueError if one is not there."""
+    """Return the figures of the last engine that the log tells of; None for one that this builder does not tell."""
     text = "\n".join(message for _, message in lines)
-    values = {}
-    for name, pattern in _FIGURES.items():
-        found = pattern.findall(text)
-        if not found:
-            raise ValueError(f"the builder's log has no line {pattern.pattern!r}")
-        values[name] = int(found[-1])
-    return LogFigures(**values)
+    found = {name: pattern.findall(text) for name, pattern in _FIGURES.items()}
+    return LogFigures(**{name: int(values[-1]) if values else None for name, values in found.items()})

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from ...checkpoint.allocator import keep_freed_memory
+from ...errors import PlumeExportError
 from ...preprocess import Preprocessor
 from ..tasks import Task
 from .batches import Batch, Batches, Step
@@ -40,7 +41,10 @@ def train(
     """Train plume-tiny and write its checkpoint to `output`. Every `_SAVE_STEPS` steps the weights are written anew.
 
     `in_bfloat16` rounds the inputs of matrix products: faster where the processor has such instructions.
+    Raises PlumeExportError if `output` holds something already, and for a loss that is not finite.
     """
+    if output.exists() and any(output.iterdir()):
+        raise PlumeExportError(f"{output} exists and is not empty.", fix="choose another directory or delete it")
     keep_freed_memory()
     plan = training_plan(seed) if plan is None else plan
     output.mkdir(parents=True, exist_ok=True)
@@ -58,6 +62,8 @@ def train(
             group["lr"] = _rate(index, len(plan))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
             loss, accuracy = _loss(plume, batch, suffix_ids, log_scale)
+        if not math.isfinite(loss.item()):
+            raise PlumeExportError(f"The loss is {loss.item()} at step {index}.", fix="train with another --seed, or --fp32")
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(plume.tensors.values(), 1.0)
