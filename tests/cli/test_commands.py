@@ -183,7 +183,7 @@ def test_inspect(run: Run, tiny_cpu: Bundle) -> None:
 
 
 def test_build_errors(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
-    assert_fails(run("build", "--output", tmp_path / "b"), "--checkpoint")
+    assert_fails(run("build", "--target", "orin", "--output", tmp_path / "b"), "no target 'orin'", "jetson-orin-nano-8gb")
     assert_fails(run("build", "--checkpoint", tmp_path / "none", "--output", tmp_path / "b"), str(tmp_path / "none"))
     refused = run("build", "--checkpoint", tiny_checkpoint, "--precision", "bf16", "--target", "cpu", "-o", tmp_path / "b")
     assert_fails(refused, "no bfloat16 kernels", "--precision fp32")
