@@ -5,6 +5,7 @@ OUTPUT/evaluation.jsonl      a dataset for `plume-export evaluate`, its media be
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import IO
@@ -15,7 +16,7 @@ from ..bundle import scratch_directory
 from ..errors import PlumeExportError
 from ..preprocess import Item
 from .drawing import draw_picture
-from .scenes import Scene, sample_page, sample_picture
+from .scenes import Scene, Split, sample_page, sample_picture
 from .tasks import Task, draw_answer, draw_query, sample_scene
 
 # How many candidates rank in each task, and how many queries ask for each. Queries that come out equal are asked once.
@@ -26,7 +27,8 @@ POOLS: dict[Task, tuple[int, int]] = {
     "text-to-video": (100, 1),
     "text-to-page": (100, 2),
 }
-_PICTURES, _PAGES = 84, 12
+# Scenes in the folders to search, and how often each is drawn.
+_PICTURES, _PAGES, _DRAWINGS = 80, 24, 3
 
 
 def write_sample_data(output: Path) -> None:
@@ -34,7 +36,8 @@ def write_sample_data(output: Path) -> None:
     if output.exists():
         raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
     with scratch_directory(output) as partial:
-        _write_pictures(partial / "pictures")
+        _write_drawings(partial / "pictures", sample_picture, _PICTURES)
+        _write_drawings(partial / "pages", sample_page, _PAGES)
         _write_evaluation(partial)
         partial.chmod(0o755)
         partial.rename(output)
@@ -49,17 +52,18 @@ def held_out_scenes(task: Task, count: int) -> list[Scene]:
     return list(scenes)
 
 
-def _write_pictures(folder: Path) -> None:
+def _write_drawings(folder: Path, sample: Callable[[Random, Split], Scene], count: int) -> None:
+    """Draw `count` distinct scenes, each several times."""
     folder.mkdir()
-    random = Random("pictures")
+    random = Random(folder.name)
     scenes: set[Scene] = set()
-    while len(scenes) < _PICTURES + _PAGES:
-        sample = sample_picture if len(scenes) < _PICTURES else sample_page
+    while len(scenes) < count:
         scene = sample(random, random.choice(("train", "held-out")))
         if scene not in scenes:
             scenes.add(scene)
             name = scene.caption(random).replace(" ", "-").replace(",", "")
-            draw_picture(scene, random).save(folder / f"{name}-{len(scenes):02}.png")
+            for number in range(1, _DRAWINGS + 1):
+                draw_picture(scene, random).save(folder / f"{name}-{number}.png")
 
 
 def _write_evaluation(output: Path) -> None:

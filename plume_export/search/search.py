@@ -83,7 +83,7 @@ def search_folder(
     found = {file: key for key, files in files_by_hash.items() if key in known for file in files}
     if not found:
         raise InputError(
-            f"{folder} has no picture that can be embedded: {next(iter(skipped.values())).splitlines()[0]}",
+            f"{folder} has no picture that can be embedded: {skipped[pictures[0]].splitlines()[0]}",
             fix="pass a folder with whole image files, and a bundle that takes pictures",
         )
     scores = np.stack([known[key] for key in found.values()]) @ query_embedding

@@ -92,7 +92,8 @@ def test_sample_data_is_a_dataset_and_the_same_every_time(tmp_path: Path) -> Non
         assert len(task.queries) >= len(task.candidates)
         for content in (list(task.queries.values())[-1].input, *list(task.candidates.values())[:3]):
             content.read()
-    assert len(list((tmp_path / "one" / "pictures").glob("*.png"))) == 96
+    assert len(list((tmp_path / "one" / "pictures").glob("*.png"))) == 240
+    assert len(list((tmp_path / "one" / "pages").glob("*.png"))) == 72
 
 
 def test_sample_data_replaces_nothing(tmp_path: Path) -> None:

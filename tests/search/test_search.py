@@ -102,7 +102,9 @@ def test_folders_without_pictures(search: Search, tmp_path: Path) -> None:
     (tmp_path / "empty" / "a.txt").write_text("")
     assert "no picture among its 1 files" in search(tmp_path / "empty", "a").stderr
     (tmp_path / "empty" / "a.png").write_text("")
-    assert "no picture that can be read" in search(tmp_path / "empty", "a").stderr
+    nothing = search(tmp_path / "empty", "a").stderr
+    assert "no picture that can be embedded" in nothing
+    assert "a.png can not be read as an image" in nothing
     assert "is not a folder" in search(tmp_path / "none", "a").stderr
 
 
