@@ -45,18 +45,23 @@ def build_progress() -> Iterator[BuildProgress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[tuple[str, str], TaskID] = {}
+    bar = Progress(*columns, console=Console(stderr=True))
+    tasks: dict[tuple[str, str], TaskID] = {}
 
-        def show(graph: str, step: BuildStep) -> None:
-            key = (graph, step.phase)
-            if key not in tasks:
-                for task in tasks.values():
-                    bar.update(task, visible=False)
-                tasks[key] = bar.add_task(f"{graph}: {step.phase}", total=step.steps)
-            bar.update(tasks[key], completed=step.done, total=step.steps)
+    def show(graph: str, step: BuildStep) -> None:
+        bar.start()
+        key = (graph, step.phase)
+        if key not in tasks:
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[key] = bar.add_task(f"{graph}: {step.phase}", total=step.steps)
+        bar.update(tasks[key], completed=step.done, total=step.steps)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def print_engines(engines: EngineManifest) -> None:

@@ -116,7 +116,7 @@ def test_shared_weights_leave_small_engines(tiny_fp16: Bundle, engines: Bundle, 
     assert set(entries["latent_step"].shared_weights) & set(entries["prefill"].shared_weights)
     for name, entry in entries.items():
         baked = engines.manifest.engines.graphs[name]
-        assert entry.weights_bytes < 0.3 * baked.weights_bytes
+        assert entry.weights_bytes < 0.5 * baked.weights_bytes  # tensors below 64 KiB stay, which are many here
         assert entry.activation_bytes <= 1.02 * baked.activation_bytes
 
 
@@ -189,7 +189,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 
 
-@pytest.mark.parametrize("seconds", [1.0, 3.0, 6.0])
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.5, 2.0])
 def test_a_killed_compile_leaves_no_bundle_and_a_rerun_succeeds(
     tiny_fp16: Bundle, recipe: str, tmp_path: Path, seconds: float
 ) -> None:
