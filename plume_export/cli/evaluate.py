@@ -36,7 +36,7 @@ def evaluate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure retrieval on a dataset: recall, MRR and nDCG with 95 % bootstrap intervals."""
+    """Measure retrieval on a dataset. Recall, MRR and nDCG come with 95 % bootstrap intervals."""
     if rounded and options["threads"] is not None:
         raise click.UsageError("--threads has no effect with --rounded: onnx's evaluator runs in numpy")
     tasks = select_tasks(read_dataset(dataset), names, limit)

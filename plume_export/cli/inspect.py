@@ -13,7 +13,7 @@ from .console import print_engines
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: Path, as_json: bool) -> None:
-    """Show what a bundle is: model, precision, graphs, files. Verifies every file's hash."""
+    """Show what a bundle is and verify every file's hash."""
     opened = open_bundle(bundle)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(opened.manifest), indent=2))

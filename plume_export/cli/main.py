@@ -1,17 +1,50 @@
 """The command group and how errors reach the user."""
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
 
-from .. import __version__
 from ..errors import PlumeExportError
-from . import build, doctor, embed, evaluate, inspect, parity, sample_data, search
+
+# Command -> its module here, and the first line of its help: listing the commands imports none of them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("build", "Checkpoint to runnable bundle: export, compile, self-test."),
+    "export": ("build", "Checkpoint to portable ONNX bundle."),
+    "compile": ("build", "Compile a portable bundle for a target. Needs no torch."),
+    "targets": ("build", "List what a bundle can be compiled for."),
+    "embed": ("embed", "Embed texts, images and videos with a bundle."),
+    "search": ("search", "Rank a folder's pictures by TEXT, a picture or both."),
+    "evaluate": ("evaluate", "Measure retrieval on a dataset."),
+    "parity": ("parity", "Compare a bundle with the PyTorch reference, stage by stage."),
+    "selftest": ("parity", "Check a bundle on this machine. Needs no torch."),
+    "inspect": ("inspect", "Show what a bundle is and verify every file's hash."),
+    "sample-data": ("sample_data", "Draw pictures to search, and plume-tiny's evaluation set."),
+    "random-checkpoint": ("build", "Write a checkpoint of random weights in the published layout."),
+    "doctor": ("doctor", "Tell what this machine has and lacks, each line with the fix."),
+}
 
 
 class _Group(click.Group):
-    """Prints a PlumeExportError as one message and exits with code 1; --debug shows the traceback instead."""
+    """Imports a command when it is run. Prints a PlumeExportError as one message and exits with code 1.
+
+    --debug shows the error's traceback instead.
+    """
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[name][0]}", __package__)
+        command: click.Command = next(command for command in module.COMMANDS if command.name == name)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -24,12 +57,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="plume-export")
+@click.version_option(package_name="plume-export", prog_name="plume-export")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""
-
-
-for module in (build, embed, search, evaluate, parity, inspect, sample_data, doctor):
-    for command in module.COMMANDS:
-        main.add_command(command)

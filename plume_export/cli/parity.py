@@ -45,7 +45,7 @@ def parity(bundle: Path, checkpoint: str, inputs: Path | None, reference_precisi
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def selftest(bundle: Path, threads: int | None, as_json: bool) -> None:
-    """Check a bundle on this machine: parity, latency by stage, peak memory. Needs no torch."""
+    """Check a bundle on this machine. Needs no torch. Prints parity, latency by stage and peak memory."""
     report = run_selftest(bundle, threads=threads)
     if as_json:
         click.echo(msgspec.json.encode(report))

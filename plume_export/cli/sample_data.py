@@ -10,7 +10,7 @@ from ..plume_tiny.sample_data import write_sample_data
 @click.command(name="sample-data")
 @click.argument("output", type=click.Path(path_type=Path))
 def sample_data(output: Path) -> None:
-    """Draw what plume-tiny knows: pictures to search, and an evaluation set that its training never saw."""
+    """Draw pictures to search, and plume-tiny's evaluation set, which its training never saw."""
     write_sample_data(output)
     click.echo(str(output))
 

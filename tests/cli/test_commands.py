@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from plume_export.bundle import Bundle
 from plume_export.cli import main
+from plume_export.cli.main import COMMANDS
 from plume_export.samples import sample_inputs_file
 
 from ..conftest import GOLDEN
@@ -52,6 +54,17 @@ def test_help_and_version(run: Run) -> None:
     assert "embed" in run("--help").stdout
     assert run("--version").stdout.startswith("plume-export")
     assert run("embed").exit_code == 2
+
+
+def test_the_list_of_commands_is_true() -> None:
+    """--help prints it without importing the commands."""
+    context = click.Context(main)
+    for name, (_, text) in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert command.help is not None
+        assert command.help.startswith(text.rstrip(".")), name
+    assert main.get_command(context, "none") is None
 
 
 def test_embed_to_every_format(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
