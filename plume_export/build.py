@@ -86,15 +86,25 @@ def build_bundle(
     with scratch_directory(output) as scratch:
         exported = export_checkpoint(checkpoint, scratch / "onnx", options, report)
         report(f"compiling for {target}")
-        return compile_bundle(exported, output, target, progress=progress)
+        return compile_bundle(exported, output, target, is_source_kept=False, progress=progress)
 
 
-def compile_bundle(source: Bundle, output: Path, target: str, *, progress: BuildProgress = lambda *_: None) -> Bundle:
-    """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch. Raises PlumeExportError."""
+def compile_bundle(
+    source: Bundle,
+    output: Path,
+    target: str,
+    *,
+    is_source_kept: bool = True,
+    progress: BuildProgress = lambda *_: None,
+) -> Bundle:
+    """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch.
+
+    With `is_source_kept=False` files that do not change are moved out of the source. Raises PlumeExportError.
+    """
     recipe = read_recipe(target)
     if recipe.backend == "onnxruntime-cpu":
-        return compile_for_onnxruntime(source, output)
-    return compile_for_tensorrt(source, output, target, recipe, progress=progress)
+        return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept)
+    return compile_for_tensorrt(source, output, target, recipe, is_source_kept=is_source_kept, progress=progress)
 
 
 def check_target(recipe: Recipe, precision: Precision) -> None:

@@ -167,13 +167,16 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     return complete
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name in another bundle; a copy where the file system can not."""
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into another bundle. Never a hard link: onnx refuses external data that has a second name."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    shutil.copyfile(source, target)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Take a file out of a bundle that is not kept."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(source, target)
 
 
 def sha256_of_file(file: Path) -> str:

@@ -126,12 +126,18 @@ GraphName = Literal["vision_encoder", "prefill", "latent_step"]
 GRAPH_NAMES: tuple[GraphName, ...] = ("vision_encoder", "prefill", "latent_step")
 
 
+def layer_name(name: str, layer: int) -> str:
+    """Return the name of one layer's tensor of a kind that every layer has, as `prefix_keys_3`."""
+    return f"{name}_{layer}"
+
+
 def graph_specs(model: ModelSpec, precision: Precision) -> dict[GraphName, GraphSpec]:
     """Return the contract of the three graphs.
 
     What the host writes or reads (patches, states, router probabilities) is float32; what stays on the device (visual
     embeddings, keys, values, suffix) has the precision of the graph. ONNX wants one name per value, so the state that
-    latent_step returns is `next_state`.
+    latent_step returns is `next_state`. The prefix cache is one tensor a layer: taken from one large tensor, TensorRT copies
+    all layers of it in every step.
     """
     compute = COMPUTE_DTYPE[precision]
     decoder = model.decoder
@@ -140,8 +146,12 @@ def graph_specs(model: ModelSpec, precision: Precision) -> dict[GraphName, Graph
     anchor = TensorSpec("anchor", "float32", ("batch", hidden))
     token_count = TensorSpec("token_count", "int64", ("batch",))
     visual_embeddings = TensorSpec("visual_embeddings", compute, ("visual_tokens", hidden))
-    prefix_axes = (decoder.layers, "batch", decoder.kv_heads, "tokens", decoder.head_dim)
-    prefix_cache = tuple(TensorSpec(name, compute, prefix_axes) for name in ("prefix_keys", "prefix_values"))
+    prefix_axes = ("batch", decoder.kv_heads, "tokens", decoder.head_dim)
+    prefix_cache = tuple(
+        TensorSpec(layer_name(name, layer), compute, prefix_axes)
+        for name in ("prefix_keys", "prefix_values")
+        for layer in range(decoder.layers)
+    )
     step_axes = (decoder.layers, "batch", decoder.kv_heads, decoder.head_dim)
     slots = model.rollout.latent_steps
     return {

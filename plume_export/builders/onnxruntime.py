@@ -5,12 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from ..bundle import Bundle, link_or_copy, new_bundle, open_bundle, write_manifest
+from ..bundle import Bundle, copy_file, move_file, new_bundle, open_bundle, write_manifest
 from ..errors import BundleError, MissingExtraError, PlumeExportError
 
 
-def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Path) -> Bundle:
-    """Write a bundle whose vision and prefill attention is fused. Files that do not change are hard-linked.
+def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Path, *, is_source_kept: bool = True) -> Bundle:
+    """Write a bundle whose vision and prefill attention is fused. Files that do not change are copied.
+
+    With `is_source_kept=False` they are moved, and the source is a bundle no more.
 
     Raises BundleError for a bundle that is not portable or whose precision the CPU provider can not run.
     """
@@ -31,10 +33,11 @@ def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Pat
         "vision_encoder.onnx": (fuse_vision_attention, manifest.model.vision.depth),
         "prefill.onnx": (fuse_prefill_attention, manifest.model.decoder.layers - 1),
     }
+    bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:
         for name in manifest.files:
             if name not in rewrites:
-                link_or_copy(bundle.file(name), directory / name)
+                bring(bundle.file(name), directory / name)
                 continue
             fuse, expected = rewrites[name]
             graph = ir.load(bundle.file(name))

@@ -87,8 +87,8 @@ class LatentStep(nn.Module):
         anchor: Tensor,
         step: Tensor,
         suffix_embeddings: Tensor,
-        prefix_keys: Tensor,
-        prefix_values: Tensor,
+        prefix_keys: list[Tensor],
+        prefix_values: list[Tensor],
         token_count: Tensor,
         rollout_keys: Tensor,
         rollout_values: Tensor,
@@ -99,7 +99,7 @@ class LatentStep(nn.Module):
         rows = torch.arange(hidden.shape[1])
         positions = (token_count[:, None] + step + rows).float()  # [batch, rows]
         rotary = rotary_from_angles((positions[..., None] * self.decoder.inverse_frequencies)[:, None])
-        prefix_seen = torch.arange(prefix_keys.shape[3]) < token_count[:, None, None, None]  # [batch, 1, 1, tokens]
+        prefix_seen = torch.arange(prefix_keys[0].shape[2]) < token_count[:, None, None, None]  # [batch, 1, 1, tokens]
         recent_seen = self._recent_seen(rollout_keys.shape[0], step, rows)
         step_keys, step_values = [], []
         for index, layer in enumerate(cast("list[DecoderLayer]", list(self.decoder.layers))):

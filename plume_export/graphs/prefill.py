@@ -30,7 +30,8 @@ class Prefill(nn.Module):
         position_ids: Tensor,
         token_count: Tensor,
         anchor_index: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
+        """Return state, anchor, the keys of every layer, then the values of every layer."""
         visual_rows = visual_embeddings[visual_index.clamp(min=0)]  # [batch, tokens, hidden]
         hidden = torch.where(visual_index[..., None] >= 0, visual_rows, self.embed_tokens(input_ids)).float()
         rotary = self._rotary(position_ids)
@@ -47,7 +48,7 @@ class Prefill(nn.Module):
         kept_index = torch.stack([token_count - 1, anchor_index], 1)  # [batch, 2]
         kept, layer_keys, layer_values = self._finish_kept_rows(last_layer, hidden, rotary, kept_index)
         state, anchor = self.decoder.norm(kept).unbind(1)
-        return state, anchor, torch.stack([*keys, layer_keys]), torch.stack([*values, layer_values])
+        return state, anchor, *keys, layer_keys, *values, layer_values
 
     def _rotary(self, position_ids: Tensor) -> Rotary:
         """Each rotary frequency follows the temporal, height or width position (M-RoPE sections)."""

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import onnx_ir as ir
 import onnxscript.optimizer
@@ -47,7 +48,7 @@ def _traced(build_module: Callable[[], nn.Module], spec: GraphSpec, patches_mult
     """Return the graph as traced and the names of its parameters."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         module = build_module().eval()
-        example = tuple(_example_input(tensor) for tensor in spec.inputs)
+        example = _grouped(spec, [_example_input(tensor) for tensor in spec.inputs])
         exported = torch.export.export(module, example, dynamic_shapes=_dynamic_shapes(spec, patches_multiple))
         program = torch.onnx.export(
             exported,
@@ -74,16 +75,29 @@ def _example_input(tensor: TensorSpec) -> Tensor:
     return torch.zeros(shape, dtype=getattr(torch, tensor.dtype))
 
 
-def _dynamic_shapes(spec: GraphSpec, patches_multiple: int) -> tuple[dict[int, object], ...]:
+def _dynamic_shapes(spec: GraphSpec, patches_multiple: int) -> tuple[Any, ...]:
     names = {axis for tensor in spec.inputs for axis in tensor.axes if isinstance(axis, str)}
     dimensions: dict[str, object] = {name: torch.export.Dim(name) for name in names}
     if "suffix_tokens" in names:
         dimensions["suffix_tokens"] = torch.export.Dim.DYNAMIC  # from 0 on
     if "patches" in names:
         dimensions["patches"] = patches_multiple * torch.export.Dim("tokens_per_frame")
-    return tuple(
+    axes = [
         {index: dimensions[axis] for index, axis in enumerate(tensor.axes) if isinstance(axis, str)} for tensor in spec.inputs
-    )
+    ]
+    return _grouped(spec, axes)
+
+
+def _grouped(spec: GraphSpec, values: list[Any]) -> tuple[Any, ...]:
+    """Arrange one value an input as a module's arguments: inputs that every layer has are one list."""
+    arguments: dict[str, Any] = {}
+    for tensor, value in zip(spec.inputs, values, strict=True):
+        stem, _, layer = tensor.name.rpartition("_")
+        if layer.isdigit():
+            arguments.setdefault(stem, []).append(value)
+        else:
+            arguments[tensor.name] = value
+    return tuple(arguments.values())
 
 
 def _name_axes(model: ir.Model, spec: GraphSpec) -> None:

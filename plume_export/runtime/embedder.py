@@ -193,7 +193,8 @@ class Embedder:
                 for tensor in self._manifest.graphs["prefill"].outputs
             }
             self._backend.session("prefill").bind(inputs, outputs).run()
-        return Prefix(**outputs, token_count=inputs["token_count"], batch=len(batch)), visual
+        state, anchor = outputs.pop("state"), outputs.pop("anchor")
+        return Prefix(state, anchor, outputs, inputs["token_count"], len(batch)), visual
 
     def _prefill_inputs(self, batch: list[PreparedInput], visual: Buffer) -> dict[str, Buffer]:
         """Pad the prompts on the right; rows of `visual_index` are offset to the batch's visual embeddings."""

@@ -4,7 +4,7 @@ Only the keys and values of the last latent token reach the readout, not its sta
 pass: K - 1 passes of one token and one pass of 1 + suffix tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..spec import GraphSpec, TensorSpec
@@ -17,8 +17,7 @@ class Prefix:
 
     state: Buffer  # [batch, hidden]
     anchor: Buffer  # [batch, hidden]
-    prefix_keys: Buffer  # [layers, batch, kv_heads, tokens, head_dim]
-    prefix_values: Buffer
+    cache: Mapping[str, Buffer]  # keys and values of every layer, [batch, kv_heads, tokens, head_dim]
     token_count: Buffer  # [batch]
     batch: int
 
@@ -78,9 +77,9 @@ class Rollout:
         return self._backend.zeros(shape, tensor.dtype)
 
     def _bind(self, prefix: Prefix, buffers: RolloutBuffers, suffix: Buffer) -> BoundGraph:
-        inputs = {"suffix_embeddings": suffix}
+        inputs = {"suffix_embeddings": suffix, **prefix.cache}
         for tensor in self._spec.inputs:
-            if tensor.name != "suffix_embeddings":
+            if tensor.name not in inputs:
                 inputs[tensor.name] = getattr(prefix if hasattr(prefix, tensor.name) else buffers, tensor.name)
         outputs = {tensor.name: getattr(buffers, tensor.name) for tensor in self._spec.outputs}
         return self._backend.session("latent_step").bind(inputs, outputs)

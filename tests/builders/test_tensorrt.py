@@ -74,7 +74,7 @@ def test_the_profile_spans_the_recipe(engines: Bundle) -> None:
     assert profiles["vision_encoder"]["patches"] == ((1, 16, 1176), (1, 256, 1176), (2, 1024, 1176))
     assert profiles["prefill"]["input_ids"] == ((1, 16), (1, 256), (2, 1024))
     assert profiles["latent_step"]["suffix_embeddings"][0] == (0, hidden)
-    assert profiles["latent_step"]["prefix_keys"][2] == (decoder.layers, 2, decoder.kv_heads, 1024, decoder.head_dim)
+    assert profiles["latent_step"]["prefix_keys_0"][2] == (2, decoder.kv_heads, 1024, decoder.head_dim)
 
 
 def test_weights_are_held_once(engines: Bundle, tiny_fp16: Bundle) -> None:

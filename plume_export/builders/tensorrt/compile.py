@@ -17,7 +17,8 @@ from ...bundle import (
     Bundle,
     EngineEntry,
     EngineManifest,
-    link_or_copy,
+    copy_file,
+    move_file,
     new_bundle,
     open_bundle,
     write_manifest,
@@ -36,7 +37,13 @@ _STDERR_TAIL = 2000
 
 
 def compile_for_tensorrt(
-    source: Bundle, output: Path, target: str, recipe: Recipe, *, progress: BuildProgress = lambda *_: None
+    source: Bundle,
+    output: Path,
+    target: str,
+    recipe: Recipe,
+    *,
+    is_source_kept: bool = True,
+    progress: BuildProgress = lambda *_: None,
 ) -> Bundle:
     """Write a bundle of engines. Baked engines hold their weights; shared ones take the weight file's, which comes along.
 
@@ -58,10 +65,11 @@ def compile_for_tensorrt(
     entries: dict[GraphName, EngineEntry] = {}
     device = PORTABLE
     is_shared = recipe.weights == "shared"
+    bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:
         for name in manifest.files:
             if (is_shared or name != WEIGHTS) and not name.endswith(".onnx"):
-                link_or_copy(source.file(name), directory / name)
+                bring(source.file(name), directory / name)
         for graph, spec in manifest.graphs.items():
             onnx_file = source.graph_file(graph)
             shared: tuple[str, ...] = ()

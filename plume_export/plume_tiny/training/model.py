@@ -39,13 +39,14 @@ class TrainablePlume:
         visual = torch.cat(
             [self._run(self._vision, patches, positions) for patches, positions in prompts.media]
         )  # [visual_tokens, hidden]
-        state, anchor, keys, values = self._run(
+        state, anchor, *cache = self._run(
             self._prefill,
             *(prompts.input_ids, visual, prompts.visual_index, prompts.position_ids, prompts.token_count, prompts.anchor_index),
         )
         suffix = self.tensors["model.embed_tokens.weight"][suffix_ids]
         slots = self._model.rollout.latent_steps
         decoder = self._model.decoder
+        keys, values = cache[: decoder.layers], cache[decoder.layers :]
         empty = torch.zeros(decoder.layers, len(state), decoder.kv_heads, decoder.head_dim)
         rollout_keys, rollout_values = [empty] * slots, [empty] * slots
         arguments = self._arguments(self._step)
