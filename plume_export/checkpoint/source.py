@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..plume_tiny import PLUME_TINY, plume_tiny_directory
+from ..samples import PLUME_TINY, plume_tiny_directory
 
 _PATTERNS = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

@@ -17,9 +17,8 @@ from ..build import (
     open_checkpoint,
 )
 from ..bundle import check_output, open_bundle
-from ..plume_tiny import PLUME_TINY
 from ..recipe import read_recipe, recipe_names
-from ..samples import sample_inputs_file
+from ..samples import PLUME_TINY, sample_inputs_file
 from ..selftest import run_selftest
 from .console import build_progress, print_engines, print_recipes, print_selftest, report_step
 

@@ -16,9 +16,9 @@ from plume_export.evaluation.compare import compare_rankings
 from plume_export.evaluation.dataset import RetrievalTask, read_dataset, select_tasks
 from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import TaskRanking, rank_tasks
-from plume_export.plume_tiny import PLUME_TINY, plume_tiny_directory
 from plume_export.plume_tiny.sample_data import write_sample_data
 from plume_export.runtime.onnx_reference import OnnxReference
+from plume_export.samples import PLUME_TINY, plume_tiny_directory
 from plume_export.spec import Precision
 
 RECALL_FLOORS = {
