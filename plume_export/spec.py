@@ -102,6 +102,15 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preprocess: PreprocessSpec
 
 
+# The published model (Qwen2-VL-2B's dimensions).
+PLUME_2B = ModelSpec(
+    vision=VisionSpec(32, 1280, 16, 5120, 14, 2, 2, 3),
+    decoder=DecoderSpec(28, 1536, 12, 2, 128, 8960, 151936, 1e-6, 1e6, (16, 24, 24), 32768),
+    transition=TransitionSpec(experts=4, expert_width=3072, step_table_rows=32, top_k=2),
+    rollout=RolloutSpec(),
+    preprocess=PreprocessSpec(),
+)
+
 DType = Literal["float32", "float16", "bfloat16", "int64"]
 # "compute" is the precision of the graph: float32, float16 or bfloat16.
 COMPUTE_DTYPE: dict[str, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

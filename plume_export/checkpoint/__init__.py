@@ -1,8 +1,8 @@
 """A checkpoint on disk to dimensions and named tensors; random checkpoints. Nothing here touches the graphs."""
 
+from ..layout import expected_tensors
 from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
-from .layout import expected_tensors
 from .opened import Checkpoint
 from .random import write_random_checkpoint
 from .source import resolve_checkpoint

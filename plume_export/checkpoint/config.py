@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, PlumeExportError
+from ..layout import expected_tensors
 from ..spec import (
     DecoderSpec,
     ModelSpec,
@@ -15,7 +16,6 @@ from ..spec import (
     TransitionSpec,
     VisionSpec,
 )
-from .layout import expected_tensors
 from .tensors import CheckpointTensors
 
 _TRANSITION = "latent_moe_transition."

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ..errors import PlumeExportError
+from ..layout import expected_tensors
 from ..spec import DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
 from .config_files import write_config_files
-from .layout import expected_tensors
 from .tensors import INDEX
 from .tokenizer_files import write_tokenizer
 

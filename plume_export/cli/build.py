@@ -17,10 +17,12 @@ from ..build import (
     open_checkpoint,
 )
 from ..bundle import check_output, open_bundle
+from ..plan import nearest_that_fits, plan_memory
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY, sample_inputs_file
 from ..selftest import run_selftest
-from .console import build_progress, print_engines, print_recipes, print_selftest, report_step
+from ..spec import PLUME_2B
+from .console import build_progress, print_engines, print_plan, print_recipes, print_selftest, report_step
 
 _CHECKPOINT_OPTIONS = (
     click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),
@@ -135,4 +137,22 @@ def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOpti
     return checkpoint, output, ExportOptions(options["precision"], options["modalities"], selftest_inputs)
 
 
-COMMANDS = (build, export, compile_, targets, random_checkpoint)
+@click.command()
+@_TARGET_OPTION
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: the target's]")
+@click.option("--checkpoint", help="Directory or hub id whose dimensions count.  [default: the published 2B]")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(target: str, precision: Any, checkpoint: str | None, as_json: bool) -> None:
+    """Compute what a target's engines need on its device."""
+    recipe = read_recipe(target)
+    model = PLUME_2B if checkpoint is None else open_checkpoint(checkpoint, ModelOptions()).model
+    made = plan_memory(target, recipe, model, precision or recipe.precision)
+    nearest = nearest_that_fits(target, recipe, model, made.precision) if made.fits is False else None
+    if as_json:
+        click.echo(msgspec.json.encode({"plan": made, "total": made.total, "fits": made.fits, "nearest": nearest}))
+    else:
+        print_plan(made, nearest)
+    raise click.exceptions.Exit(1 if made.fits is False else 0)
+
+
+COMMANDS = (build, export, compile_, targets, plan, random_checkpoint)

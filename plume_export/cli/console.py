@@ -10,6 +10,7 @@ from ..builders.tensorrt.compile import BuildProgress
 from ..builders.tensorrt.engine import Progress as BuildStep
 from ..bundle import EngineManifest
 from ..parity.table import table_from_report, verdict
+from ..plan import CONTEXT_BYTES, Plan
 from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
@@ -76,6 +77,37 @@ def print_engines(engines: EngineManifest) -> None:
         file, weights, activations, peak = ("?" if size is None else f"{size / 1e6:,.1f}" for size in sizes)
         table.add_row(name, file, weights, activations, f"{entry.build_seconds:.1f}", peak)
     print_table(table)
+
+
+def print_plan(plan: Plan, nearest: Plan | None) -> None:
+    """Print what a plan is made of, whether the device holds it, and if not what would fit."""
+    from rich.table import Table
+
+    batch, tokens, image = (shape[2] for shape in (plan.shapes.batch, plan.shapes.prompt_tokens, plan.shapes.image_tokens))
+    title = f"{plan.target}, {plan.precision}, weights {plan.weights}: batch {batch}, prompt {tokens}, image {image} tokens"
+    table = Table(title=title, title_justify="left")
+    table.add_column("on the device")
+    table.add_column("MB", justify="right")
+    rows = {f"engine {name}": size for name, size in plan.engines.items()}
+    rows |= {"weights, shared": plan.shared_weights} if plan.shared_weights else {}
+    rows |= {f"activations (the largest: {max(plan.activations, key=plan.activations.__getitem__)})": plan.largest_activations}
+    rows |= {"prefix cache": plan.prefix_cache, "buffers": plan.buffers, "CUDA context (estimate)": CONTEXT_BYTES}
+    for name, size in rows.items():
+        table.add_row(name, f"{size / 1e6:,.0f}")
+    table.add_row("total", f"{plan.total / 1e6:,.0f}")
+    if plan.device_bytes is not None:
+        table.add_row("the device has", f"{plan.device_bytes / 1e6:,.0f}")
+    print_table(table)
+    if plan.fits is False:
+        click.echo(f"does not fit: {(plan.total - (plan.device_bytes or 0)) / 1e6:,.0f} MB too much")
+        if nearest is None:
+            click.echo("nothing smaller fits either")
+        else:
+            shapes = nearest.shapes
+            click.echo(
+                f'nearest that fits: weights = "{nearest.weights}", batch up to {shapes.batch[2]}, prompt up to '
+                f"{shapes.prompt_tokens[2]}, image up to {shapes.image_tokens[2]} tokens: {nearest.total / 1e6:,.0f} MB"
+            )
 
 
 def print_recipes(recipes: Mapping[str, Recipe]) -> None:

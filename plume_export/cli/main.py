@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("build", "Checkpoint to portable ONNX bundle."),
     "compile": ("build", "Compile a portable bundle for a target. Needs no torch."),
     "targets": ("build", "List what a bundle can be compiled for."),
+    "plan": ("build", "Compute what a target's engines need on its device."),
     "embed": ("embed", "Embed texts, images and videos with a bundle."),
     "search": ("search", "Rank a folder's pictures by TEXT, a picture or both."),
     "evaluate": ("evaluate", "Measure retrieval on a dataset."),

@@ -65,6 +65,9 @@ def compile_for_tensorrt(
     entries: dict[GraphName, EngineEntry] = {}
     device = PORTABLE
     is_shared = recipe.weights == "shared"
+    # Bound to shared weights, a step for one prompt alone re-lays the experts' weights in every pass (94 MB of the 2B's).
+    least, best, most = ranges["batch"]
+    step_ranges = ranges | {"batch": (least, best, max(2, most) if is_shared else most)}
     bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:
         for name in manifest.files:
@@ -83,7 +86,7 @@ def compile_for_tensorrt(
                 timing_cache_file=timing_cache_file(flavour),
                 precision=manifest.precision,
                 spec=spec,
-                axis_ranges=ranges,
+                axis_ranges=ranges if graph != "latent_step" else step_ranges,
                 builder=recipe.builder,
             )
             result = build_in_child(request, partial(progress, graph))

@@ -1,6 +1,6 @@
 """The canonical tensors of a PLUME checkpoint and their shapes."""
 
-from ..spec import ModelSpec
+from .spec import ModelSpec
 
 
 def expected_tensors(model: ModelSpec) -> dict[str, tuple[int, ...]]:

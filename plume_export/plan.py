@@ -1,0 +1,165 @@
+"""What a target's engines need on the device, computed from the model's dimensions: no GPU, no engine, no torch.
+
+Weights, caches and buffers follow from the shapes. Activations follow what TensorRT-RTX's builder reports for these graphs:
+what lives at the same time in the widest place of a layer. The tests hold them against real builds.
+"""
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+
+from .errors import PlumeExportError
+from .layout import expected_tensors
+from .recipe import Recipe, ShapeRanges
+from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision
+
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
+_CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_370_000}
+# What the builder adds to a step's own memory, whatever the shapes.
+_STEP_BYTES = 10_000_000
+# CUDA's context and the libraries: an estimate, not measured.
+CONTEXT_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes on the device for the largest shapes of a recipe. Activations of the three engines share one block."""
+
+    target: str
+    precision: Precision
+    weights: str
+    shapes: ShapeRanges
+    engines: dict[GraphName, int]
+    shared_weights: int
+    activations: dict[GraphName, int]
+    prefix_cache: int
+    buffers: int
+    device_bytes: int | None
+
+    @property
+    def largest_activations(self) -> int:
+        """The engines run one after another and share one block."""
+        return max(self.activations.values())
+
+    @property
+    def total(self) -> int:
+        """Everything at once."""
+        engines = sum(self.engines.values()) + self.shared_weights
+        return engines + self.largest_activations + self.prefix_cache + self.buffers + CONTEXT_BYTES
+
+    @property
+    def fits(self) -> bool | None:
+        """None where the recipe names no device."""
+        return None if self.device_bytes is None else self.total <= self.device_bytes
+
+
+def plan_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> Plan:
+    """Return what the engines of a recipe need. Source: the graphs' contracts (spec.py)."""
+    if recipe.backend == "onnxruntime-cpu":
+        raise PlumeExportError(
+            f"The target {target} has no engines to plan for.", fix="--target with a recipe of TensorRT or TensorRT-RTX"
+        )
+    item = _ITEM_BYTES[COMPUTE_DTYPE[precision]]
+    batch, tokens = recipe.shapes.batch[2], recipe.shapes.prompt_tokens[2]
+    patches = recipe.shapes.image_tokens[2] * model.vision.merged_patches
+    decoder = model.decoder
+    weights = {graph: _weight_bytes(model, graph, item) for graph in GRAPH_NAMES}
+    layers = {"vision_encoder": model.vision.depth, "prefill": decoder.layers, "latent_step": decoder.layers}
+    code = {graph: _CODE_BYTES[graph] * layers[graph] for graph in GRAPH_NAMES}
+    is_shared = recipe.weights == "shared"
+    cached = 2 * item * decoder.layers * decoder.kv_heads * decoder.head_dim  # keys and values of one token
+    return Plan(
+        target=target,
+        precision=precision,
+        weights=recipe.weights,
+        shapes=recipe.shapes,
+        engines={graph: code[graph] + (0 if is_shared else weights[graph]) for graph in GRAPH_NAMES},
+        shared_weights=_distinct_weight_bytes(model, item) if is_shared else 0,
+        activations={
+            "vision_encoder": batch * patches * _vision_patch_bytes(model, item, batch),
+            "prefill": batch * tokens * _prefill_token_bytes(model, item),
+            "latent_step": batch * tokens * _step_token_bytes(model, item) + _STEP_BYTES,
+        },
+        prefix_cache=cached * batch * tokens,
+        buffers=cached * batch * model.rollout.latent_steps
+        + batch * patches * model.vision.patch_values * 4
+        + batch * tokens * decoder.hidden * item,
+        device_bytes=None if recipe.device is None else int(recipe.device.memory_gb * 1e9),
+    )
+
+
+def nearest_that_fits(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> Plan | None:
+    """Return the plan nearest to the recipe that its device holds, None if there is none.
+
+    Tried in turn: shared weights, smaller batches, shorter prompts with smaller images.
+    """
+    shapes = recipe.shapes
+    batch, tokens, image = shapes.batch[2], shapes.prompt_tokens[2], shapes.image_tokens[2]
+    while True:
+        for weights in dict.fromkeys((recipe.weights, "shared")):
+            smaller = ShapeRanges(
+                _until(shapes.batch, batch), _until(shapes.prompt_tokens, tokens), _until(shapes.image_tokens, image)
+            )
+            changed = msgspec.structs.replace(recipe, shapes=smaller, weights=weights)
+            plan = plan_memory(target, changed, model, precision)
+            if plan.fits is not False:
+                return plan
+        if batch > 1:
+            batch //= 2
+        elif tokens > 256:
+            tokens, image = tokens // 2, image // 2
+        else:
+            return None
+
+
+def _until(shape: tuple[int, int, int], most: int) -> tuple[int, int, int]:
+    least, best, _ = shape
+    return min(least, most), min(best, most), most
+
+
+def _is_in(name: str, graph: GraphName) -> bool:
+    """Whether a checkpoint tensor is part of a graph."""
+    if graph == "vision_encoder":
+        return name.startswith("visual.")
+    if graph == "prefill":
+        return name.startswith("model.")
+    return name.startswith("latent_moe_transition.") or (name.startswith("model.") and "embed_tokens" not in name)
+
+
+def _bytes_of(name: str, shape: tuple[int, ...], item: int) -> int:
+    """Norms, the router and the step table are float32 in every precision."""
+    is_float32 = any(part in name for part in ("norm", ".ln.", "ln_q", "router", "step_embed"))
+    return math.prod(shape) * (4 if is_float32 else item)
+
+
+def _weight_bytes(model: ModelSpec, graph: GraphName, item: int) -> int:
+    return sum(_bytes_of(name, shape, item) for name, shape in expected_tensors(model).items() if _is_in(name, graph))
+
+
+def _distinct_weight_bytes(model: ModelSpec, item: int) -> int:
+    return sum(_bytes_of(name, shape, item) for name, shape in expected_tensors(model).items())
+
+
+def _vision_patch_bytes(model: ModelSpec, item: int, frames: int) -> int:
+    """In the MLP: its inner values before and after the activation, the norm's output, float32 residuals, rotary tables.
+
+    One residual of a single frame is computed in place.
+    """
+    vision = model.vision
+    residuals = 1 if frames == 1 else 2
+    rotary = 4 * vision.head_dim // frames  # cosine and sine are the same for all frames
+    return item * (2 * vision.mlp_width + vision.width) + residuals * 4 * vision.width + rotary
+
+
+def _prefill_token_bytes(model: ModelSpec, item: int) -> int:
+    """In the MLP: gate and up, their product, the norm's output, two float32 residuals; rotary tables."""
+    decoder = model.decoder
+    return item * (3 * decoder.mlp_width + decoder.hidden) + 2 * 4 * decoder.hidden + 8 * decoder.head_dim
+
+
+def _step_token_bytes(model: ModelSpec, item: int) -> int:
+    """One layer's keys and values, and the scores of the query rows."""
+    decoder = model.decoder
+    return 2 * item * decoder.kv_heads * decoder.head_dim + 32
