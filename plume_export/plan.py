@@ -16,7 +16,7 @@ from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
-_CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_370_000}
+_CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_090_000}
 # What the builder adds to a step's own memory, whatever the shapes.
 _STEP_BYTES = 10_000_000
 # CUDA's context and the libraries: an estimate, not measured.
