@@ -3,19 +3,19 @@
 ONNX Runtime's CPU provider computes float16 graphs in float32 and has no bfloat16, so it shows neither rounding nor overflow.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BundleError, MissingExtraError
-from ..spec import DType, GraphName
+from ..spec import GraphName
 from .backend import Array
+from .numpy_buffers import NumpyBuffers
 
 
-class OnnxReference:
+class OnnxReference(NumpyBuffers):
     """Backend over onnx.reference.ReferenceEvaluator. Takes portable bundles only: fused operators are not ONNX's."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -37,27 +37,6 @@ class OnnxReference:
         if graph not in self._sessions:
             self._sessions[graph] = OnnxReferenceSession(self._evaluator(str(self._bundle.graph_file(graph))))
         return self._sessions[graph]
-
-    def zeros(self, shape: Sequence[int], dtype: DType) -> Array:
-        return np.zeros(shape, dtype)
-
-    def upload(self, array: Array, dtype: DType) -> Array:
-        return array.astype(dtype)
-
-    def download(self, buffer: Array) -> NDArray[np.float32]:
-        return buffer.astype(np.float32)
-
-    def copy(self, source: Array, target: Array) -> None:
-        target[...] = source
-
-    def copy_to_slot(self, source: Array, target: Array, slot: int) -> None:
-        target[slot] = source
-
-    def set_step(self, target: Array, step: int) -> None:
-        target[...] = step
-
-    def concatenate(self, buffers: Sequence[Array]) -> Array:
-        return np.concatenate(buffers)
 
     def close(self) -> None:
         self._sessions.clear()

@@ -1,20 +1,18 @@
 """ONNX Runtime on the CPU. Buffers are numpy arrays that the sessions read and write in place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import BundleError, MissingExtraError
-from ..spec import DType, GraphName
+from ..spec import GraphName
 from .backend import Array
+from .numpy_buffers import NumpyBuffers
 
 _PROVIDER = "CPUExecutionProvider"
 
 
-class OnnxRuntimeCpu:
+class OnnxRuntimeCpu(NumpyBuffers):
     """Backend over onnxruntime's CPU provider. A session is loaded when its graph is first needed."""
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -41,27 +39,6 @@ class OnnxRuntimeCpu:
             session = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
             self._sessions[graph] = OnnxRuntimeSession(self._onnxruntime, session)
         return self._sessions[graph]
-
-    def zeros(self, shape: Sequence[int], dtype: DType) -> Array:
-        return np.zeros(shape, dtype)
-
-    def upload(self, array: Array, dtype: DType) -> Array:
-        return np.ascontiguousarray(array, dtype)
-
-    def download(self, buffer: Array) -> NDArray[np.float32]:
-        return buffer.astype(np.float32)
-
-    def copy(self, source: Array, target: Array) -> None:
-        target[...] = source
-
-    def copy_to_slot(self, source: Array, target: Array, slot: int) -> None:
-        target[slot] = source
-
-    def set_step(self, target: Array, step: int) -> None:
-        target[...] = step
-
-    def concatenate(self, buffers: Sequence[Array]) -> Array:
-        return buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
 
     def close(self) -> None:
         self._sessions.clear()
