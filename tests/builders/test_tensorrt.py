@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,9 +170,10 @@ def test_a_builder_that_is_killed_is_reported(tiny_fp16: Bundle, recipe: str, tm
 
     def kill_the_builder() -> None:
         while not stop.wait(0.05):
-            for pid in children_of(os.getpid()):
-                if "tensorrt.engine" in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(pid, signal.SIGKILL)
+            with suppress(OSError):  # a process may end while it is looked at
+                for pid in children_of(os.getpid()):
+                    if "tensorrt.engine" in Path(f"/proc/{pid}/cmdline").read_text():
+                        os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_the_builder)
     killer.start()
