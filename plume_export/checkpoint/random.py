@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import PlumeExportError
 from ..layout import expected_tensors
-from ..spec import DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
+from ..spec import PLUME_2B, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
 from .config_files import write_config_files
 from .tensors import INDEX
 from .tokenizer_files import write_tokenizer
@@ -30,7 +30,6 @@ Preset = Literal["tiny", "2b-slice", "2b"]
 KeyLayout = Literal["flat", "nested"]
 DTypeName = Literal["float32", "bfloat16"]
 
-_VOCAB_2B = 151936
 _DEFAULT_SHARD_BYTES = 2 << 30
 _SAFETENSORS_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
 # Standard deviation times sqrt(fan-in) of linear weights: attention picks few tokens, so inputs stay apart through depth.
@@ -92,13 +91,13 @@ def write_random_checkpoint(
 
 def preset_spec(preset: Preset, *, tokens: int) -> ModelSpec:
     """Return the dimensions of a preset; `tokens` is the tokenizer's length, which the 2B vocabularies exceed."""
-    if preset == "tiny":
-        vision = VisionSpec(2, 64, 2, 256, 14, 2, 2, 3)
-        decoder = DecoderSpec(3, 128, 4, 2, 32, 256, tokens, 1e-6, 1e6, (4, 6, 6), 32768)
-    else:
-        depth, layers = (4, 4) if preset == "2b-slice" else (32, 28)
-        vision = VisionSpec(depth, 1280, 16, 5120, 14, 2, 2, 3)
-        decoder = DecoderSpec(layers, 1536, 12, 2, 128, 8960, _VOCAB_2B, 1e-6, 1e6, (16, 24, 24), 32768)
+    if preset == "2b":
+        return PLUME_2B
+    if preset == "2b-slice":
+        vision = msgspec.structs.replace(PLUME_2B.vision, depth=4)
+        return msgspec.structs.replace(PLUME_2B, vision=vision, decoder=msgspec.structs.replace(PLUME_2B.decoder, layers=4))
+    vision = VisionSpec(2, 64, 2, 256, 14, 2, 2, 3)
+    decoder = DecoderSpec(3, 128, 4, 2, 32, 256, tokens, 1e-6, 1e6, (4, 6, 6), 32768)
     transition = TransitionSpec(experts=4, expert_width=2 * decoder.hidden, step_table_rows=32, top_k=2)
     return ModelSpec(vision, decoder, transition, RolloutSpec(), PreprocessSpec())
 

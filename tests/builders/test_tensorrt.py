@@ -210,9 +210,9 @@ def test_a_killed_compile_leaves_no_bundle_and_a_rerun_succeeds(
 
 def test_figures_come_from_the_log() -> None:
     lines = [("INFO", f"Total {name} Memory: {size} bytes") for name, size in (("Weights", 7), ("Activation", 5))]
-    figures = figures_from_lines([*lines, ("INFO", "Max Scratch Memory: 3 bytes")])
-    assert (figures.weights_bytes, figures.activation_bytes, figures.scratch_bytes) == (7, 5, 3)
-    assert figures_from_lines(lines).scratch_bytes is None
+    figures = figures_from_lines(lines)
+    assert (figures.weights_bytes, figures.activation_bytes) == (7, 5)
+    assert figures_from_lines(lines[:1]).activation_bytes is None
 
 
 def test_ranges_of_the_axes(tiny_fp16: Bundle) -> None:

@@ -4,6 +4,7 @@ The request is a file; progress, result and errors go to standard output as JSON
 """
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -38,7 +39,6 @@ class EngineResult(msgspec.Struct, frozen=True):
     engine_bytes: int
     figures: LogFigures
     profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-    matrix_products: int
     seconds: float
     peak_memory_bytes: int | None
     device: str
@@ -74,7 +74,7 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
             fix="export here, copy the portable bundle, and run `plume-export compile` on the device that will run the engines",
         ) from None
     network, parser = network_from_onnx(flavour, builder, log, Path(request.onnx_file))
-    products = check_layer_dtypes(flavour, network, request.precision)
+    check_layer_dtypes(flavour, network, request.precision)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.builder.workspace_mb << 20)
     config.builder_optimization_level = request.builder.optimization_level
@@ -95,7 +95,6 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
         engine_bytes=engine.nbytes,
         figures=figures_from_lines(log.lines),
         profile=profile,
-        matrix_products=products,
         seconds=time.monotonic() - start,
         peak_memory_bytes=_peak_memory_bytes(),
         device=device_of(flavour),
@@ -103,12 +102,13 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
 
 
 def _peak_memory_bytes() -> int | None:
-    """Peak resident memory of this process; None where the system does not tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Peak resident memory of this process; None where the system does not tell.
+
+    Not getrusage's: on Linux that starts from the parent's peak.
+    """
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    return None if found is None else int(found[1]) * 1024
 
 
 def _set_timing_cache(config: Any, file: str | None) -> Any:

@@ -10,7 +10,6 @@ from .flavour import Flavour
 _FIGURES = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
     "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
-    "scratch_bytes": re.compile(r"Max Scratch Memory: (\d+) bytes"),
 }
 
 
@@ -22,7 +21,6 @@ class LogFigures(msgspec.Struct, frozen=True):
 
     weights_bytes: int | None
     activation_bytes: int | None
-    scratch_bytes: int | None
 
 
 def new_log(flavour: Flavour) -> Any:
