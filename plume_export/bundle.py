@@ -22,10 +22,10 @@ from typing import Literal
 import msgspec
 
 from .errors import BundleError, PlumeExportError
-from .recipe import Recipe
+from .recipe import Recipe, ShapeRanges
 from .spec import GraphName, GraphSpec, ModelSpec, Precision
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CONSTANTS = "constants.npz"
@@ -33,7 +33,7 @@ TOKENIZER = "tokenizer.json"
 SELFTEST_INPUTS = "selftest/inputs.jsonl"
 SELFTEST_STAGES = "selftest/stages.npz"
 
-Backend = Literal["onnx", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+Backend = Literal["onnx", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 Modalities = Literal["all", "text"]
 _HASH_CHUNK_BYTES = 1 << 20
 _WRITE_ERRORS = {
@@ -76,7 +76,10 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for."""
+    """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for.
+
+    `limits` are the shapes that a compiled bundle serves; None: as far as memory goes.
+    """
 
     schema_version: int = SCHEMA_VERSION
     kind: Literal["plume-export bundle"] = "plume-export bundle"
@@ -88,6 +91,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     checkpoint: str
     versions: dict[str, str]
     engines: EngineManifest | None = None
+    limits: ShapeRanges | None = None
     files: dict[str, FileEntry] = {}
 
 
