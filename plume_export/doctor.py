@@ -1,33 +1,37 @@
 """What this machine has and lacks for plume-export, each line with the fix."""
 
 import platform
-import re
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from .builders.tensorrt.flavour import FlavourName
+from .gpu import DeviceMemory, Gpu, Jetson, Read, Run, device_memory, find_gpus, find_jetson, output_of, text_of
+from .software import CudaVersions, Software, cuda_version_text, find_software, package_version
 
 # What needs which packages; the names are those of the distributions.
-_EXTRAS: dict[str, tuple[str, ...]] = {
-    "export": ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "safetensors", "huggingface-hub", "jinja2"),
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "export": ("huggingface-hub", "jinja2", "onnx", "onnx-ir", "onnxscript", "safetensors", "torch", "transformers"),
     "compile": ("onnx", "onnx-ir"),
     "cpu": ("onnxruntime",),
     "evaluate": ("pytrec-eval-terrier", "scipy"),
     "video": ("av",),
     "parquet": ("pyarrow",),
-    "rtx": ("tensorrt-rtx-cu13",),
-    "tensorrt": ("tensorrt",),
 }
-# TensorRT-RTX's support matrix: these, and 12.x.
-_RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9")
+# TensorRT comes with JetPack there, and in wheels everywhere else.
+EXTRAS_OF_JETPACK: dict[str, dict[str, tuple[str, ...]]] = {
+    "6": {"jetson6": ("cuda-bindings", "onnx", "onnx-ir")},
+    "7": {"jetson7": ("cuda-bindings", "onnx", "onnx-ir")},
+}
+EXTRAS_BESIDE_JETSON: dict[str, tuple[str, ...]] = {
+    "gpu": ("cuda-bindings", "onnxruntime-gpu"),
+    "rtx": ("cuda-bindings", "tensorrt-rtx-cu13"),
+    "tensorrt": ("cuda-bindings", "tensorrt"),
+}
+# What does as well as the package that an extra names.
+_INSTEAD = {"onnxruntime": "onnxruntime-gpu", "tensorrt-rtx-cu13": "tensorrt-rtx-cu12"}
+_FLAVOUR_TITLES: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 _OLDEST_PYTHON = (3, 10)
-_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
-_DEVICE_MODEL = Path("/proc/device-tree/model")
-_GPU_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader")
-
-Run = Callable[[tuple[str, ...]], str | None]
 
 
 @dataclass(frozen=True)
@@ -43,32 +47,19 @@ class Check:
         return self.found is not None
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """One CUDA GPU, as its driver tells."""
-
-    name: str
-    compute_capability: str
-    memory: str
-    driver: str
-
-    @property
-    def is_listed_for_rtx(self) -> bool:
-        """TensorRT-RTX's support matrix has its compute capability."""
-        return self.compute_capability in _RTX_CAPABILITIES or self.compute_capability.startswith("12.")
-
-
-def examine(run: Run | None = None) -> list[Check]:
-    """Look at this machine. `run` runs a command and returns its output, None if it is not there."""
-    gpus = find_gpus(run or output_of)
-    return [_python(), *_device(), *_gpu_checks(gpus), *_extras(), *_runtime_providers()]
-
-
-def find_gpus(run: Run) -> list[Gpu]:
-    """Return the GPUs that the NVIDIA driver lists; none without a driver."""
-    lines = (run(_GPU_QUERY) or "").splitlines()
-    fields = [[part.strip() for part in line.split(",")] for line in lines]
-    return [Gpu(*parts) for parts in fields if len(parts) == 4]
+def examine(run: Run = output_of, read: Read = text_of, software: Software | None = None) -> list[Check]:
+    """Look at this machine: `run` runs a command, `read` reads a file of the system; `software` None is looked for."""
+    software = software or find_software()
+    gpus, jetson = find_gpus(run, read), find_jetson(read)
+    return [
+        _python(),
+        *_jetson_checks(jetson),
+        *_gpu_checks(gpus, device_memory(run, read)),
+        *_cuda_checks(software.cuda),
+        *_flavour_checks(software, gpus),
+        *_onnxruntime_checks(software),
+        *_extra_checks(jetson),
+    ]
 
 
 def _python() -> Check:
@@ -77,60 +68,92 @@ def _python() -> Check:
     return Check("Python", found if is_new_enough else None, f"Python 3.10 or newer; this is {platform.python_version()}")
 
 
-def _device() -> Iterator[Check]:
+def _jetson_checks(jetson: Jetson | None) -> Iterator[Check]:
     """On a Jetson, its model and the release of its system; nothing elsewhere."""
-    if _DEVICE_MODEL.is_file() and "Jetson" in (model := _DEVICE_MODEL.read_text(errors="replace").rstrip("\0")):
-        yield Check("Jetson", model)
-    if _TEGRA_RELEASE.is_file():
-        yield Check("Jetson Linux", tegra_release(_TEGRA_RELEASE.read_text(errors="replace")), "install JetPack again")
+    if jetson is None:
+        return
+    yield Check("Jetson", jetson.model)
+    jetpack = "a JetPack that is not known here" if jetson.jetpack is None else f"JetPack {jetson.jetpack}"
+    found = None if jetson.release is None else f"{jetson.release}, {jetpack}"
+    yield Check("Jetson Linux", found, "/etc/nv_tegra_release does not tell; install JetPack again")
 
 
-def tegra_release(text: str) -> str | None:
-    """Return "36.4.3" of the first line of /etc/nv_tegra_release. JetPack 6 is 36.x, JetPack 7 is 38.x."""
-    found = re.search(r"R(\d+) .*REVISION: ([\d.]+)", text)
-    return None if found is None else f"{found[1]}.{found[2]}"
-
-
-def _gpu_checks(gpus: list[Gpu]) -> Iterator[Check]:
+def _gpu_checks(gpus: list[Gpu], memory: DeviceMemory | None) -> Iterator[Check]:
     if not gpus:
         yield Check("GPU", None, "no NVIDIA driver was found: bundles run on the CPU here")
     for gpu in gpus:
         listed = "listed" if gpu.is_listed_for_rtx else "not listed"
         yield Check(
             "GPU",
-            f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.memory}, driver {gpu.driver}; "
+            f"{gpu.name}, compute capability {gpu.compute_capability}, {_memory_text(gpu, memory)}, driver {gpu.driver}; "
             f"{listed} in TensorRT-RTX's support matrix",
         )
 
 
-def _extras() -> Iterator[Check]:
-    for extra, packages in _EXTRAS.items():
-        versions = {package: _version(package) for package in packages}
+def _memory_text(gpu: Gpu, system: DeviceMemory | None) -> str:
+    if gpu.memory_bytes is not None and gpu.free_memory_bytes is not None:
+        return f"{_gigabytes(gpu.memory_bytes)} ({_gigabytes(gpu.free_memory_bytes)} free)"
+    if system is None:
+        return "memory unknown"
+    return f"{_gigabytes(system.total_bytes)} shared with the CPU ({_gigabytes(system.free_bytes)} free)"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _cuda_checks(cuda: CudaVersions | None) -> Iterator[Check]:
+    if cuda is None:
+        yield Check("CUDA runtime", None, "cuda-bindings, which runs engines, comes with the extras for GPUs below")
+        return
+    runtime = cuda_version_text(cuda.runtime)
+    yield Check("CUDA runtime", f"{runtime} (cuda-bindings)")
+    if cuda.driver is None:
+        yield Check("CUDA driver", None, "no NVIDIA driver was found: TensorRT-RTX engines can be built here, none can be run")
+        return
+    driver = cuda_version_text(cuda.driver)
+    fix = (
+        f"the driver, of CUDA {driver}, is too old for the CUDA runtime {runtime}: update the NVIDIA driver, "
+        f"or pip install 'cuda-bindings<{cuda.runtime // 1000}'"
+    )
+    yield Check("CUDA driver", None if cuda.is_driver_too_old else driver, fix)
+
+
+def _flavour_checks(software: Software, gpus: list[Gpu]) -> Iterator[Check]:
+    for flavour in software.flavours:
+        title = _FLAVOUR_TITLES[flavour.name]
+        found = None if flavour.version is None else f"{flavour.version}, with the ONNX parser"
+        yield Check(title, found, f"{flavour.problem} {flavour.fix}")
+        if flavour.name == "tensorrt-rtx" and found and gpus and not any(gpu.is_listed_for_rtx for gpu in gpus):
+            capabilities = ", ".join(gpu.compute_capability for gpu in gpus)
+            yield Check(
+                f"{title} on this GPU",
+                None,
+                f"its support matrix does not list compute capability {capabilities}: engines that are built here are for "
+                "other machines; --target with a recipe of TensorRT, or cuda",
+            )
+
+
+def _onnxruntime_checks(software: Software) -> Iterator[Check]:
+    installed = software.onnxruntime
+    found = None if installed is None else f"{installed.version}, {', '.join(installed.providers)}"
+    yield Check("ONNX Runtime", found, "pip install 'plume-export[cpu]', or 'plume-export[gpu]' for its CUDA provider")
+    packages = [package for package in ("onnxruntime", "onnxruntime-gpu") if package_version(package) is not None]
+    if len(packages) > 1:
+        fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of them: each overwrites files of the other"
+        yield Check("one ONNX Runtime", None, fix)
+
+
+def _extra_checks(jetson: Jetson | None) -> Iterator[Check]:
+    for_gpus = EXTRAS_BESIDE_JETSON if jetson is None else EXTRAS_OF_JETPACK.get(jetson.jetpack or "", {})
+    for extra, packages in (EXTRAS | for_gpus).items():
+        versions = {package: _version_of_either(package) for package in packages}
         missing = [package for package, found in versions.items() if found is None]
         found = ", ".join(f"{package} {number}" for package, number in versions.items())
         fix = f"pip install 'plume-export[{extra}]' (missing: {', '.join(missing)})"
         yield Check(f"extra {extra}", None if missing else found, fix)
 
 
-def _runtime_providers() -> Iterator[Check]:
-    try:
-        import onnxruntime
-    except ImportError:
-        return
-    yield Check("ONNX Runtime providers", ", ".join(onnxruntime.get_available_providers()))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def output_of(command: tuple[str, ...]) -> str | None:
-    """Run a command and return its output; None if it is not there or fails."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout if result.returncode == 0 else None
+def _version_of_either(package: str) -> str | None:
+    instead = _INSTEAD.get(package)
+    return package_version(package) or (instead and package_version(instead))

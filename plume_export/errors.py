@@ -9,6 +9,7 @@ class PlumeExportError(Exception):
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         super().__init__(message if fix is None else f"{message}\n  fix: {fix}")
+        self.message, self.fix = message, fix
 
 
 class CheckpointError(PlumeExportError):

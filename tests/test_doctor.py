@@ -1,41 +1,171 @@
-"""doctor on machines that are not here: their facts are given as text."""
+"""doctor on machines that are not here: their facts are given."""
 
 import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from plume_export.builders.tensorrt.flavour import import_flavour
 from plume_export.cli import main
-from plume_export.doctor import Check, Gpu, examine, find_gpus, tegra_release
+from plume_export.doctor import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_JETPACK, Check, examine
+from plume_export.errors import PlumeExportError
+from plume_export.gpu import Read
+from plume_export.software import (
+    CudaVersions,
+    InstalledFlavour,
+    InstalledOnnxRuntime,
+    Software,
+    find_flavour_state,
+    find_software,
+)
+
+from .test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER
+
+BARE = Software((), None, None)
 
 
-def test_gpus_from_the_drivers_own_words() -> None:
-    text = "NVIDIA H200, 9.0, 143771 MiB, 580.159.03\nNVIDIA GeForce RTX 5090, 12.0, 32607 MiB, 580.65.06\n"
-    hopper, blackwell = find_gpus(lambda _: text)
-    assert hopper == Gpu("NVIDIA H200", "9.0", "143771 MiB", "580.159.03")
-    assert not hopper.is_listed_for_rtx
-    assert blackwell.is_listed_for_rtx
+def checks_of(output: str | None = None, read: Read = NOTHING, software: Software = BARE) -> dict[str, Check]:
+    return {check.name: check for check in examine(lambda _: output, read, software)}
 
 
-@pytest.mark.parametrize("output", [None, "", "No devices were found\n"])
-def test_no_gpu(output: str | None) -> None:
-    (check,) = [check for check in examine(lambda _: output) if check.name == "GPU"]
-    assert not check.is_ok
-    assert "run on the CPU here" in check.fix
+def test_a_server() -> None:
+    found = [check.found for check in examine(lambda _: SERVER, NOTHING, BARE) if check.name == "GPU"]
+    assert found == [
+        "NVIDIA H200, compute capability 9.0, 150.8 GB (149.9 GB free), driver 580.159.03; "
+        "not listed in TensorRT-RTX's support matrix",
+        "NVIDIA GeForce RTX 5090, compute capability 12.0, 34.2 GB (32.5 GB free), driver 580.65.06; "
+        "listed in TensorRT-RTX's support matrix",
+    ]
 
 
-def test_the_release_of_a_jetson() -> None:
-    line = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
-    assert tegra_release(line) == "36.4.3"
-    assert tegra_release("something else") is None
+def test_a_jetson() -> None:
+    checks = checks_of(read=JETSON)
+    assert checks["Jetson"].found == ORIN_NANO
+    assert checks["Jetson Linux"].found == "36.4.3, JetPack 6"
+    assert checks["GPU"].found is not None
+    assert "8.0 GB shared with the CPU (5.7 GB free)" in checks["GPU"].found
+    assert "extra jetson6" in checks
+    assert not {"extra rtx", "extra tensorrt", "extra gpu", "extra jetson7"} & set(checks)
+
+
+def test_a_machine_without_a_gpu() -> None:
+    checks = checks_of()
+    assert "run on the CPU here" in checks["GPU"].fix
+    assert "cuda-bindings" in checks["CUDA runtime"].fix
+    assert "plume-export[cpu]" in checks["ONNX Runtime"].fix
+    assert "Jetson" not in checks
+    assert checks["Python"].is_ok
+
+
+@pytest.mark.parametrize(
+    ("cuda", "found", "fix"),
+    [
+        (CudaVersions(13000, 13040), "13.0", ""),
+        (CudaVersions(13000, 12090), "13.0", ""),
+        (CudaVersions(None, 13040), None, "none can be run"),
+        (CudaVersions(12060, 13040), None, "CUDA 12.6, is too old for the CUDA runtime 13.4"),
+        (CudaVersions(12060, 13040), None, "pip install 'cuda-bindings<13'"),
+    ],
+)
+def test_the_driver_and_the_runtime(cuda: CudaVersions, found: str | None, fix: str) -> None:
+    check = checks_of(SERVER, software=Software((), None, cuda))["CUDA driver"]
+    assert check.found == found
+    assert fix in check.fix
+
+
+def test_the_flavours_of_tensorrt() -> None:
+    flavours = (InstalledFlavour("tensorrt", None, "It is broken.", "mend it"), InstalledFlavour("tensorrt-rtx", "1.7.1"))
+    hopper, _ = SERVER.splitlines()
+    checks = checks_of(hopper, software=Software(flavours, None, None))
+    assert checks["TensorRT"] == Check("TensorRT", None, "It is broken. mend it")
+    assert checks["TensorRT-RTX"].found == "1.7.1, with the ONNX parser"
+    assert "does not list compute capability 9.0" in checks["TensorRT-RTX on this GPU"].fix
+    assert "TensorRT-RTX on this GPU" not in checks_of(SERVER, software=Software(flavours, None, None))
+    assert "TensorRT-RTX on this GPU" not in checks_of(None, software=Software(flavours, None, None))
+
+
+def test_two_onnx_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    software = Software((), InstalledOnnxRuntime("1.31.1", ("CUDAExecutionProvider", "CPUExecutionProvider")), None)
+    monkeypatch.setattr("plume_export.doctor.package_version", lambda package: "1.31.1")
+    checks = checks_of(software=software)
+    assert checks["ONNX Runtime"].found == "1.31.1, CUDAExecutionProvider, CPUExecutionProvider"
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in checks["one ONNX Runtime"].fix
+    monkeypatch.setattr("plume_export.doctor.package_version", lambda package: "1.31.1" if package.endswith("-gpu") else None)
+    checks = checks_of(software=software)
+    assert "one ONNX Runtime" not in checks
+    assert checks["extra cpu"].is_ok
 
 
 def test_a_missing_extra_names_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plume_export.doctor._version", lambda package: None if package == "av" else "1.0")
-    checks = {check.name: check for check in examine(lambda _: None)}
+    monkeypatch.setattr("plume_export.doctor.package_version", lambda package: None if package == "av" else "1.0")
+    checks = checks_of()
     assert checks["extra video"] == Check("extra video", None, "pip install 'plume-export[video]' (missing: av)")
     assert checks["extra evaluate"].found == "pytrec-eval-terrier 1.0, scipy 1.0"
-    assert checks["Python"].is_ok
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    declared = tomllib.loads(text)["project"]["optional-dependencies"]
+    del declared["test"]
+    names = {extra: tuple(sorted(re.match(r"[\w-]+", need)[0] for need in needs)) for extra, needs in declared.items()}  # type: ignore[index]
+    assert names == EXTRAS | EXTRAS_BESIDE_JETSON | EXTRAS_OF_JETPACK["6"] | EXTRAS_OF_JETPACK["7"]
+
+
+@pytest.fixture
+def no_tensorrt() -> Iterator[None]:
+    """Whatever a test imports as tensorrt is forgotten after it."""
+    yield
+    sys.modules.pop("tensorrt", None)
+
+
+@pytest.mark.usefixtures("no_tensorrt")
+@pytest.mark.parametrize(
+    ("source", "message", "fix"),
+    [
+        (None, "'tensorrt' is not installed", "pip install 'plume-export[tensorrt]'"),
+        ("__version__ = '10.3.0'", "tensorrt 10.3.0 comes without the ONNX parser", "install the full package"),
+        (
+            "raise ImportError('libnvinfer.so.10: not there')",
+            "installed and can not be imported: libnvinfer.so.10",
+            "reinstall",
+        ),
+    ],
+)
+def test_a_flavour_that_builds_nothing(
+    source: str | None, message: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if source is not None:
+        (tmp_path / "tensorrt.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    state = find_flavour_state("tensorrt")
+    assert state.version is None
+    assert message in state.problem
+    assert fix in state.fix
+    with pytest.raises(PlumeExportError, match=message.split(":")[0]):
+        import_flavour("tensorrt")
+
+
+def test_on_a_jetson_tensorrt_comes_with_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plume_export.builders.tensorrt.flavour.find_jetson", lambda: object())
+    assert "--system-site-packages" in find_flavour_state("tensorrt").fix
+
+
+def test_the_software_of_this_machine() -> None:
+    software = find_software()
+    assert [flavour.name for flavour in software.flavours] == ["tensorrt", "tensorrt-rtx"]
+    assert software.onnxruntime is not None
+    assert "CPUExecutionProvider" in software.onnxruntime.providers
+    assert software.cuda is not None
+    assert software.cuda.runtime >= 12000
 
 
 def test_the_command() -> None:
@@ -44,4 +174,4 @@ def test_the_command() -> None:
     assert "ok      extra evaluate: pytrec-eval-terrier" in text.stdout
     names = [check["name"] for check in json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)]
     assert names[0] == "Python"
-    assert "ONNX Runtime providers" in names
+    assert "ONNX Runtime" in names

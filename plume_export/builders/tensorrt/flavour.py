@@ -3,14 +3,18 @@
 import platform
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
 
-from ...doctor import find_gpus, output_of
 from ...errors import MissingExtraError, PlumeExportError
+from ...gpu import find_gpus, find_jetson
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
+FLAVOUR_NAMES: tuple[FlavourName, ...] = get_args(FlavourName)
 # What an engine is built for where it runs on more than one kind of GPU.
 PORTABLE = "portable"
+_FULL_PACKAGE = "install the full package (on Jetson: apt install python3-libnvinfer libnvonnxparsers10)"
+_JETPACKS_OWN = "TensorRT comes with JetPack: apt install python3-libnvinfer, and python3 -m venv --system-site-packages .venv"
 _MODULES: dict[FlavourName, tuple[str, str]] = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
 
 
@@ -30,20 +34,30 @@ def device_of(flavour: Flavour) -> str:
     """Return what the engines built here run on: any RTX GPU, or the one of this machine by name and compute capability."""
     if flavour.name == "tensorrt-rtx":
         return PORTABLE
-    gpus = find_gpus(output_of)
+    gpus = find_gpus()
     return f"{gpus[0].name} {gpus[0].compute_capability}" if gpus else platform.machine()
 
 
 def import_flavour(name: FlavourName) -> Flavour:
-    """Import a flavour. Raises MissingExtraError, and PlumeExportError for one without the ONNX parser."""
+    """Import a flavour that builds engines. Raises as `import_runtime` does, and PlumeExportError without the ONNX parser."""
+    flavour = import_runtime(name)
+    if not hasattr(flavour.trt, "OnnxParser"):
+        module, _ = _MODULES[name]
+        raise PlumeExportError(f"This {module} {flavour.version} comes without the ONNX parser.", fix=_FULL_PACKAGE)
+    return flavour
+
+
+def import_runtime(name: FlavourName) -> Flavour:
+    """Import a flavour that runs engines. Raises MissingExtraError, and PlumeExportError where its libraries do not load."""
     module, extra = _MODULES[name]
+    if find_spec(module) is None:
+        if name == "tensorrt" and find_jetson() is not None:
+            raise PlumeExportError(f"The Python package {module!r} is not found.", fix=_JETPACKS_OWN)
+        raise MissingExtraError(module, extra)
     try:
-        trt = import_module(module)
-    except ImportError:
-        raise MissingExtraError(module, extra) from None
-    if not hasattr(trt, "OnnxParser"):
+        return Flavour(name, import_module(module))
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: what NVIDIA's own loader raises
         raise PlumeExportError(
-            f"This {module} {trt.__version__} comes without the ONNX parser.",
-            fix="install the full package (on Jetson: apt install python3-libnvinfer libnvonnxparsers10)",
-        )
-    return Flavour(name, trt)
+            f"The Python package {module!r} is installed and can not be imported: {error}.",
+            fix=f"pip install --force-reinstall 'plume-export[{extra}]' (on Jetson: install JetPack's TensorRT again)",
+        ) from None
