@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .builders.onnxruntime import check_cpu_precision, compile_for_onnxruntime
+from .builders.onnxruntime import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .builders.tensorrt.flavour import import_flavour
 from .bundle import Bundle, Modalities, check_output, scratch_directory
@@ -104,15 +104,17 @@ def compile_bundle(
     recipe = read_recipe(target)
     if recipe.backend == "onnxruntime-cpu":
         return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept)
+    if recipe.backend == "onnxruntime-cuda":
+        return compile_for_onnxruntime_cuda(source, output, target, recipe, is_source_kept=is_source_kept)
     return compile_for_tensorrt(source, output, target, recipe, is_source_kept=is_source_kept, progress=progress)
 
 
 def check_target(recipe: Recipe, precision: Precision) -> None:
     """Raise for a precision that the target can not run and for a builder that is not there, before anything is built."""
-    if recipe.backend == "onnxruntime-cpu":
-        check_cpu_precision(precision)
-    else:
+    if recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx":
         import_flavour(recipe.backend)
+    else:
+        check_onnxruntime_precision(recipe.backend, precision)
 
 
 def default_output(checkpoint_name: str, precision: Precision, target: str) -> Path:

@@ -12,7 +12,7 @@ import msgspec
 from .errors import PlumeExportError
 from .spec import ModelSpec, Precision
 
-RecipeBackend = Literal["onnxruntime-cpu", "tensorrt", "tensorrt-rtx"]
+RecipeBackend = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 _SUFFIX = ".toml"
 _TOKEN_PIXELS = 28 * 28  # one visual token
@@ -113,6 +113,22 @@ def check_recipe_fits_model(recipe: Recipe, model: ModelSpec, suffix_tokens: int
             f"{model.rollout.latent_steps} latent steps and {suffix_tokens} suffix tokens.",
             fix=f"lower the last number of prompt_tokens to {room} in a recipe of your own",
         )
+
+
+def model_scaled_to(recipe: Recipe, model: ModelSpec, target: str) -> ModelSpec:
+    """Return the model with images scaled down to what a recipe serves.
+
+    Raises PlumeExportError if the bundle's smallest image is larger.
+    """
+    preprocess = model.preprocess
+    if preprocess.min_pixels > recipe.max_pixels:
+        raise PlumeExportError(
+            f"The bundle scales images up to {preprocess.min_pixels} pixels at least; the recipe {target} takes "
+            f"{recipe.max_pixels} at most.",
+            fix="export with a smaller --min-pixels, or raise max_pixels in a recipe of your own",
+        )
+    scaled = msgspec.structs.replace(preprocess, max_pixels=min(preprocess.max_pixels, recipe.max_pixels))
+    return msgspec.structs.replace(model, preprocess=scaled)
 
 
 def _check_ranges(recipe: Recipe, file: Path) -> None:

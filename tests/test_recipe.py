@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from plume_export.checkpoint.random import preset_spec
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
-from plume_export.recipe import check_recipe_fits_model, read_recipe, recipe_names
+from plume_export.recipe import check_recipe_fits_model, model_scaled_to, read_recipe, recipe_names
 
 OWN = """
 description = "My workstation"
@@ -23,7 +24,8 @@ image_tokens = [4, 64, 256]
 [software]
 python = "3.12"
 """
-TARGETS = ["a100", "cpu", "h100", "h200", "jetson-agx-orin-64gb", "jetson-orin-nano-8gb", "jetson-orin-nx-16gb", "jetson-thor"]
+JETSONS = ["jetson-agx-orin-64gb", "jetson-orin-nano-8gb", "jetson-orin-nx-16gb", "jetson-thor"]
+TARGETS = ["a100", "cpu", "cuda", "h100", "h200", *JETSONS, "l4", "rtx"]
 
 
 def own(directory: Path, text: str) -> str:
@@ -33,7 +35,7 @@ def own(directory: Path, text: str) -> str:
 
 
 def test_those_that_ship_can_serve_the_2b_model() -> None:
-    assert recipe_names() == [*TARGETS, "l4", "rtx"]
+    assert recipe_names() == TARGETS
     for name in recipe_names():
         check_recipe_fits_model(read_recipe(name), preset_spec("2b", tokens=151936), 4, name)
 
@@ -87,6 +89,17 @@ def test_a_model_that_is_too_short_for_the_recipe(tmp_path: Path) -> None:
     recipe = read_recipe(own(tmp_path, OWN.replace("512]", "32768]")))
     with pytest.raises(PlumeExportError, match="32768 tokens; this model serves 32756 with its 8 latent steps and 4"):
         check_recipe_fits_model(recipe, model, 4, "own")
+
+
+def test_images_are_scaled_to_the_recipe(tmp_path: Path) -> None:
+    model = preset_spec("2b", tokens=151936)
+    recipe = read_recipe(own(tmp_path, OWN))
+    scaled = model_scaled_to(recipe, model, "own").preprocess
+    assert (scaled.min_pixels, scaled.max_pixels) == (model.preprocess.min_pixels, 200704)
+    assert model_scaled_to(read_recipe("cuda"), model, "cuda").preprocess.max_pixels == model.preprocess.max_pixels
+    large = msgspec.structs.replace(model, preprocess=msgspec.structs.replace(model.preprocess, min_pixels=300000))
+    with pytest.raises(PlumeExportError, match="300000 pixels at least; the recipe own takes 200704 at most"):
+        model_scaled_to(recipe, large, "own")
 
 
 def test_the_command_lists_them() -> None:

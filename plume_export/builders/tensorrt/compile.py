@@ -24,8 +24,8 @@ from ...bundle import (
     write_manifest,
 )
 from ...errors import BundleError, PlumeExportError
-from ...recipe import Recipe, check_recipe_fits_model
-from ...spec import GraphName, ModelSpec
+from ...recipe import Recipe, check_recipe_fits_model, model_scaled_to
+from ...spec import GraphName
 from .engine import EngineRequest, EngineResult, Message, Progress
 from .flavour import PORTABLE, Flavour, import_flavour
 from .network import axis_ranges
@@ -55,9 +55,9 @@ def compile_for_tensorrt(
         raise BundleError(
             f"{source.path} is already compiled for {manifest.backend}.", fix="pass the bundle that plume-export export wrote"
         )
-    assert recipe.backend != "onnxruntime-cpu"
+    assert recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx"
     flavour = import_flavour(recipe.backend)
-    model = _scaled_to(recipe, manifest.model, target)
+    model = model_scaled_to(recipe, manifest.model, target)
     with np.load(source.file(CONSTANTS)) as constants:
         suffix_tokens = len(constants["suffix_embeddings"])
     check_recipe_fits_model(recipe, manifest.model, suffix_tokens, target)
@@ -115,19 +115,6 @@ def timing_cache_file(flavour: Flavour) -> str | None:
     directory = user_cache_path("plume-export", appauthor=False)
     directory.mkdir(parents=True, exist_ok=True)
     return str(directory / f"timings-tensorrt-{flavour.version}")
-
-
-def _scaled_to(recipe: Recipe, model: ModelSpec, target: str) -> ModelSpec:
-    """Images are scaled down to what the engines take. Raises PlumeExportError if the bundle's smallest is larger."""
-    preprocess = model.preprocess
-    if preprocess.min_pixels > recipe.max_pixels:
-        raise PlumeExportError(
-            f"The bundle scales images up to {preprocess.min_pixels} pixels at least; the recipe {target} takes "
-            f"{recipe.max_pixels} at most.",
-            fix="export with a smaller --min-pixels, or raise max_pixels in a recipe of your own",
-        )
-    scaled = msgspec.structs.replace(preprocess, max_pixels=min(preprocess.max_pixels, recipe.max_pixels))
-    return msgspec.structs.replace(model, preprocess=scaled)
 
 
 def build_in_child(request: EngineRequest, progress: Callable[[Progress], None]) -> EngineResult:
