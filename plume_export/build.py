@@ -10,6 +10,7 @@ from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .builders.tensorrt.flavour import import_flavour
 from .bundle import Bundle, Modalities, check_output, scratch_directory
 from .errors import MissingExtraError
+from .gpu import find_gpus
 from .recipe import Recipe, read_recipe
 from .spec import Precision, RouterContext
 
@@ -115,6 +116,19 @@ def check_target(recipe: Recipe, precision: Precision) -> None:
         import_flavour(recipe.backend)
     else:
         check_onnxruntime_precision(recipe.backend, precision)
+
+
+def obstacle_to_running(bundle: Bundle) -> str | None:
+    """Say why a bundle that was built here can not run here; None: it can, as far as the driver tells."""
+    backend = bundle.manifest.backend
+    if backend in ("onnx", "onnxruntime"):
+        return None
+    gpus = find_gpus()
+    if not gpus:
+        return "there is no NVIDIA GPU here"
+    if backend == "tensorrt-rtx" and not gpus[0].is_listed_for_rtx:
+        return f"TensorRT-RTX does not list compute capability {gpus[0].compute_capability} of {gpus[0].name}"
+    return None
 
 
 def default_output(checkpoint_name: str, precision: Precision, target: str) -> Path:

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .builders.tensorrt.flavour import FlavourName
 from .gpu import DeviceMemory, Gpu, Jetson, Read, Run, device_memory, find_gpus, find_jetson, output_of, text_of
-from .software import CudaVersions, Software, cuda_version_text, find_software, package_version
+from .software import FLAVOUR_TITLES, CudaVersions, Software, cuda_version_text, find_software, package_version
 
 # What needs which packages; the names are those of the distributions.
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -30,7 +29,6 @@ EXTRAS_BESIDE_JETSON: dict[str, tuple[str, ...]] = {
 }
 # What does as well as the package that an extra names.
 _INSTEAD = {"onnxruntime": "onnxruntime-gpu", "tensorrt-rtx-cu13": "tensorrt-rtx-cu12"}
-_FLAVOUR_TITLES: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 _OLDEST_PYTHON = (3, 10)
 
 
@@ -121,7 +119,7 @@ def _cuda_checks(cuda: CudaVersions | None) -> Iterator[Check]:
 
 def _flavour_checks(software: Software, gpus: list[Gpu]) -> Iterator[Check]:
     for flavour in software.flavours:
-        title = _FLAVOUR_TITLES[flavour.name]
+        title = FLAVOUR_TITLES[flavour.name]
         found = None if flavour.version is None else f"{flavour.version}, with the ONNX parser"
         yield Check(title, found, f"{flavour.problem} {flavour.fix}")
         if flavour.name == "tensorrt-rtx" and found and gpus and not any(gpu.is_listed_for_rtx for gpu in gpus):

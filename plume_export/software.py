@@ -7,6 +7,7 @@ from .builders.tensorrt.flavour import FLAVOUR_NAMES, FlavourName, import_flavou
 from .errors import PlumeExportError
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+FLAVOUR_TITLES: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,16 @@ from ..build import (
     compile_bundle,
     default_output,
     export_checkpoint,
+    obstacle_to_running,
     open_checkpoint,
 )
-from ..bundle import check_output, open_bundle
+from ..bundle import Bundle, check_output, open_bundle
 from ..plan import nearest_that_fits, plan_memory
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY, sample_inputs_file
 from ..selftest import run_selftest
 from ..spec import PLUME_2B
+from ..target import AUTO, target_of_this_machine
 from .console import build_progress, print_engines, print_plan, print_recipes, print_selftest, report_step
 
 _CHECKPOINT_OPTIONS = (
@@ -47,8 +49,20 @@ _SAMPLE_NOTE = "using plume-tiny, a sample trained on drawings, for trying the p
 _MODEL_OPTIONS = tuple(ModelOptions.__dataclass_fields__)
 
 
+def _chosen(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
+    if target != AUTO:
+        return target
+    choice = target_of_this_machine()
+    click.echo(f"target {AUTO}: {choice.name} ({choice.reason})", err=True)
+    return choice.name
+
+
 _TARGET_OPTION = click.option(
-    "--target", default="cpu", show_default=True, help="A name that `plume-export targets` lists, or a recipe file."
+    "--target",
+    default=AUTO,
+    show_default=True,
+    callback=_chosen,
+    help="A name that `plume-export targets` lists, or a recipe file; auto: what this machine has.",
 )
 
 
@@ -72,10 +86,19 @@ def build(target: str, **options: Any) -> None:
     click.echo(str(bundle.path))
     if bundle.manifest.engines is not None:
         print_engines(bundle.manifest.engines)
-    elif export_options.selftest_inputs is not None:
-        report = run_selftest(bundle)
-        print_selftest(report)
-        raise click.exceptions.Exit(0 if report.parity.first_bad_stage is None else 1)
+    if export_options.selftest_inputs is not None:
+        _check_here(bundle)
+
+
+def _check_here(bundle: Bundle) -> None:
+    """Run the self-test where the bundle can run; exit with code 1 if it fails."""
+    obstacle = obstacle_to_running(bundle)
+    if obstacle is not None:
+        click.echo(f"no self-test: {obstacle}. On the device: plume-export selftest {bundle.path}", err=True)
+        return
+    report = run_selftest(bundle)
+    print_selftest(report)
+    raise click.exceptions.Exit(0 if report.parity.first_bad_stage is None else 1)
 
 
 @click.command()

@@ -1,0 +1,110 @@
+"""The target that a machine's GPU and software make possible: what `--target auto` stands for, and why."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .builders.tensorrt.flavour import FlavourName
+from .gpu import DeviceMemory, Gpu, device_memory, find_gpus
+from .recipe import Recipe, read_recipe, recipe_names
+from .software import CUDA_PROVIDER, FLAVOUR_TITLES, InstalledFlavour, Software, cuda_version_text, find_software
+
+AUTO = "auto"
+# A device may tell a little less than the recipe's figure, for what its firmware keeps.
+_MEMORY_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the choice is made from. `memory` None: not told."""
+
+    gpu: Gpu
+    memory: DeviceMemory | None
+    software: Software
+    recipes: Mapping[str, Recipe]
+
+
+@dataclass(frozen=True)
+class TargetChoice:
+    """A target that ships, and one line on why it was chosen."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a kind of target was not chosen; `fix` where something can be done about it."""
+
+    problem: str
+    fix: str | None = None
+
+
+def target_of_this_machine() -> TargetChoice:
+    """Choose for the first GPU of this machine. Without one, no GPU software is asked."""
+    gpus = find_gpus()
+    if not gpus:
+        return TargetChoice("cpu", "no NVIDIA GPU was found")
+    recipes = {name: read_recipe(name) for name in recipe_names()}
+    return choose_target(Machine(gpus[0], device_memory(), find_software(), recipes))
+
+
+def choose_target(machine: Machine) -> TargetChoice:
+    """Prefer the GPU's own recipe, then TensorRT-RTX, then ONNX Runtime's CUDA provider; else the CPU, and tell why."""
+    obstacles = []
+    for look in (_own_recipe, _rtx, _cuda):
+        found = look(machine)
+        if isinstance(found, TargetChoice):
+            return found
+        obstacles.append(found)
+    problems = "; ".join(obstacle.problem for obstacle in obstacles)
+    fix = next(obstacle.fix for obstacle in obstacles if obstacle.fix is not None)
+    return TargetChoice("cpu", f"{machine.gpu.name} is there, but not used: {problems}. To use it: {fix}")
+
+
+def _own_recipe(machine: Machine) -> TargetChoice | Obstacle:
+    for name, recipe in machine.recipes.items():
+        if recipe.backend == "tensorrt" and _is_for(recipe, machine):
+            return _engines(machine, name, recipe.backend)
+    return Obstacle("no recipe of TensorRT is for it")
+
+
+def _rtx(machine: Machine) -> TargetChoice | Obstacle:
+    if not machine.gpu.is_listed_for_rtx:
+        return Obstacle(f"TensorRT-RTX does not list compute capability {machine.gpu.compute_capability}")
+    return _engines(machine, "rtx", "tensorrt-rtx")
+
+
+def _cuda(machine: Machine) -> TargetChoice | Obstacle:
+    installed = machine.software.onnxruntime
+    if installed is None or CUDA_PROVIDER not in installed.providers:
+        return Obstacle("there is no ONNX Runtime with a CUDA provider", "pip install 'plume-export[gpu]'")
+    return TargetChoice("cuda", f"{machine.gpu.name}; ONNX Runtime {installed.version} has a CUDA provider")
+
+
+def _engines(machine: Machine, target: str, flavour: FlavourName) -> TargetChoice | Obstacle:
+    """Choose a target with engines, if they can be built here and the driver can run them."""
+    installed = _installed(machine.software, flavour)
+    if installed.version is None:
+        return Obstacle(installed.problem.rstrip("."), installed.fix)
+    cuda = machine.software.cuda
+    if cuda is not None and cuda.driver is not None and cuda.is_driver_too_old:
+        driver, runtime = cuda_version_text(cuda.driver), cuda_version_text(cuda.runtime)
+        return Obstacle(f"its driver, of CUDA {driver}, is too old for the CUDA runtime {runtime}", "update the NVIDIA driver")
+    gpu = machine.gpu
+    title = f"{FLAVOUR_TITLES[flavour]} {installed.version}"
+    return TargetChoice(target, f"{gpu.name}, compute capability {gpu.compute_capability}; {title} is installed")
+
+
+def _installed(software: Software, flavour: FlavourName) -> InstalledFlavour:
+    return next(installed for installed in software.flavours if installed.name == flavour)
+
+
+def _is_for(recipe: Recipe, machine: Machine) -> bool:
+    """By name as a whole word (an L40 is no L4), compute capability, and memory (an 8 GB module is no 16 GB one)."""
+    device = recipe.device
+    if device is None or device.compute_capability != machine.gpu.compute_capability:
+        return False
+    if re.search(rf"\b{re.escape(device.name)}\b", machine.gpu.name) is None:
+        return False
+    return machine.memory is None or machine.memory.total_bytes >= _MEMORY_SHARE * device.memory_gb * 1e9
