@@ -58,7 +58,7 @@ def embed_sources(
     embedder: Embedder,
     sources: Sequence[Source],
     *,
-    batch_size: int,
+    batch_size: int | None,
     on_error: OnError,
     advance: Callable[[int], None] = lambda _: None,
 ) -> EmbedResult:

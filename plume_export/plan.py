@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from .batch_memory import DTYPE_BYTES, buffer_bytes
 from .errors import PlumeExportError
 from .layout import expected_tensors
 from .recipe import Recipe, ShapeRanges
-from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision
+from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision, graph_specs
 
-_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
 _CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_090_000}
 # What the builder adds to a step's own memory, whatever the shapes.
@@ -61,7 +61,7 @@ def plan_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precis
         raise PlumeExportError(
             f"The target {target} has no engines to plan for.", fix="--target with a recipe of TensorRT or TensorRT-RTX"
         )
-    item = _ITEM_BYTES[COMPUTE_DTYPE[precision]]
+    item = DTYPE_BYTES[COMPUTE_DTYPE[precision]]
     batch, tokens = recipe.shapes.batch[2], recipe.shapes.prompt_tokens[2]
     patches = recipe.shapes.image_tokens[2] * model.vision.merged_patches
     decoder = model.decoder
@@ -70,6 +70,8 @@ def plan_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precis
     code = {graph: _CODE_BYTES[graph] * layers[graph] for graph in GRAPH_NAMES}
     is_shared = recipe.weights == "shared"
     cached = 2 * item * decoder.layers * decoder.kv_heads * decoder.head_dim  # keys and values of one token
+    prefix_cache = cached * batch * tokens
+    buffers = buffer_bytes(graph_specs(model, precision), model.vision, recipe.shapes)
     return Plan(
         target=target,
         precision=precision,
@@ -82,10 +84,8 @@ def plan_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precis
             "prefill": batch * tokens * _prefill_token_bytes(model, item),
             "latent_step": batch * tokens * _step_token_bytes(model, item) + _STEP_BYTES,
         },
-        prefix_cache=cached * batch * tokens,
-        buffers=cached * batch * model.rollout.latent_steps
-        + batch * patches * model.vision.patch_values * 4
-        + batch * tokens * decoder.hidden * item,
+        prefix_cache=prefix_cache,
+        buffers=buffers.total - prefix_cache,
         device_bytes=None if recipe.device is None else int(recipe.device.memory_gb * 1e9),
     )
 
@@ -112,6 +112,17 @@ def nearest_that_fits(target: str, recipe: Recipe, model: ModelSpec, precision: 
             tokens, image = tokens // 2, image // 2
         else:
             return None
+
+
+def nearest_text(nearest: Plan | None) -> str:
+    """Say what fits instead, in the words of a recipe."""
+    if nearest is None:
+        return "nothing smaller fits either"
+    shapes = nearest.shapes
+    return (
+        f'nearest that fits: weights = "{nearest.weights}", batch up to {shapes.batch[2]}, prompt up to '
+        f"{shapes.prompt_tokens[2]}, image up to {shapes.image_tokens[2]} tokens: {nearest.total / 1e6:,.0f} MB"
+    )
 
 
 def _until(shape: tuple[int, int, int], most: int) -> tuple[int, int, int]:

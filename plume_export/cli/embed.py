@@ -28,7 +28,7 @@ _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout]"
 @click.option("--output", "-o", type=click.Path(path_type=Path), help=_OUTPUT_HELP)
 @click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
 @click.option("--steps", type=int, help="Shorten the rollout (0: none), for ablations.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
 @click.option("--allow-control-tokens", is_flag=True, help="Control tokens typed in a text act, as in the published code.")

@@ -22,7 +22,7 @@ from .console import print_table, progress
 @click.option("--rounded", is_flag=True, help="Round BUNDLE after every operator (onnx's evaluator, slow): true 16-bit error.")
 @click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
 @click.option("--steps", type=int, help="Shorten the rollout (0: none), for ablations.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

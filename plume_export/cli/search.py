@@ -22,7 +22,7 @@ from .console import print_hits, progress
 @click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="How many to show.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where embeddings are kept.  [default: the user's cache]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help="For no pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")

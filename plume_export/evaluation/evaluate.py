@@ -22,7 +22,7 @@ class EvaluationOptions:
 
     mode: Mode = "gen"
     steps: int | None = None
-    batch_size: int = 8
+    batch_size: int | None = None
     threads: int | None = None
     on_error: OnError = "fail"
     is_rounded: bool = False

@@ -51,7 +51,7 @@ def rank_tasks(
     embedder: Embedder,
     tasks: Sequence[RetrievalTask],
     *,
-    batch_size: int,
+    batch_size: int | None,
     on_error: OnError,
     advance: Advance = lambda _: None,
 ) -> list[TaskRanking]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from ..recipe import ShapeRanges
 from ..spec import ModelSpec
 from .image import load_image, patches_from_image
 from .item import ImageSource, Item, VideoSource
@@ -63,8 +64,8 @@ class PreparedInput:
 class Preprocessor:
     """Turns items into prompts of one model.
 
-    `max_prompt_tokens` defaults to the decoder's positions, less the rollout and the suffix. `allow_control_tokens` gives
-    control tokens in a user's text their meaning, as the published code does.
+    A prompt may be as long as the decoder's positions, less the rollout and the suffix, or as the `limits` that a bundle was
+    compiled for. `allow_control_tokens` gives control tokens in a user's text their meaning, as the published code does.
 
     Raises BundleError for a tokenizer that is not PLUME's.
     """
@@ -75,12 +76,13 @@ class Preprocessor:
         model: ModelSpec,
         *,
         allow_control_tokens: bool = False,
-        max_prompt_tokens: int | None = None,
+        limits: ShapeRanges | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = PromptTokenizer(tokenizer_json, model.rollout, allow_control_tokens=allow_control_tokens)
         room = model.decoder.max_positions - model.rollout.latent_steps - len(self.suffix_ids)
-        self.max_prompt_tokens = room if max_prompt_tokens is None else max_prompt_tokens
+        self._limits = limits
+        self.max_prompt_tokens = room if limits is None else min(room, limits.prompt_tokens[2])
         white = Image.new("RGB", _BLANK_SIZE, (255, 255, 255))
         self._blank = Media(*patches_from_image(white, model.vision, model.preprocess), is_blank=True)
 
@@ -118,6 +120,12 @@ class Preprocessor:
             media=media,
         )
 
+    def with_suffix(self, prepared: PreparedInput) -> PreparedInput:
+        """Append the forced suffix to a prompt, for a rollout of no steps. Raises InputError if it is over the limit."""
+        extended = prepared.extended(self.suffix_ids)
+        self._check_token_count(extended.token_count, extended.visual_token_count)
+        return extended
+
     def _media(self, item: Item) -> tuple[list[Media], list[Media]]:
         """Return the images and the videos. Patches are made only while the visual tokens stay within the limit."""
         if not item.images and item.video is None:
@@ -141,15 +149,25 @@ class Preprocessor:
         grid = (count // vision.temporal_patch_size, height // vision.patch_size, width // vision.patch_size)
         visual_token_count = image_token_count + self._token_count(grid)
         self._check_token_count(visual_token_count, visual_token_count, is_partial=True)
+        self._check_frame(self._token_count((1, *grid[1:])))
         return Media(*patches_from_frames(frames, vision, preprocess))
 
     def _token_count(self, grid: Grid) -> int:
         return grid[0] * grid[1] * grid[2] // self._model.vision.merged_patches
 
+    def _check_frame(self, token_count: int) -> None:
+        """Images are scaled to what a bundle was compiled for; frames of a video have a rule of their own."""
+        if self._limits is not None and token_count > (most := self._limits.image_tokens[2]):
+            raise InputError(
+                f"A frame of the video has {token_count} visual tokens; the bundle was compiled for {most} (image_tokens).",
+                fix="give smaller frames, or compile with a --target whose image_tokens reach that",
+            )
+
     def _check_token_count(self, token_count: int, visual_token_count: int, *, is_partial: bool = False) -> None:
         if token_count > self.max_prompt_tokens:
             raise InputError(
                 f"The prompt has {'at least ' if is_partial else ''}{token_count} tokens, {visual_token_count} of them visual; "
-                f"the limit is {self.max_prompt_tokens}.",
-                fix="shorten the text, or give fewer or smaller images and frames",
+                f"the limit is {self.max_prompt_tokens}{'' if self._limits is None else ', as the bundle was compiled'}.",
+                fix="shorten the text, or give fewer or smaller images and frames"
+                + ("" if self._limits is None else "; or compile with a --target whose prompt_tokens reach that"),
             )

@@ -1,26 +1,29 @@
 """Text, images and videos in, one unit vector each out."""
 
-import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import CONSTANTS, TOKENIZER, Bundle, open_bundle
-from ..errors import BundleError, InputError, PlumeExportError
-from ..preprocess import Media, PreparedInput, Preprocessor, item_from, patch_positions
-from ..spec import COMPUTE_DTYPE
+from ..errors import InputError, PlumeExportError
+from ..preprocess import PreparedInput, Preprocessor, item_from
+from ..spec import COMPUTE_DTYPE, GraphName
 from ..stages import FloatArray, Stages
-from .backend import Backend, Buffer
-from .onnxruntime_cpu import OnnxRuntimeCpu
-from .rollout import Prefix, Rollout, RolloutBuffers, StepObserver
+from .backend import Backend, Buffer, Session, TensorShape
+from .batch import HostBatch, host_batch
+from .open_backend import open_backend
+from .rollout import Rollout, StepObserver
 from .stopwatch import Stopwatch
+from .workspace import Workspace, Workspaces
 
 Mode = Literal["gen", "disc"]
 # What `item_from` takes: a text, a PIL image, an Item, or a mapping with text, image, video.
 ItemLike = Any
+_BATCH_SIZE = 8
 
 
 class Embedder:
@@ -28,7 +31,7 @@ class Embedder:
 
     `mode="gen"` runs the latent rollout; `mode="disc"` returns the single-pass discriminative embedding. `steps` shortens
     the rollout for ablations (0 appends the suffix to the prompt). `threads` limits the CPU threads of one operator.
-    `backend` runs the graphs instead of ONNX Runtime's CPU provider; the embedder closes it.
+    `backend` runs the graphs instead of the one that the bundle was compiled for; the embedder closes it.
 
     Raises BundleError for a bundle that is damaged or that this machine can not run.
     """
@@ -46,11 +49,6 @@ class Embedder:
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = open_bundle(bundle, verify_hashes=verify_hashes)
-        if backend is None and bundle.manifest.engines is not None:
-            raise BundleError(
-                f"{bundle.path} holds {bundle.manifest.backend} engines, and this version has no runtime for them.",
-                fix="compile the portable bundle for --target cpu to run it here",
-            )
         self.bundle = bundle
         self.stopwatch = Stopwatch()
         self._manifest = bundle.manifest
@@ -58,25 +56,34 @@ class Embedder:
         self._mode = mode
         self._steps = _checked_steps(steps, self._model.rollout.latent_steps)
         tokenizer_json = bundle.file(TOKENIZER).read_text(encoding="utf-8")
-        self.preprocessor = Preprocessor(tokenizer_json, self._model, allow_control_tokens=allow_control_tokens)
-        self._backend = OnnxRuntimeCpu(bundle, threads=threads) if backend is None else backend
+        self._limits = self._manifest.limits
+        self.preprocessor = Preprocessor(
+            tokenizer_json, self._model, allow_control_tokens=allow_control_tokens, limits=self._limits
+        )
+        self._backend = open_backend(bundle, threads=threads) if backend is None else backend
         self._compute = COMPUTE_DTYPE[self._manifest.precision]
         with np.load(bundle.file(CONSTANTS)) as constants:
-            self._blank = self._backend.upload(constants["blank_visual_embeddings"], self._compute)
-            suffix = self._backend.upload(constants["suffix_embeddings"], self._compute)
-        self._rollout = Rollout(self._backend, self._manifest.graphs["latent_step"], suffix)
+            self._blank = self._backend.constant(constants["blank_visual_embeddings"], self._compute)
+            suffix = self._backend.constant(constants["suffix_embeddings"], self._compute)
+        graphs = self._manifest.graphs
+        rollout = Rollout(self._backend, graphs["latent_step"], suffix, self._steps)
+        self._workspaces = Workspaces(self._backend, graphs, rollout)
+        self._sessions: dict[GraphName, Session] = {}
 
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
         return self._model.decoder.hidden
 
-    def embed(self, items: Iterable[ItemLike], *, batch_size: int = 8) -> FloatArray:
-        """Return unit vectors, float32 [items, hidden]. Raises InputError for an item that can not be embedded."""
+    def embed(self, items: Iterable[ItemLike], *, batch_size: int | None = None) -> FloatArray:
+        """Return unit vectors, float32 [items, hidden]. Raises InputError for an item that can not be embedded.
+
+        `batch_size` is 8 if it is not given, or the most that the bundle was compiled for.
+        """
         rows = list(self.embed_batches((self.prepare(item) for item in items), batch_size=batch_size))
         return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
 
-    def encode(self, sentences: ItemLike | Sequence[ItemLike], *, batch_size: int = 8) -> FloatArray:
+    def encode(self, sentences: ItemLike | Sequence[ItemLike], *, batch_size: int | None = None) -> FloatArray:
         """Like SentenceTransformer's encode: one item gives a vector [hidden], a list gives [items, hidden]."""
         if isinstance(sentences, list | tuple):
             return self.embed(sentences, batch_size=batch_size)
@@ -94,8 +101,9 @@ class Embedder:
                 )
             return self.preprocessor.prepare(item)
 
-    def embed_batches(self, prepared: Iterable[PreparedInput], *, batch_size: int) -> Iterator[FloatArray]:
+    def embed_batches(self, prepared: Iterable[PreparedInput], *, batch_size: int | None = None) -> Iterator[FloatArray]:
         """Yield unit vectors [batch, hidden] for consecutive batches of mixed lengths."""
+        batch_size = self._checked_batch_size(batch_size)
         batch: list[PreparedInput] = []
         for item in prepared:
             batch.append(item)
@@ -111,21 +119,22 @@ class Embedder:
         latent_states: list[FloatArray] = []
         probabilities: list[FloatArray] = []
 
-        def observe(step: int, buffers: RolloutBuffers) -> None:
-            probabilities.append(self._backend.download(buffers.router_probabilities)[0])
+        def observe(step: int) -> None:
+            probabilities.append(download(workspace.buffers["router_probabilities"])[0])
             if step < self._steps - 1:
-                latent_states.append(self._backend.download(buffers.next_state)[0])
+                latent_states.append(download(workspace.buffers["next_state"])[0])
 
-        prefix, visual = self._prefill([prepared])
         download = self._backend.download
-        prefix_state, anchor = download(prefix.state)[0], download(prefix.anchor)[0]
+        workspace, visual = self._prefill([prepared])
+        visual_embeddings = download(visual)
+        prefix_state, anchor = download(workspace.buffers["state"])[0], download(workspace.buffers["anchor"])[0]
         if self._steps > 0:
-            embedding = self._roll_out(prefix, observe)
+            embedding = self._roll_out(workspace, observe)
         else:
-            embedding = download(self._prefill([self._with_suffix(prepared)])[0].state)
+            embedding = download(self._prefill([self.preprocessor.with_suffix(prepared)])[0].buffers["state"])
         experts = self._model.transition.experts
         return Stages(
-            visual_embeddings=download(visual),
+            visual_embeddings=visual_embeddings,
             position_ids=prepared.position_ids,
             anchor=anchor,
             prefix_state=prefix_state,
@@ -155,82 +164,82 @@ class Embedder:
 
     def _final_states(self, batch: list[PreparedInput]) -> NDArray[np.float32]:
         """Return the states [batch, hidden] that the embeddings are the direction of."""
+        if self._steps == 0 and self._mode == "gen":
+            batch = [self.preprocessor.with_suffix(item) for item in batch]
+        workspace, _ = self._prefill(batch)
         if self._mode == "disc":
-            prefix, _ = self._prefill(batch)
-            return self._backend.download(prefix.anchor)
+            return self._backend.download(workspace.buffers["anchor"])
         if self._steps == 0:
-            prefix, _ = self._prefill([self._with_suffix(item) for item in batch])
-            return self._backend.download(prefix.state)
-        prefix, _ = self._prefill(batch)
-        return self._roll_out(prefix)
+            return self._backend.download(workspace.buffers["state"])
+        return self._roll_out(workspace)
 
-    def _roll_out(self, prefix: Prefix, observe: StepObserver | None = None) -> FloatArray:
-        with self.stopwatch.stage("rollout"):
+    def _roll_out(self, workspace: Workspace, observe: StepObserver | None = None) -> FloatArray:
+        with self._stage("rollout"):
             if self._model.rollout.router_context == "none":
-                hidden = (prefix.batch, self.dimension)
-                self._backend.copy(self._backend.zeros(hidden, "float32"), prefix.anchor)
-            return self._backend.download(self._rollout.run(prefix, self._steps, observe))
+                self._backend.clear(workspace.buffers["anchor"])
+            return self._backend.download(workspace.rollout.run(observe))
 
-    def _with_suffix(self, item: PreparedInput) -> PreparedInput:
-        """Append the forced suffix to a prompt, for a rollout of no steps; positions continue by KV length."""
-        suffix_ids = self.preprocessor.suffix_ids
-        positions = np.arange(item.token_count, item.token_count + len(suffix_ids))
-        return dataclasses.replace(
-            item,
-            input_ids=np.concatenate([item.input_ids, suffix_ids]),
-            position_ids=np.concatenate([item.position_ids, np.tile(positions, (3, 1))], axis=1),
-            visual_index=np.concatenate([item.visual_index, np.full(len(suffix_ids), -1)]),
-        )
+    def _prefill(self, batch: list[PreparedInput]) -> tuple[Workspace, Buffer]:
+        """Run vision and prefill; return the batch's buffers and the visual embeddings of the whole batch."""
+        tokens = self._backend.padded_tokens(max(item.token_count for item in batch))
+        max_frames = None if self._limits is None else self._limits.batch[2]
+        host = host_batch(batch, tokens, self._model.vision, max_frames)
+        uploaded = self._backend.upload(host.arrays)
+        visual = self._encode_media(host, uploaded)
+        with self._stage("prefill"):
+            workspace = self._workspaces.of(len(batch), tokens)
+            self._backend.copy(uploaded["token_count"], workspace.buffers["token_count"])
+            spec = self._manifest.graphs["prefill"]
+            known = uploaded | workspace.buffers | {"visual_embeddings": visual}
+            inputs, outputs = ({tensor.name: known[tensor.name] for tensor in side} for side in (spec.inputs, spec.outputs))
+            self._session("prefill").bind(inputs, outputs).run()
+        return workspace, visual
 
-    def _prefill(self, batch: list[PreparedInput]) -> tuple[Prefix, Buffer]:
-        """Run vision and prefill; return what the rollout needs and the visual embeddings of the whole batch."""
-        visual = self._backend.concatenate([self._encode_media(media) for item in batch for media in item.media])
-        with self.stopwatch.stage("prefill"):
-            inputs = self._prefill_inputs(batch, visual)
-            sizes = {"batch": len(batch), "tokens": inputs["input_ids"].shape[1]}
-            outputs = {
-                tensor.name: self._backend.zeros([a if isinstance(a, int) else sizes[a] for a in tensor.axes], tensor.dtype)
-                for tensor in self._manifest.graphs["prefill"].outputs
-            }
-            self._backend.session("prefill").bind(inputs, outputs).run()
-        state, anchor = outputs.pop("state"), outputs.pop("anchor")
-        return Prefix(state, anchor, outputs, inputs["token_count"], len(batch)), visual
-
-    def _prefill_inputs(self, batch: list[PreparedInput], visual: Buffer) -> dict[str, Buffer]:
-        """Pad the prompts on the right; rows of `visual_index` are offset to the batch's visual embeddings."""
-        shape = (len(batch), max(item.token_count for item in batch))
-        input_ids, visual_index = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
-        position_ids = np.zeros((3, *shape), np.int64)
-        visual_offset = 0
-        for row, item in enumerate(batch):
-            tokens = item.token_count
-            input_ids[row, :tokens] = item.input_ids
-            visual_index[row, :tokens] = np.where(item.visual_index >= 0, item.visual_index + visual_offset, -1)
-            position_ids[:, row, :tokens] = item.position_ids
-            visual_offset += item.visual_token_count
-        arrays = {
-            "input_ids": input_ids,
-            "visual_index": visual_index,
-            "position_ids": position_ids,
-            "token_count": np.array([item.token_count for item in batch]),
-            "anchor_index": np.array([item.anchor_index for item in batch]),
+    def _encode_media(self, host: HostBatch, uploaded: Mapping[str, Buffer]) -> Buffer:
+        """Return the visual embeddings of a batch [visual_tokens, hidden]; the blank image's are part of the bundle."""
+        most = max(call.visual_tokens for call in host.vision_calls)
+        shapes = {
+            "visual_embeddings": TensorShape((host.visual_tokens, self.dimension), self._compute),
+            "of one call": TensorShape((most, self.dimension), self._compute),  # engines want aligned outputs
         }
-        return {"visual_embeddings": visual} | {name: self._backend.upload(array, "int64") for name, array in arrays.items()}
+        buffers = self._backend.allocate("media", shapes)
+        row = 0
+        for call in host.vision_calls:
+            target = self._backend.rows(buffers["visual_embeddings"], row, row + call.visual_tokens)
+            if call.patches is None:
+                self._backend.copy(self._blank, target)
+            else:
+                output = self._backend.rows(buffers["of one call"], 0, call.visual_tokens)
+                inputs = {"patches": uploaded[call.patches], "patch_positions": uploaded[call.patch_positions]}
+                with self._stage("vision"):
+                    self._session("vision_encoder").bind(inputs, {"visual_embeddings": output}).run()
+                self._backend.copy(output, target)
+            row += call.visual_tokens
+        return buffers["visual_embeddings"]
 
-    def _encode_media(self, media: Media) -> Buffer:
-        """Return the visual embeddings of one image or video; the blank image's are part of the bundle."""
-        if media.is_blank:
-            return self._blank
-        with self.stopwatch.stage("vision"):
-            vision = self._model.vision
-            tokens = media.patches.shape[0] * media.patches.shape[1] // vision.merged_patches
-            inputs = {
-                "patches": self._backend.upload(media.patches, "float32"),
-                "patch_positions": self._backend.upload(patch_positions(media.grid, vision.merge_size), "int64"),
-            }
-            visual = self._backend.zeros((tokens, self.dimension), self._compute)
-            self._backend.session("vision_encoder").bind(inputs, {"visual_embeddings": visual}).run()
-            return visual
+    def _checked_batch_size(self, batch_size: int | None) -> int:
+        most = None if self._limits is None else self._limits.batch[2]
+        if batch_size is None:
+            return _BATCH_SIZE if most is None else min(_BATCH_SIZE, most)
+        if batch_size < 1 or (most is not None and batch_size > most):
+            raise PlumeExportError(
+                f"batch_size is {batch_size}; the bundle {self.bundle.path} takes 1 to {most or 'any number'}.",
+                fix="lower --batch-size, or compile with a --target whose batch reaches it",
+            )
+        return batch_size
+
+    def _session(self, graph: GraphName) -> Session:
+        """Vision encoder and prefill have one session each, loaded when first needed."""
+        if graph not in self._sessions:
+            self._sessions[graph] = self._backend.session(graph)
+        return self._sessions[graph]
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Measure a stage until the device has done it."""
+        with self.stopwatch.stage(name):
+            yield
+            self._backend.wait()
 
 
 def _checked_steps(steps: int | None, latent_steps: int) -> int:

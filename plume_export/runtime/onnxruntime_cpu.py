@@ -13,7 +13,7 @@ _PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxRuntimeCpu(NumpyBuffers):
-    """Backend over onnxruntime's CPU provider. A session is loaded when its graph is first needed."""
+    """Backend over onnxruntime's CPU provider. A graph is loaded when its session is first asked for."""
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         if bundle.manifest.precision == "bf16":

@@ -5,81 +5,91 @@ pass: K - 1 passes of one token and one pass of 1 + suffix tokens.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from ..spec import GraphSpec, TensorSpec
-from .backend import Backend, BoundGraph, Buffer
+import numpy as np
 
+from ..spec import GraphSpec
+from .backend import Backend, Buffer, Session
 
-@dataclass(frozen=True)
-class Prefix:
-    """What prefill leaves for the rollout, all on the device."""
-
-    state: Buffer  # [batch, hidden]
-    anchor: Buffer  # [batch, hidden]
-    cache: Mapping[str, Buffer]  # keys and values of every layer, [batch, kv_heads, tokens, head_dim]
-    token_count: Buffer  # [batch]
-    batch: int
-
-
-@dataclass(frozen=True)
-class RolloutBuffers:
-    """The rollout's own buffers for one batch size. The caches are zeroed: a masked NaN would still poison a softmax."""
-
-    step: Buffer
-    rollout_keys: Buffer
-    rollout_values: Buffer
-    next_state: Buffer
-    step_keys: Buffer
-    step_values: Buffer
-    router_probabilities: Buffer
-
-
-# Called after every pass with the step's number and the rollout's buffers.
-StepObserver = Callable[[int, RolloutBuffers], None]
+# The buffers of one batch by the tensors' names: everything that graph `latent_step` reads or writes, but the suffix.
+BatchBuffers = Mapping[str, Buffer]
+# Called after every pass with the step's number.
+StepObserver = Callable[[int], None]
 
 
 class Rollout:
-    """Runs graph `latent_step`. Buffers are allocated and bound once per batch, never per step."""
+    """Runs graph `latent_step`. `bind` once for the buffers of a kind of batch, then run any number of times."""
 
-    def __init__(self, backend: Backend, spec: GraphSpec, suffix_embeddings: Buffer) -> None:
-        self._backend, self._spec = backend, spec
-        self._suffix = suffix_embeddings
-        tensors = {tensor.name: tensor for tensor in spec.inputs}
-        hidden = tensors["suffix_embeddings"].axes[1]
-        assert isinstance(hidden, int)
-        self._no_suffix = backend.zeros((0, hidden), tensors["suffix_embeddings"].dtype)
+    def __init__(self, backend: Backend, spec: GraphSpec, suffix_embeddings: Buffer, steps: int) -> None:
+        self._backend, self._spec, self._suffix = backend, spec, suffix_embeddings
+        self._no_suffix = backend.rows(suffix_embeddings, 0, 0)
+        numbers = backend.constant(np.arange(steps), "int64")
+        self._step_numbers = [backend.rows(numbers, step, step + 1) for step in range(steps)]
+        self._sessions: list[Session] = []  # of a plain step and of the last one, so that each keeps its shapes
 
-    def run(self, prefix: Prefix, steps: int, observe: StepObserver | None = None) -> Buffer:
-        """Return the state [batch, hidden] at the suffix's last token. `steps` is at least 1."""
-        buffers = self._allocate(prefix.batch)
-        plain_step = self._bind(prefix, buffers, self._no_suffix)
-        last_step = self._bind(prefix, buffers, self._suffix)
-        for step in range(steps):
-            self._backend.set_step(buffers.step, step)
-            is_last = step == steps - 1
-            (last_step if is_last else plain_step).run()
-            if observe is not None:
-                observe(step, buffers)
-            if not is_last:
-                self._backend.copy(buffers.next_state, prefix.state)
-                self._backend.copy_to_slot(buffers.step_keys, buffers.rollout_keys, step)
-                self._backend.copy_to_slot(buffers.step_values, buffers.rollout_values, step)
-        return buffers.next_state
+    def bind(self, buffers: BatchBuffers) -> "BoundRollout":
+        """Bind the graph to buffers that the caller keeps."""
+        self._sessions = self._sessions or [self._backend.session("latent_step") for _ in range(2)]
+        outputs = {tensor.name: buffers[tensor.name] for tensor in self._spec.outputs}
+        plain_step, last_step = (
+            session.bind(self._inputs(buffers, suffix), outputs)
+            for session, suffix in zip(self._sessions, (self._no_suffix, self._suffix), strict=True)
+        )
+        return BoundRollout(self._backend, buffers, self._step_numbers, plain_step.run, last_step.run)
 
-    def _allocate(self, batch: int) -> RolloutBuffers:
-        tensors = {tensor.name: tensor for tensor in (*self._spec.inputs, *self._spec.outputs)}
-        names = RolloutBuffers.__dataclass_fields__
-        return RolloutBuffers(**{name: self._zeros(tensors[name], batch) for name in names})
+    def _inputs(self, buffers: BatchBuffers, suffix: Buffer) -> BatchBuffers:
+        known = {**buffers, "suffix_embeddings": suffix}
+        return {tensor.name: known[tensor.name] for tensor in self._spec.inputs}
 
-    def _zeros(self, tensor: TensorSpec, batch: int) -> Buffer:
-        shape = [axis if isinstance(axis, int) else {"batch": batch}[axis] for axis in tensor.axes]
-        return self._backend.zeros(shape, tensor.dtype)
 
-    def _bind(self, prefix: Prefix, buffers: RolloutBuffers, suffix: Buffer) -> BoundGraph:
-        inputs = {"suffix_embeddings": suffix, **prefix.cache}
-        for tensor in self._spec.inputs:
-            if tensor.name not in inputs:
-                inputs[tensor.name] = getattr(prefix if hasattr(prefix, tensor.name) else buffers, tensor.name)
-        outputs = {tensor.name: getattr(buffers, tensor.name) for tensor in self._spec.outputs}
-        return self._backend.session("latent_step").bind(inputs, outputs)
+class BoundRollout:
+    """A rollout over fixed buffers: nothing is allocated, and between the steps nothing leaves the device."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        buffers: BatchBuffers,
+        step_numbers: list[Buffer],
+        run_plain_step: Callable[[], None],
+        run_last_step: Callable[[], None],
+    ) -> None:
+        self._backend, self._buffers, self._step_numbers = backend, buffers, step_numbers
+        self._run_plain_step, self._run_last_step = run_plain_step, run_last_step
+        keys, values = (
+            [backend.rows(buffers[name], step, step + 1) for step in range(len(step_numbers))]
+            for name in ("rollout_keys", "rollout_values")
+        )
+        self._slots = list(zip(keys, values, strict=True))
+        self._replay = backend.replayable(self._run_steps)
+
+    def run(self, observe: StepObserver | None = None) -> Buffer:
+        """Return the state [batch, hidden] at the suffix's last token. `state` is overwritten.
+
+        With an observer the steps run one by one, without it as the backend replays them.
+        """
+        if observe is None:
+            self._replay.run()
+        else:
+            self._run_steps(observe)
+        return self._buffers["next_state"]
+
+    def close(self) -> None:
+        self._replay.close()
+
+    def _run_steps(self, observe: StepObserver = lambda _: None) -> None:
+        copy, buffers = self._backend.copy, self._buffers
+        for name in ("rollout_keys", "rollout_values"):
+            self._backend.clear(buffers[name])  # a masked NaN of an earlier batch would still poison a softmax
+        last = len(self._step_numbers) - 1
+        for step, number in enumerate(self._step_numbers):
+            copy(number, buffers["step"])
+            if step == last:
+                self._run_last_step()
+                observe(step)
+                return
+            self._run_plain_step()
+            observe(step)
+            keys, values = self._slots[step]
+            copy(buffers["next_state"], buffers["state"])
+            copy(buffers["step_keys"], keys)
+            copy(buffers["step_values"], values)

@@ -54,7 +54,7 @@ def search_folder(
     *,
     cache: EmbeddingCache,
     top: int,
-    batch_size: int,
+    batch_size: int | None,
     on_error: OnError,
     progress: OpenProgress,
 ) -> SearchResult:

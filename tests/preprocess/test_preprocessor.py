@@ -10,6 +10,7 @@ from PIL import Image
 
 from plume_export.errors import InputError
 from plume_export.preprocess import Item, Preprocessor
+from plume_export.recipe import ShapeRanges
 from tests.golden_model import GOLDEN_MODEL
 
 TOKENIZER_JSON = (Path(__file__).parents[1] / "golden/checkpoint/tokenizer.json").read_text(encoding="utf-8")
@@ -68,19 +69,29 @@ def test_default_limit_leaves_room_for_the_rollout(preprocessor: Preprocessor) -
     assert preprocessor.max_prompt_tokens == 32768 - 8 - len(preprocessor.suffix_ids)
 
 
+def limits_of(prompt_tokens: int, image_tokens: int = 3009) -> ShapeRanges:
+    return ShapeRanges((1, 1, 1), (1, 1, prompt_tokens), (1, 1, image_tokens))
+
+
 def test_long_prompt() -> None:
     token_count = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL).prepare(Item(text="a")).token_count
-    Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, max_prompt_tokens=token_count).prepare(Item(text="a"))
-    strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, max_prompt_tokens=token_count - 1)
+    Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(token_count)).prepare(Item(text="a"))
+    strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(token_count - 1))
     with pytest.raises(InputError, match=f"prompt has {token_count} tokens, 4 of them visual; the limit is {token_count - 1}"):
         strict.prepare(Item(text="a"))
 
 
 @pytest.mark.parametrize("item", [Item(images=(IMAGE,) * 50), Item(images=(IMAGE,), video=(IMAGE,) * 4)])
 def test_too_many_visual_tokens(item: Item) -> None:
-    strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, max_prompt_tokens=200)
+    strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(200))
     with pytest.raises(InputError, match=r"at least \d+ tokens, \d+ of them visual; the limit is 200"):
         strict.prepare(item)
+
+
+def test_a_frame_larger_than_compiled_for() -> None:
+    strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(4096, image_tokens=16))
+    with pytest.raises(InputError, match=r"frame of the video has \d+ visual tokens; the bundle was compiled for 16"):
+        strict.prepare(Item(video=(IMAGE,) * 4))
 
 
 def test_imports_neither_torch_nor_transformers_nor_onnx() -> None:

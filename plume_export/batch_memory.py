@@ -1,0 +1,68 @@
+"""What a batch keeps in device memory besides the engines' own: computed from the graphs' contracts, for any backend."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .recipe import ShapeRanges
+from .spec import DType, GraphName, GraphSpec, TensorSpec, VisionSpec
+
+DTYPE_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8}
+# TensorRT wants its tensors and its scratch memory on multiples of this.
+ALIGNMENT_BYTES = 256
+
+
+@dataclass(frozen=True)
+class BufferBytes:
+    """Bytes of the three parts: host inputs (prompts and pixels), visual embeddings, caches and states."""
+
+    uploads: int
+    media: int
+    batch: int
+
+    @property
+    def total(self) -> int:
+        return self.uploads + self.media + self.batch
+
+
+def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shapes: ShapeRanges) -> BufferBytes:
+    """Return what the largest batch of `shapes` takes. All of its visual tokens are part of its prompts."""
+    batch, tokens = shapes.batch[2], shapes.prompt_tokens[2]
+    sizes = {"batch": batch, "tokens": tokens, "visual_tokens": batch * tokens}
+    inputs = {tensor.name: tensor for tensor in graphs["prefill"].inputs}
+    visual_embeddings = inputs.pop("visual_embeddings")
+    uploads = sum(tensor_bytes(tensor, sizes) for tensor in inputs.values())
+    if "vision_encoder" in graphs:
+        patch = vision.patch_values * DTYPE_BYTES["float32"] + 2 * DTYPE_BYTES["int64"]  # with its row and column
+        images = batch * tokens // vision.merged_patches  # none has less than four tokens
+        uploads += batch * tokens * vision.merged_patches * patch + images * 2 * ALIGNMENT_BYTES
+    return BufferBytes(
+        uploads=uploads,
+        media=2 * tensor_bytes(visual_embeddings, sizes),  # those of one call of the vision encoder, and those of the batch
+        batch=sum(tensor_bytes(tensor, sizes) for tensor in batch_tensors(graphs).values()),
+    )
+
+
+def batch_tensors(graphs: Mapping[GraphName, GraphSpec]) -> dict[str, TensorSpec]:
+    """Return the tensors that live on the device for one batch, by name: prefill's outputs, and all of latent_step's.
+
+    The suffix is not among them: it is the same for all batches.
+    """
+    step = graphs["latent_step"]
+    tensors = (*graphs["prefill"].outputs, *step.inputs, *step.outputs)
+    return {tensor.name: tensor for tensor in tensors if tensor.name != "suffix_embeddings"}
+
+
+def tensor_shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return a tensor's shape for the sizes of its named axes."""
+    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes)
+
+
+def tensor_bytes(tensor: TensorSpec, sizes: Mapping[str, int]) -> int:
+    """Return the bytes that a tensor takes, rounded up to the alignment."""
+    return aligned(math.prod(tensor_shape(tensor, sizes)) * DTYPE_BYTES[tensor.dtype])
+
+
+def aligned(size: int) -> int:
+    """Return the next multiple of the alignment."""
+    return -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

@@ -1,0 +1,49 @@
+"""The buffers of one kind of batch (size and prompt length), and the rollout bound to them."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import cached_property
+
+from ..batch_memory import batch_tensors, tensor_shape
+from ..spec import GraphName, GraphSpec
+from .backend import Backend, Buffer, TensorShape
+from .rollout import BoundRollout, Rollout
+
+
+class Workspace:
+    """Buffers by tensor name: what prefill returns and what the rollout reads and writes."""
+
+    def __init__(self, buffers: dict[str, Buffer], rollout: Rollout) -> None:
+        self.buffers = buffers
+        self._rollout = rollout
+
+    @cached_property
+    def rollout(self) -> BoundRollout:
+        """Bound when it is first run: the anchor alone needs no graph `latent_step`."""
+        return self._rollout.bind(self.buffers)
+
+    def close(self) -> None:
+        if "rollout" in self.__dict__:
+            self.rollout.close()
+
+
+class Workspaces:
+    """Makes workspaces and keeps those used last, as many as the backend says."""
+
+    def __init__(self, backend: Backend, graphs: Mapping[GraphName, GraphSpec], rollout: Rollout) -> None:
+        self._backend, self._rollout = backend, rollout
+        self._tensors = batch_tensors(graphs)
+        self._kept: OrderedDict[tuple[int, int], Workspace] = OrderedDict()
+
+    def of(self, batch: int, tokens: int) -> Workspace:
+        """Return the workspace for batches of `batch` prompts of `tokens` tokens."""
+        key = (batch, tokens)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        while len(self._kept) >= self._backend.kept_batches:
+            self._kept.popitem(last=False)[1].close()  # first, so that its memory is free
+        sizes = {"batch": batch, "tokens": tokens}
+        shapes = {name: TensorShape(tensor_shape(tensor, sizes), tensor.dtype) for name, tensor in self._tensors.items()}
+        self._kept[key] = Workspace(self._backend.allocate("batch", shapes), self._rollout)
+        return self._kept[key]
