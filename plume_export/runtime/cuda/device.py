@@ -1,0 +1,185 @@
+"""The CUDA device: memory, copies, one stream and recorded graphs. The one place that calls cuda-python."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import MissingExtraError, PlumeExportError
+from ..backend import Array
+
+HostBytes = NDArray[np.uint8]
+
+
+class CudaDevice:
+    """The first CUDA device with one stream of its own, on which all work is queued in order. A context manager.
+
+    Addresses are integers. `extra` names the extra that brings cuda-python, for the error where it is missing.
+
+    Raises PlumeExportError without a driver, with one that is too old for the CUDA runtime, and without a GPU. Source: the
+    CUDA runtime API, by cuda-python's `cuda.bindings.runtime`.
+    """
+
+    def __init__(self, extra: str) -> None:
+        self._cudart = import_cudart(extra)
+        check_driver(self._cudart)
+        properties = self._call("cudaGetDeviceProperties", 0)
+        self.name: str = _text(properties.name)
+        self.compute_capability = f"{properties.major}.{properties.minor}"
+        self.is_integrated = bool(properties.integrated)
+        self._stream = self._call("cudaStreamCreateWithFlags", self._cudart.cudaStreamNonBlocking)
+        self._allocated: list[int] = []
+        self._pinned: list[int] = []
+        self._graphs: list[Any] = []
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle, for libraries that queue work on it."""
+        return int(self._stream)
+
+    def free_bytes(self) -> int:
+        """Return the device memory that is free now."""
+        free, _ = self._call("cudaMemGetInfo")
+        return int(free)
+
+    def allocate(self, size: int, purpose: str) -> int:
+        """Return the address of `size` zeroed bytes, at least 256-byte aligned; `close` frees them.
+
+        Raises PlumeExportError if the device has not that much memory.
+        """
+        code, address = self._cudart.cudaMalloc(max(size, 1))
+        if code == self._cudart.cudaError_t.cudaErrorMemoryAllocation:
+            raise PlumeExportError(
+                f"{self.name} has {self.free_bytes() / 1e6:,.0f} MB free; {purpose} takes {size / 1e6:,.0f} MB.",
+                fix="end other programs on the GPU, or compile with a --target of smaller shapes",
+            )
+        self._check("cudaMalloc", code)
+        self._allocated.append(int(address))
+        self.clear(int(address), size)
+        return int(address)
+
+    def allocate_pinned(self, size: int) -> HostBytes:
+        """Return host memory that the device can copy from while the host goes on; `close` frees it."""
+        address = int(self._call("cudaHostAlloc", max(size, 1), 0))
+        self._pinned.append(address)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def free_pinned(self, memory: HostBytes) -> None:
+        """Free pinned memory before `close`."""
+        address = memory.ctypes.data
+        self._pinned.remove(address)
+        self._call("cudaFreeHost", address)
+
+    def copy_in(self, source: Array, target: int) -> None:
+        """Queue a copy from host memory, which must stay unchanged until `wait`."""
+        self._copy(target, source.ctypes.data, source.nbytes, "cudaMemcpyHostToDevice")
+
+    def copy_out(self, source: int, target: Array) -> None:
+        """Copy to host memory and wait for it."""
+        self._copy(target.ctypes.data, source, target.nbytes, "cudaMemcpyDeviceToHost")
+        self.wait()
+
+    def copy(self, source: int, target: int, size: int) -> None:
+        """Queue a copy within the device."""
+        self._copy(target, source, size, "cudaMemcpyDeviceToDevice")
+
+    def clear(self, address: int, size: int) -> None:
+        """Queue setting bytes to zero."""
+        if size:
+            self._call("cudaMemsetAsync", address, 0, size, self._stream)
+
+    def record(self, work: Callable[[], None]) -> Any:
+        """Record the work that `work` queues, without doing it; return it as a CUDA graph for `launch`."""
+        mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            work()
+        except BaseException:
+            self._cudart.cudaStreamEndCapture(self._stream)
+            raise
+        graph = self._call("cudaStreamEndCapture", self._stream)
+        executable = self._call("cudaGraphInstantiate", graph, 0)
+        self._call("cudaGraphDestroy", graph)
+        self._graphs.append(executable)
+        return executable
+
+    def launch(self, graph: Any) -> None:
+        """Queue recorded work."""
+        self._call("cudaGraphLaunch", graph, self._stream)
+
+    def free_graph(self, graph: Any) -> None:
+        """Free recorded work before `close`."""
+        self.wait()
+        self._graphs.remove(graph)
+        self._call("cudaGraphExecDestroy", graph)
+
+    def wait(self) -> None:
+        """Return when all queued work is done."""
+        self._call("cudaStreamSynchronize", self._stream)
+
+    def close(self) -> None:
+        """Wait, then free everything."""
+        self.wait()
+        for executable in self._graphs:
+            self._call("cudaGraphExecDestroy", executable)
+        for address in self._allocated:
+            self._call("cudaFree", address)
+        for address in self._pinned:
+            self._call("cudaFreeHost", address)
+        self._graphs, self._allocated, self._pinned = [], [], []
+        self._call("cudaStreamDestroy", self._stream)
+
+    def _copy(self, target: int, source: int, size: int, kind: str) -> None:
+        if size:
+            self._call("cudaMemcpyAsync", target, source, size, getattr(self._cudart.cudaMemcpyKind, kind), self._stream)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the CUDA runtime; return its result, a tuple where it has several."""
+        code, *results = getattr(self._cudart, name)(*arguments)
+        self._check(name, code)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _check(self, name: str, code: Any) -> None:
+        if code != self._cudart.cudaError_t.cudaSuccess:
+            raise PlumeExportError(f"{name} failed: {_reason(self._cudart, code)}.", fix="plume-export doctor")
+
+
+def import_cudart(extra: str) -> Any:
+    """Import cuda-python's bindings of the CUDA runtime. Raises MissingExtraError."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        raise MissingExtraError("cuda-bindings", extra) from None
+    return runtime
+
+
+def check_driver(cudart: Any) -> None:
+    """Raise PlumeExportError without a driver, with one older than the CUDA runtime, and without a GPU."""
+    _, driver = cudart.cudaDriverGetVersion()
+    if driver == 0:
+        raise PlumeExportError("There is no NVIDIA driver here, which this bundle needs.", fix="run it on a machine with a GPU")
+    code, count = cudart.cudaGetDeviceCount()
+    _, runtime = cudart.cudaRuntimeGetVersion()
+    if code == cudart.cudaError_t.cudaErrorInsufficientDriver:
+        raise PlumeExportError(
+            f"The NVIDIA driver serves CUDA {_version(driver)}; the CUDA runtime here is {_version(runtime)}.",
+            fix=f"update the driver, or pip install 'cuda-bindings<{runtime // 1000}'",
+        )
+    if code != cudart.cudaError_t.cudaSuccess or count == 0:
+        raise PlumeExportError(f"No CUDA device can be used: {_reason(cudart, code)}.", fix="plume-export doctor")
+
+
+def _reason(cudart: Any, code: Any) -> str:
+    _, text = cudart.cudaGetErrorString(code)
+    return f"{_text(text)} ({getattr(code, 'name', code)})"
+
+
+def _version(number: int) -> str:
+    """12060 is 12.6."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace").rstrip("\0") if isinstance(value, bytes) else value

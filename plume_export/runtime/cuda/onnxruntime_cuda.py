@@ -1,0 +1,115 @@
+"""ONNX Runtime's CUDA provider, bound to our own device memory and stream."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from ...batch_memory import buffer_bytes
+from ...bundle import Bundle
+from ...errors import MissingExtraError, PlumeExportError
+from ...spec import DType, GraphName
+from .arena import DeviceBuffer
+from .buffers import CudaBuffers
+from .device import CudaDevice
+
+PROVIDER = "CUDAExecutionProvider"
+_EXTRA = "gpu"
+_DEVICE = ("cuda", 0)
+# numpy has no bfloat16: ONNX's own number stands for it.
+_ELEMENT_TYPES: dict[DType, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": 16, "int64": np.int64}
+
+
+class OnnxRuntimeCuda(CudaBuffers):
+    """Backend over onnxruntime's CUDA provider. A graph is loaded when its session is first asked for.
+
+    The rollout is queued call by call: ONNX Runtime computes shapes on the host and copies them in every run, which a CUDA
+    graph must not hold.
+
+    Raises PlumeExportError without a driver or GPU, and where ONNX Runtime has no CUDA provider or can not load it.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._onnxruntime = _import_onnxruntime()
+        manifest = bundle.manifest
+        assert manifest.limits is not None
+        with ExitStack() as opened:
+            device = CudaDevice(_EXTRA)
+            opened.callback(device.close)
+            buffers = buffer_bytes(manifest.graphs, manifest.model.vision, manifest.limits)
+            super().__init__(device, manifest.limits, buffers, is_recording=False)
+            self._bundle = bundle
+            self._loaded: dict[GraphName, Any] = {}
+            self._opened = opened.pop_all()
+
+    def session(self, graph: GraphName) -> "OnnxRuntimeCudaSession":
+        if graph not in self._loaded:
+            self._loaded[graph] = self._load(graph)
+        return OnnxRuntimeCudaSession(self._onnxruntime, self._loaded[graph])
+
+    def close(self) -> None:
+        self._device.wait()
+        self._loaded.clear()
+        self._opened.close()
+
+    def _load(self, graph: GraphName) -> Any:
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        file = str(self._bundle.graph_file(graph))
+        session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()])
+        if session.get_providers()[0] != PROVIDER:
+            raise PlumeExportError(
+                f"ONNX Runtime {self._onnxruntime.__version__} could not load its CUDA provider.",
+                fix="install the CUDA and cuDNN libraries that this onnxruntime-gpu is for; plume-export doctor",
+            )
+        return session
+
+    def _provider(self) -> tuple[str, dict[str, str]]:
+        """Work is queued on our stream; float32 is not rounded to TF32; memory grows by what is asked for."""
+        options = {
+            "device_id": "0",
+            "user_compute_stream": str(self._device.stream),
+            "use_tf32": "0",
+            "arena_extend_strategy": "kSameAsRequested",
+        }
+        return PROVIDER, options
+
+
+class OnnxRuntimeCudaSession:
+    """One graph in ONNX Runtime."""
+
+    def __init__(self, onnxruntime: Any, session: Any) -> None:
+        self._session = session
+        self._options = onnxruntime.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def bind(self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]) -> "OnnxRuntimeCudaBinding":
+        binding = self._session.io_binding()
+        for buffers, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+            for name, buffer in buffers.items():
+                bind(name, *_DEVICE, _ELEMENT_TYPES[buffer.dtype], list(buffer.shape), buffer.address)
+        return OnnxRuntimeCudaBinding(self._session, binding, self._options)
+
+
+class OnnxRuntimeCudaBinding:
+    """Buffers bound once; `run` may be called any number of times."""
+
+    def __init__(self, session: Any, binding: Any, options: Any) -> None:
+        self._session, self._binding, self._options = session, binding, options
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._binding, self._options)
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime-gpu", _EXTRA) from None
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise PlumeExportError(
+            f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.",
+            fix=f"pip uninstall onnxruntime, then pip install 'plume-export[{_EXTRA}]'",
+        )
+    return onnxruntime

@@ -1,0 +1,183 @@
+"""TensorRT and TensorRT-RTX engines, which differ in little but the module's name."""
+
+import mmap
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from ...batch_memory import buffer_bytes
+from ...builders.tensorrt.flavour import Flavour, import_runtime
+from ...builders.tensorrt.log import errors_in, new_log
+from ...bundle import Bundle
+from ...errors import BundleError, PlumeExportError
+from ...spec import GraphName
+from .arena import DeviceBuffer
+from .buffers import CudaBuffers
+from .device import CudaDevice
+from .fit import check_engines_fit, check_engines_match, rebuild_command
+from .kernel_cache import KernelCache
+from .shared_weights import SharedWeights
+
+
+class TensorRt(CudaBuffers):
+    """Backend over a bundle of engines. An engine is loaded when its session is first asked for.
+
+    All engines share one block of scratch memory, as they run one after another, and with shared weights one copy of those.
+    With `is_recording=False` the rollout is queued call by call, never as a CUDA graph.
+
+    Raises BundleError for engines of another TensorRT or another GPU; PlumeExportError without a driver or GPU, and where the
+    device's memory does not hold the bundle.
+    """
+
+    def __init__(self, bundle: Bundle, *, is_recording: bool = True) -> None:
+        manifest = bundle.manifest
+        assert manifest.engines is not None
+        assert manifest.backend in ("tensorrt", "tensorrt-rtx")
+        engines = manifest.engines
+        flavour = import_runtime(manifest.backend)
+        check_engines_match(bundle, engines, flavour)
+        with ExitStack() as opened:
+            device = CudaDevice("rtx" if flavour.name == "tensorrt-rtx" else "tensorrt")
+            opened.callback(device.close)
+            buffers = buffer_bytes(manifest.graphs, manifest.model.vision, engines.recipe.shapes)
+            check_engines_fit(bundle, engines, buffers, device)
+            super().__init__(device, engines.recipe.shapes, buffers, is_recording=is_recording)
+            self._bundle, self._engines, self._flavour = bundle, engines, flavour
+            self._log = new_log(flavour)
+            self._runtime = flavour.trt.Runtime(self._log)
+            self._weights = SharedWeights(bundle, device)
+            self._scratch_size = max(entry.activation_bytes or 0 for entry in engines.graphs.values())
+            self._scratch = device.allocate(self._scratch_size, "the engines' scratch memory")
+            self._loaded: dict[GraphName, LoadedEngine] = {}
+            self._sessions: list[TensorRtSession] = []
+            self._opened = opened.pop_all()
+
+    def session(self, graph: GraphName) -> "TensorRtSession":
+        if graph not in self._loaded:
+            self._loaded[graph] = self._load(graph)
+        loaded = self._loaded[graph]
+        session = TensorRtSession(graph, loaded, self._device, self._log)
+        self._sessions.append(session)
+        return session
+
+    def is_recordable(self) -> bool:
+        return super().is_recordable() and all(session.is_recordable() for session in self._sessions)
+
+    def close(self) -> None:
+        """Free sessions and engines, then the device memory that they point into."""
+        self._device.wait()
+        self._sessions.clear()
+        for loaded in self._loaded.values():
+            loaded.kernel_cache.save()
+        self._loaded.clear()
+        self._opened.close()
+
+    def _load(self, graph: GraphName) -> "LoadedEngine":
+        """Deserialise an engine from its mapped file, so that the host needs no copy of it."""
+        file = self._bundle.graph_file(graph)
+        self._log.lines.clear()
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            engine = self._runtime.deserialize_cuda_engine(memoryview(mapped))
+        if engine is None:
+            raise BundleError(
+                f"{self._flavour.name} {self._flavour.version} can not load {file} on {self._device.name}, compute capability "
+                f"{self._device.compute_capability}: {'; '.join(errors_in(self._log.lines)) or 'no reason given'}.",
+                fix=rebuild_command(self._bundle),
+            )
+        kernel_cache = KernelCache(self._flavour, self._bundle, graph)
+        entry = self._engines.graphs[graph]
+        weights = {name: self._weights.load(name) for name in entry.shared_weights}
+        return LoadedEngine(self._flavour, engine, kernel_cache, weights, *self._scratch_for(int(engine.device_memory_size_v2)))
+
+    def _scratch_for(self, size: int) -> tuple[int, int]:
+        """Return the common scratch memory, or more for an engine that wants more than its builder told."""
+        if size > self._scratch_size:
+            self._scratch_size = size
+            self._scratch = self._device.allocate(size, "the engines' scratch memory")
+        return self._scratch, self._scratch_size
+
+
+class LoadedEngine:
+    """One deserialised engine, its shared weights and the scratch memory that its contexts use."""
+
+    def __init__(
+        self,
+        flavour: Flavour,
+        engine: Any,
+        kernel_cache: KernelCache,
+        weights: Mapping[str, DeviceBuffer],
+        scratch: int,
+        scratch_size: int,
+    ) -> None:
+        self.kernel_cache, self.weights = kernel_cache, weights
+        self._trt, self._engine = flavour.trt, engine
+        self._scratch, self._scratch_size = scratch, scratch_size
+
+    def new_context(self) -> Any:
+        """Return an execution context that uses the common scratch memory."""
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.kernel_cache.is_used:
+            config = self._engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(strategy)
+            self.kernel_cache.set_up(config)
+            context = self._engine.create_execution_context(config)
+        else:
+            context = self._engine.create_execution_context(strategy)
+        context.set_device_memory(self._scratch, self._scratch_size)
+        return context
+
+
+class TensorRtSession:
+    """One execution context of an engine. It keeps the shapes and addresses of the binding that ran last."""
+
+    def __init__(self, graph: GraphName, loaded: LoadedEngine, device: CudaDevice, log: Any) -> None:
+        self._graph, self._device, self._log = graph, device, log
+        self._loaded = loaded
+        self._context = loaded.new_context()
+        self._current: TensorRtBinding | None = None
+
+    def bind(self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]) -> "TensorRtBinding":
+        return TensorRtBinding(self, {**inputs, **self._loaded.weights}, outputs)
+
+    def run(self, binding: "TensorRtBinding") -> None:
+        """Queue one run."""
+        if self._current is not binding:
+            self._take_up(binding)
+            self._current = binding
+        if not self._context.execute_async_v3(self._device.stream):
+            raise self._failed("could not run")
+
+    def is_recordable(self) -> bool:
+        """TensorRT-RTX tells when kernels are still being compiled; TensorRT always can be recorded."""
+        ask = getattr(self._context, "is_stream_capturable", None)
+        return ask is None or self._current is None or bool(ask(self._device.stream))
+
+    def _take_up(self, binding: "TensorRtBinding") -> None:
+        self._log.lines.clear()
+        for name, buffer in binding.inputs.items():
+            if not self._context.set_input_shape(name, buffer.shape):
+                raise self._failed(f"refuses {name} {list(buffer.shape)}")
+        for name, buffer in (*binding.inputs.items(), *binding.outputs.items()):
+            if not self._context.set_tensor_address(name, buffer.address):
+                raise self._failed(f"refuses the address of {name}")
+        if missing := self._context.infer_shapes():
+            raise self._failed(f"lacks {', '.join(missing)}")
+        for name, buffer in binding.outputs.items():
+            computed = tuple(self._context.get_tensor_shape(name))
+            assert computed == buffer.shape, (self._graph, name, computed, buffer.shape)
+
+    def _failed(self, what: str) -> PlumeExportError:
+        reasons = "; ".join(errors_in(self._log.lines)) or "no reason given"
+        return PlumeExportError(f"The engine {self._graph} {what}: {reasons}.", fix="report it with `plume-export selftest`")
+
+
+class TensorRtBinding:
+    """Buffers of one session; `run` may be called any number of times."""
+
+    def __init__(
+        self, session: TensorRtSession, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]
+    ) -> None:
+        self._session, self.inputs, self.outputs = session, inputs, outputs
+
+    def run(self) -> None:
+        self._session.run(self)
