@@ -28,7 +28,11 @@ EXTRAS_BESIDE_JETSON: dict[str, tuple[str, ...]] = {
     "tensorrt": ("cuda-bindings", "tensorrt"),
 }
 # What does as well as the package that an extra names.
-_INSTEAD = {"onnxruntime": "onnxruntime-gpu", "tensorrt-rtx-cu13": "tensorrt-rtx-cu12"}
+_INSTEAD: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime-gpu",),
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx-cu13": ("tensorrt-rtx-cu12",),
+}
 _OLDEST_PYTHON = (3, 10)
 
 
@@ -153,5 +157,5 @@ def _extra_checks(jetson: Jetson | None) -> Iterator[Check]:
 
 
 def _version_of_either(package: str) -> str | None:
-    instead = _INSTEAD.get(package)
-    return package_version(package) or (instead and package_version(instead))
+    found = (package_version(name) for name in (package, *_INSTEAD.get(package, ())))
+    return next((number for number in found if number is not None), None)
