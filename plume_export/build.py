@@ -10,9 +10,10 @@ from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .builders.tensorrt.flavour import import_flavour
 from .bundle import Bundle, Modalities, check_output, scratch_directory
 from .errors import MissingExtraError
-from .gpu import find_gpus
-from .recipe import Recipe, read_recipe
-from .spec import Precision, RouterContext
+from .gpu import device_memory, find_gpus
+from .plan import check_plan_fits
+from .recipe import Device, Recipe, read_recipe
+from .spec import ModelSpec, Precision, RouterContext
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -82,7 +83,9 @@ def build_bundle(
     progress: BuildProgress = lambda *_: None,
 ) -> Bundle:
     """Export and compile for `target` in one go; only the compiled bundle stays."""
-    check_target(read_recipe(target), options.precision)
+    recipe = read_recipe(target)
+    check_target(recipe, options.precision)
+    _check_memory(target, recipe, checkpoint.model, options.precision)
     check_output(output)
     with scratch_directory(output) as scratch:
         exported = export_checkpoint(checkpoint, scratch / "onnx", options, report)
@@ -107,6 +110,7 @@ def compile_bundle(
         return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept)
     if recipe.backend == "onnxruntime-cuda":
         return compile_for_onnxruntime_cuda(source, output, target, recipe, is_source_kept=is_source_kept)
+    _check_memory(target, recipe, source.manifest.model, source.manifest.precision)
     return compile_for_tensorrt(source, output, target, recipe, is_source_kept=is_source_kept, progress=progress)
 
 
@@ -116,6 +120,16 @@ def check_target(recipe: Recipe, precision: Precision) -> None:
         import_flavour(recipe.backend)
     else:
         check_onnxruntime_precision(recipe.backend, precision)
+
+
+def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> None:
+    """Raise where a device can not hold the engines: this machine's for TensorRT, else the one that the recipe names."""
+    device = recipe.device
+    if recipe.backend == "tensorrt" and (memory := device_memory()) is not None:
+        gpu = find_gpus()[0]
+        device = Device(gpu.name, memory.total_bytes / 1e9, gpu.compute_capability)
+    if recipe.backend in ("tensorrt", "tensorrt-rtx") and device is not None:
+        check_plan_fits(target, recipe, model, precision, device)
 
 
 def obstacle_to_running(bundle: Bundle) -> str | None:

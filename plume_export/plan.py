@@ -12,7 +12,7 @@ import msgspec
 from .batch_memory import DTYPE_BYTES, buffer_bytes
 from .errors import PlumeExportError
 from .layout import expected_tensors
-from .recipe import Recipe, ShapeRanges
+from .recipe import Device, Recipe, ShapeRanges
 from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision, graph_specs
 
 # Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
@@ -57,7 +57,7 @@ class Plan:
 
 def plan_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> Plan:
     """Return what the engines of a recipe need. Source: the graphs' contracts (spec.py)."""
-    if recipe.backend == "onnxruntime-cpu":
+    if recipe.backend in ("onnxruntime-cpu", "onnxruntime-cuda"):
         raise PlumeExportError(
             f"The target {target} has no engines to plan for.", fix="--target with a recipe of TensorRT or TensorRT-RTX"
         )
@@ -88,6 +88,18 @@ def plan_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precis
         buffers=buffers.total - prefix_cache,
         device_bytes=None if recipe.device is None else int(recipe.device.memory_gb * 1e9),
     )
+
+
+def check_plan_fits(target: str, recipe: Recipe, model: ModelSpec, precision: Precision, device: Device) -> None:
+    """Raise PlumeExportError if a device does not hold what a recipe needs, with the nearest choice that it holds."""
+    recipe = msgspec.structs.replace(recipe, device=device)
+    plan = plan_memory(target, recipe, model, precision)
+    if plan.fits is False:
+        raise PlumeExportError(
+            f"The engines of {target} in {precision} take {plan.total / 1e6:,.0f} MB on the device with their buffers; "
+            f"{device.name} has {device.memory_gb * 1000:,.0f} MB (see plume-export plan --target {target}).",
+            fix="compile with a recipe of your own; " + nearest_text(nearest_that_fits(target, recipe, model, precision)),
+        )
 
 
 def nearest_that_fits(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> Plan | None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from plume_export.build import compile_bundle
 from plume_export.builders.tensorrt.compile import build_in_child
 from plume_export.builders.tensorrt.engine import EngineRequest
 from plume_export.builders.tensorrt.network import axis_ranges
@@ -22,8 +23,8 @@ from plume_export.graphs.prefill import Prefill
 from plume_export.graphs.trace import trace_graph
 from plume_export.graphs.vision_encoder import VisionEncoder
 from plume_export.plan import nearest_that_fits, plan_memory
-from plume_export.recipe import BuilderSettings, Recipe, ShapeRanges, read_recipe
-from plume_export.spec import PLUME_2B, GraphName, ModelSpec, graph_specs
+from plume_export.recipe import BuilderSettings, Recipe, ShapeRanges, read_recipe, recipes_directory
+from plume_export.spec import COMPUTE_DTYPE, PLUME_2B, GraphName, GraphSpec, ModelSpec, TensorSpec, graph_specs
 
 # The 2B model's widths with two vision blocks and two decoder layers.
 WIDE = msgspec.structs.replace(
@@ -48,6 +49,7 @@ def built_activations(graph: GraphName, model: ModelSpec, shapes: ShapeRanges, d
         "prefill": lambda: Prefill(model.decoder, torch.float16),
     }
     traced = trace_graph(modules[graph], spec, patches_multiple=model.vision.merged_patches)
+    weights = []
     for name, value in list(traced.graph.initializers.items()):
         if value.const_value is not None:
             continue
@@ -57,6 +59,8 @@ def built_activations(graph: GraphName, model: ModelSpec, shapes: ShapeRanges, d
         if math.prod(shape) * value.dtype.itemsize >= SHARED_BYTES:
             del traced.graph.initializers[name]
             traced.graph.inputs.append(value)
+            assert value.name is not None
+            weights.append(TensorSpec(value.name, COMPUTE_DTYPE["fp16"], tuple(shape)))
         else:
             value.const_value = ir.tensor(np.zeros(shape, value.dtype.numpy()), name=name)
     ir.save(traced, directory / "graph.onnx")
@@ -66,7 +70,7 @@ def built_activations(graph: GraphName, model: ModelSpec, shapes: ShapeRanges, d
         engine_file=str(directory / "engine"),
         timing_cache_file=None,
         precision="fp16",
-        spec=spec,
+        spec=GraphSpec(inputs=(*spec.inputs, *weights), outputs=spec.outputs),
         axis_ranges=dict(axis_ranges(shapes, model, 4)),
         builder=BuilderSettings(),
     )
@@ -97,7 +101,9 @@ def test_weights_are_those_of_a_bundle(tiny_fp16: Bundle) -> None:
 
 
 def test_the_8_gb_orin_nano() -> None:
-    recipe = read_recipe("jetson-orin-nano-8gb")
+    shared = read_recipe("jetson-orin-nano-8gb")
+    assert plan_memory("jetson-orin-nano-8gb", shared, PLUME_2B, "fp16").fits is True
+    recipe = msgspec.structs.replace(shared, weights="baked")
     plan = plan_memory("jetson-orin-nano-8gb", recipe, PLUME_2B, "fp16")
     assert plan.fits is False
     nearest = nearest_that_fits("jetson-orin-nano-8gb", recipe, PLUME_2B, "fp16")
@@ -110,12 +116,23 @@ def test_the_8_gb_orin_nano() -> None:
 
 def test_a_recipe_without_a_device_or_without_engines() -> None:
     assert plan_memory("rtx", read_recipe("rtx"), PLUME_2B, "bf16").fits is None
-    with pytest.raises(PlumeExportError, match="cpu has no engines"):
-        plan_memory("cpu", read_recipe("cpu"), PLUME_2B, "fp16")
+    for target in ("cpu", "cuda"):
+        with pytest.raises(PlumeExportError, match=f"{target} has no engines"):
+            plan_memory(target, read_recipe(target), PLUME_2B, "fp16")
+
+
+def test_engines_that_the_device_can_not_hold_are_not_built(tiny_fp16: Bundle, tmp_path: Path) -> None:
+    """The recipe's own device, before the builder starts."""
+    text = (recipes_directory() / "jetson-orin-nano-8gb.toml").read_text()
+    text = text.replace('backend = "tensorrt"', 'backend = "tensorrt-rtx"').replace("memory_gb = 7.4", "memory_gb = 0.53")
+    (tmp_path / "small.toml").write_text(text)
+    with pytest.raises(PlumeExportError, match=r"take [\d,]+ MB on the device.*; Orin Nano has 530 MB(.|\n)*nearest that fits"):
+        compile_bundle(tiny_fp16, tmp_path / "out", str(tmp_path / "small.toml"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command(tiny_checkpoint: Path) -> None:
-    over = CliRunner().invoke(main, ["plan", "--target", "jetson-orin-nano-8gb"])
+    over = CliRunner().invoke(main, ["plan", "--target", "jetson-orin-nano-8gb", "--weights", "baked"])
     assert over.exit_code == 1
     for part in ("does not fit", 'weights = "shared"', "prefix cache"):
         assert part in over.stdout

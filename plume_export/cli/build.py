@@ -163,11 +163,13 @@ def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOpti
 @click.command()
 @_TARGET_OPTION
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: the target's]")
+@click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")
 @click.option("--checkpoint", help="Directory or hub id whose dimensions count.  [default: the published 2B]")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(target: str, precision: Any, checkpoint: str | None, as_json: bool) -> None:
+def plan(target: str, precision: Any, weights: Any, checkpoint: str | None, as_json: bool) -> None:
     """Compute what a target's engines need on its device."""
     recipe = read_recipe(target)
+    recipe = msgspec.structs.replace(recipe, weights=weights or recipe.weights)
     model = PLUME_2B if checkpoint is None else open_checkpoint(checkpoint, ModelOptions()).model
     made = plan_memory(target, recipe, model, precision or recipe.precision)
     nearest = nearest_that_fits(target, recipe, model, made.precision) if made.fits is False else None

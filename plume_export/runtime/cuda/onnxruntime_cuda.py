@@ -112,4 +112,5 @@ def _import_onnxruntime() -> Any:
             f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.",
             fix=f"pip uninstall onnxruntime, then pip install 'plume-export[{_EXTRA}]'",
         )
+    onnxruntime.preload_dlls()  # CUDA and cuDNN, where they were installed as Python packages
     return onnxruntime
