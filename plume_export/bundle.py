@@ -53,6 +53,7 @@ class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `activation_bytes` is what it needs on the device beside its weights, for the largest shapes of its profile.
     `shared_weights` are tensors of the weight file that are inputs of the engine; they do not count as its weights.
+    `initializer_bytes` are the weights that its graph holds, `copied_weight_bytes` those that it lays out anew in every pass.
     """
 
     bytes: int
@@ -62,10 +63,16 @@ class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shared_weights: tuple[str, ...]
     build_seconds: float
     build_peak_memory_bytes: int | None
+    layers: int | None = None
+    initializer_bytes: int | None = None
+    copied_weight_bytes: int | None = None
 
 
 class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a bundle of engines was made with and for. `device` is a GPU's name and compute capability, or "portable"."""
+    """What a bundle of engines was made with and for. `device` is a GPU's name and compute capability, or "portable".
+
+    `duplicate_bytes` are weights that more than one engine holds, once for every copy beyond the first.
+    """
 
     flavour_version: str
     device: str
@@ -73,6 +80,7 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     recipe: Recipe
     source_sha256: str
     graphs: dict[GraphName, EngineEntry]
+    duplicate_bytes: int | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

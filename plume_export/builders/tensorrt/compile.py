@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -25,15 +26,40 @@ from ...bundle import (
 )
 from ...errors import BundleError, PlumeExportError
 from ...recipe import Recipe, check_recipe_fits_model, model_scaled_to
-from ...spec import GraphName
+from ...spec import GraphName, GraphSpec, TensorSpec
+from .audit import check_engine, copied_weight_bytes
 from .engine import EngineRequest, EngineResult, Message, Progress
-from .flavour import PORTABLE, Flavour, import_flavour
-from .network import axis_ranges
+from .flavour import Flavour, device_of, import_flavour
+from .graph_weights import GraphWeights, duplicate_bytes, weights_of_graph
+from .inspector import layers_file
+from .network import AxisRanges, axis_ranges
 from .shared_weights import write_graph_with_shared_weights
 
 # Tells which graph is being built and how far a phase of its builder is.
 BuildProgress = Callable[[GraphName, Progress], None]
 _STDERR_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class _Compilation:
+    """What is compiled, and into which directory. `ranges` are least, best and most of every dynamic axis."""
+
+    source: Bundle
+    directory: Path
+    flavour: Flavour
+    recipe: Recipe
+    ranges: AxisRanges
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the large weights are inputs of the engines."""
+        return self.recipe.weights == "shared"
+
+
+@dataclass(frozen=True)
+class _BuiltGraph:
+    entry: EngineEntry
+    weights: GraphWeights
 
 
 def compile_for_tensorrt(
@@ -48,62 +74,94 @@ def compile_for_tensorrt(
     """Write a bundle of engines. Baked engines hold their weights; shared ones take the weight file's, which comes along.
 
     Raises BundleError for a bundle that is not portable; PlumeExportError for a recipe that the model can not serve, for what
-    the builder refuses, and for a builder that was killed.
+    the builder refuses, for a builder that was killed, and for an engine that its audit finds defective.
     """
     manifest = source.manifest
-    if manifest.backend != "onnx":
-        raise BundleError(
-            f"{source.path} is already compiled for {manifest.backend}.", fix="pass the bundle that plume-export export wrote"
-        )
+    _check_portable(source)
     assert recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx"
     flavour = import_flavour(recipe.backend)
     model = model_scaled_to(recipe, manifest.model, target)
-    with np.load(source.file(CONSTANTS)) as constants:
-        suffix_tokens = len(constants["suffix_embeddings"])
-    check_recipe_fits_model(recipe, manifest.model, suffix_tokens, target)
-    ranges = dict(axis_ranges(recipe.shapes, manifest.model, suffix_tokens))
-    entries: dict[GraphName, EngineEntry] = {}
-    device = PORTABLE
-    is_shared = recipe.weights == "shared"
-    # Bound to shared weights, a step for one prompt alone re-lays the experts' weights in every pass (94 MB of the 2B's).
-    least, best, most = ranges["batch"]
-    step_ranges = ranges | {"batch": (least, best, max(2, most) if is_shared else most)}
-    bring = copy_file if is_source_kept else move_file
+    ranges = _ranges_of(source, recipe, target)
     with new_bundle(output) as directory:
-        for name in manifest.files:
-            if (is_shared or name != WEIGHTS) and not name.endswith(".onnx"):
-                bring(source.file(name), directory / name)
-        for graph, spec in manifest.graphs.items():
-            onnx_file = source.graph_file(graph)
-            shared: tuple[str, ...] = ()
-            if is_shared:
-                onnx_file = directory / f"{graph}.onnx"
-                shared = write_graph_with_shared_weights(source.graph_file(graph), onnx_file)
-            request = EngineRequest(
-                flavour=flavour.name,
-                onnx_file=str(onnx_file),
-                engine_file=str(directory / f"{graph}.engine"),
-                timing_cache_file=timing_cache_file(flavour),
-                precision=manifest.precision,
-                spec=spec,
-                axis_ranges=ranges if graph != "latent_step" else step_ranges,
-                builder=recipe.builder,
-            )
-            result = build_in_child(request, partial(progress, graph))
-            entries[graph], device = _entry(result, shared), result.device
-            if is_shared:
-                onnx_file.unlink()
+        compilation = _Compilation(source, directory, flavour, recipe, ranges)
+        _bring_files(compilation, copy_file if is_source_kept else move_file)
+        built = {graph: _build_graph(compilation, graph, partial(progress, graph)) for graph in manifest.graphs}
         engines = EngineManifest(
             flavour_version=flavour.version,
-            device=device,
+            device=device_of(flavour),
             target=Path(target).stem,
             recipe=recipe,
             source_sha256=source.sha256,
-            graphs=entries,
+            graphs={graph: one.entry for graph, one in built.items()},
+            duplicate_bytes=duplicate_bytes(one.weights for one in built.values()),
         )
-        compiled = msgspec.structs.replace(manifest, backend=flavour.name, model=model, engines=engines, files={})
+        compiled = msgspec.structs.replace(
+            manifest, backend=flavour.name, model=model, engines=engines, limits=recipe.shapes, files={}
+        )
         write_manifest(directory, compiled)
     return open_bundle(output, verify_hashes=False)
+
+
+def _check_portable(source: Bundle) -> None:
+    if source.manifest.backend != "onnx":
+        raise BundleError(
+            f"{source.path} is already compiled for {source.manifest.backend}.",
+            fix="pass the bundle that plume-export export wrote",
+        )
+
+
+def _ranges_of(source: Bundle, recipe: Recipe, target: str) -> AxisRanges:
+    """Return the ranges of the recipe. Raises PlumeExportError if the model can not serve them."""
+    with np.load(source.file(CONSTANTS)) as constants:
+        suffix_tokens = len(constants["suffix_embeddings"])
+    model = source.manifest.model
+    check_recipe_fits_model(recipe, model, suffix_tokens, target)
+    return axis_ranges(recipe.shapes, model, suffix_tokens)
+
+
+def _bring_files(compilation: _Compilation, bring: Callable[[Path, Path], None]) -> None:
+    """Bring everything but the graphs, and the weights only for engines that share them."""
+    for name in compilation.source.manifest.files:
+        if (compilation.is_shared or name != WEIGHTS) and not name.endswith(".onnx"):
+            bring(compilation.source.file(name), compilation.directory / name)
+
+
+def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable[[Progress], None]) -> _BuiltGraph:
+    """Build and audit one engine and write it with the list of its layers."""
+    spec = compilation.source.manifest.graphs[graph]
+    onnx_file = compilation.source.graph_file(graph)
+    shared: tuple[TensorSpec, ...] = ()
+    if compilation.is_shared:
+        onnx_file = compilation.directory / f"{graph}.onnx"
+        shared = write_graph_with_shared_weights(compilation.source.graph_file(graph), onnx_file)
+    request = EngineRequest(
+        flavour=compilation.flavour.name,
+        onnx_file=str(onnx_file),
+        engine_file=str(compilation.directory / f"{graph}.engine"),
+        timing_cache_file=timing_cache_file(compilation.flavour),
+        precision=compilation.source.manifest.precision,
+        spec=GraphSpec(inputs=spec.inputs + shared, outputs=spec.outputs),
+        axis_ranges=_ranges_of_graph(compilation, graph),
+        builder=compilation.recipe.builder,
+    )
+    result = build_in_child(request, progress)
+    weights = weights_of_graph(onnx_file)
+    if compilation.is_shared:
+        onnx_file.unlink()
+    if result.layers is not None:
+        (compilation.directory / layers_file(graph)).write_bytes(msgspec.json.encode(result.layers))
+    entry = _entry(result, spec, shared, weights)
+    check_engine(graph, entry)
+    return _BuiltGraph(entry, weights)
+
+
+def _ranges_of_graph(compilation: _Compilation, graph: GraphName) -> dict[str, tuple[int, int, int]]:
+    """With shared weights, an engine of the step for one prompt alone would copy the experts' weights in every pass."""
+    ranges = dict(compilation.ranges)
+    if compilation.is_shared and graph == "latent_step":
+        least, best, most = ranges["batch"]
+        ranges["batch"] = (least, best, max(2, most))
+    return ranges
 
 
 def timing_cache_file(flavour: Flavour) -> str | None:
@@ -162,14 +220,18 @@ def _died(request: EngineRequest, code: int, tail: str) -> PlumeExportError:
     )
 
 
-def _entry(result: EngineResult, shared_weights: tuple[str, ...]) -> EngineEntry:
-    figures = result.figures
+def _entry(result: EngineResult, spec: GraphSpec, shared: tuple[TensorSpec, ...], weights: GraphWeights) -> EngineEntry:
+    figures, layers = result.figures, result.layers
+    activations = [tensor.name for tensor in spec.inputs]
     return EngineEntry(
         bytes=result.engine_bytes,
         weights_bytes=figures.weights_bytes,
         activation_bytes=figures.activation_bytes,
         profile=result.profile,
-        shared_weights=shared_weights,
+        shared_weights=tuple(tensor.name for tensor in shared),
         build_seconds=round(result.seconds, 3),
         build_peak_memory_bytes=result.peak_memory_bytes,
+        layers=None if layers is None else len(layers),
+        initializer_bytes=weights.bytes,
+        copied_weight_bytes=None if layers is None else copied_weight_bytes(layers, activations),
     )

@@ -15,13 +15,14 @@ import msgspec
 from ...errors import PlumeExportError
 from ...recipe import BuilderSettings
 from ...spec import GraphSpec, Precision
-from .flavour import FlavourName, device_of, import_flavour
-from .log import LogFigures, errors_in, figures_from_lines, new_log
-from .network import add_profile, check_layer_dtypes, network_from_onnx
+from .flavour import Flavour, FlavourName, import_flavour
+from .layers import EngineLayer, layers_from_log
+from .log import LogFigures, errors_in, figures_from_lines, layer_list_in, new_log
+from .network import add_profile, check_inputs_and_outputs, check_layer_dtypes, network_from_onnx
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
-    """What to build. `axis_ranges` are least, best and most of every dynamic axis."""
+    """What to build. `axis_ranges` are least, best and most of every dynamic axis; weights that are inputs are in `spec`."""
 
     flavour: FlavourName
     onnx_file: str
@@ -34,14 +35,14 @@ class EngineRequest(msgspec.Struct, frozen=True):
 
 
 class EngineResult(msgspec.Struct, frozen=True):
-    """A finished engine, by the builder's own figures."""
+    """A finished engine, by the builder's own figures. `layers` None: it did not tell."""
 
     engine_bytes: int
     figures: LogFigures
+    layers: tuple[EngineLayer, ...] | None
     profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
     seconds: float
     peak_memory_bytes: int | None
-    device: str
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -64,22 +65,12 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
     """Parse, check, build and write one engine. Raises PlumeExportError for what the parser or the builder refuses."""
     start = time.monotonic()
     flavour = import_flavour(request.flavour)
-    trt, log = flavour.trt, new_log(flavour)
-    try:
-        builder = trt.Builder(log)
-    except TypeError:  # the binding's answer where the library finds no GPU or no driver
-        reasons = "; ".join(errors_in(log.lines))
-        raise PlumeExportError(
-            f"{flavour.name} {flavour.version} has no GPU to build for here: {reasons or 'no reason given'}.",
-            fix="export here, copy the portable bundle, and run `plume-export compile` on the device that will run the engines",
-        ) from None
+    log = new_log(flavour)
+    builder = _new_builder(flavour, log)
     network, parser = network_from_onnx(flavour, builder, log, Path(request.onnx_file))
+    check_inputs_and_outputs(flavour, network, request.spec)
     check_layer_dtypes(flavour, network, request.precision)
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.builder.workspace_mb << 20)
-    config.builder_optimization_level = request.builder.optimization_level
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.progress_monitor = _new_monitor(trt, tell)
+    config = _new_config(flavour, builder, request.builder, tell)
     profile = add_profile(builder, config, request.spec, request.axis_ranges)
     cache = _set_timing_cache(config, request.timing_cache_file)
     engine = builder.build_serialized_network(network, config)
@@ -91,14 +82,36 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
         file.write(memoryview(engine))
     if request.timing_cache_file is not None and cache is not None:
         _write_whole(Path(request.timing_cache_file), memoryview(cache.serialize()))
+    layers = layer_list_in(log.lines)
     return EngineResult(
         engine_bytes=engine.nbytes,
         figures=figures_from_lines(log.lines),
+        layers=None if layers is None else layers_from_log(layers),
         profile=profile,
         seconds=time.monotonic() - start,
         peak_memory_bytes=_peak_memory_bytes(),
-        device=device_of(flavour),
     )
+
+
+def _new_builder(flavour: Flavour, log: Any) -> Any:
+    try:
+        return flavour.trt.Builder(log)
+    except TypeError:  # the binding's answer where the library finds no GPU or no driver
+        reasons = "; ".join(errors_in(log.lines))
+        raise PlumeExportError(
+            f"{flavour.name} {flavour.version} has no GPU to build for here: {reasons or 'no reason given'}.",
+            fix="export here, copy the portable bundle, and run `plume-export compile` on the device that will run the engines",
+        ) from None
+
+
+def _new_config(flavour: Flavour, builder: Any, settings: BuilderSettings, tell: Any) -> Any:
+    """Detailed verbosity makes builder and inspector list every layer with its tensors; it costs a device nothing."""
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(flavour.trt.MemoryPoolType.WORKSPACE, settings.workspace_mb << 20)
+    config.builder_optimization_level = settings.optimization_level
+    config.profiling_verbosity = flavour.trt.ProfilingVerbosity.DETAILED
+    config.progress_monitor = _new_monitor(flavour.trt, tell)
+    return config
 
 
 def _peak_memory_bytes() -> int | None:

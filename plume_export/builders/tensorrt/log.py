@@ -11,6 +11,8 @@ _FIGURES = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
     "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
 }
+# How the one verbose message begins that lists the layers of the finished engine.
+_LAYER_LIST = "Layers:\n"
 
 
 class LogFigures(msgspec.Struct, frozen=True):
@@ -24,7 +26,7 @@ class LogFigures(msgspec.Struct, frozen=True):
 
 
 def new_log(flavour: Flavour) -> Any:
-    """Return a logger for the flavour whose `lines` keep everything but the verbose messages, as (severity, text)."""
+    """Return a logger for the flavour whose `lines` keep (severity, text): the list of layers, and whatever is not verbose."""
     logger_class = flavour.trt.ILogger
 
     class Log(logger_class):  # type: ignore[valid-type, misc]
@@ -34,7 +36,7 @@ def new_log(flavour: Flavour) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             name = str(severity).rsplit(".", 1)[-1]
-            if name != "VERBOSE":
+            if name != "VERBOSE" or message.startswith(_LAYER_LIST):
                 self.lines.append((name, message))
 
     return Log()
@@ -43,6 +45,11 @@ def new_log(flavour: Flavour) -> Any:
 def errors_in(lines: list[tuple[str, str]]) -> list[str]:
     """Return the messages of severity error and above."""
     return [message for severity, message in lines if severity in ("ERROR", "INTERNAL_ERROR")]
+
+
+def layer_list_in(lines: list[tuple[str, str]]) -> str | None:
+    """Return the list of the last engine's layers; None if this builder does not tell it."""
+    return next((message for _, message in reversed(lines) if message.startswith(_LAYER_LIST)), None)
 
 
 def figures_from_lines(lines: list[tuple[str, str]]) -> LogFigures:

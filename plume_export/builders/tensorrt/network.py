@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import PlumeExportError
 from ...recipe import ShapeRanges
-from ...spec import COMPUTE_DTYPE, GraphSpec, ModelSpec, Precision
+from ...spec import COMPUTE_DTYPE, GraphSpec, ModelSpec, Precision, TensorSpec
 from .flavour import Flavour
 
 # Least, best and most shape of an input.
@@ -15,7 +15,8 @@ ShapeProfile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 AxisRanges = Mapping[str, tuple[int, int, int]]
 # The one matrix product that is float32 in every precision.
 _FLOAT32_WEIGHT = "transition.router.weight"
-_TRT_DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
+_TRT_FLOATS = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
+_TRT_DTYPES = {**_TRT_FLOATS, "int64": "INT64"}
 
 
 def network_from_onnx(flavour: Flavour, builder: Any, logger: Any, file: Path) -> tuple[Any, Any]:
@@ -35,14 +36,51 @@ def network_from_onnx(flavour: Flavour, builder: Any, logger: Any, file: Path) -
     return network, parser
 
 
+def check_inputs_and_outputs(flavour: Flavour, network: Any, spec: GraphSpec) -> None:
+    """Check that a network has the tensors of its contract, with their dtypes and shapes, and no others.
+
+    A named axis is dynamic (-1) and a number is itself; what an output's axis is, a parser may leave open. Raises
+    PlumeExportError for the first tensor that differs, before anything is built.
+    """
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    for kind, expected, found in (("input", spec.inputs, inputs), ("output", spec.outputs, outputs)):
+        by_name = {tensor.name: tensor for tensor in found}
+        for tensor in expected:
+            _check_tensor(flavour, kind, tensor, by_name.pop(tensor.name, None))
+        for name in by_name:
+            raise PlumeExportError(
+                f"The network has an {kind} {name}, which its contract does not name.", fix="export the bundle again"
+            )
+
+
+def _check_tensor(flavour: Flavour, kind: str, expected: TensorSpec, found: Any | None) -> None:
+    shape = [axis if isinstance(axis, int) else -1 for axis in expected.axes]
+    received = "missing"
+    if found is not None:
+        names = {getattr(flavour.trt.DataType, name): dtype for dtype, name in _TRT_DTYPES.items()}
+        dtype, sizes = names.get(found.dtype, str(found.dtype)), list(found.shape)
+        received = f"{dtype} {sizes}"
+        if dtype == expected.dtype and (sizes == shape or (kind == "output" and _is_left_open(sizes, shape))):
+            return
+    raise PlumeExportError(
+        f"The network's {kind} {expected.name} is {received}; its contract says {expected.dtype} {shape}.",
+        fix="export the bundle again with this version of plume-export",
+    )
+
+
+def _is_left_open(sizes: list[int], shape: list[int]) -> bool:
+    return len(sizes) == len(shape) and all(size in (axis, -1) for size, axis in zip(sizes, shape, strict=True))
+
+
 def check_layer_dtypes(flavour: Flavour, network: Any, precision: Precision) -> int:
     """Check that every matrix product runs in the precision and no layer in another; return how many products there are.
 
     Raises PlumeExportError for the first layer with a wrong dtype, before anything is built.
     """
     trt = flavour.trt
-    compute = getattr(trt.DataType, _TRT_DTYPES[COMPUTE_DTYPE[precision]])
-    floats = {getattr(trt.DataType, name) for name in _TRT_DTYPES.values()}
+    compute = getattr(trt.DataType, _TRT_FLOATS[COMPUTE_DTYPE[precision]])
+    floats = {getattr(trt.DataType, name) for name in _TRT_FLOATS.values()}
     products = 0
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
         outputs = [layer.get_output(index) for index in range(layer.num_outputs)]

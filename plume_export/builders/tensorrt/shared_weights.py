@@ -6,23 +6,28 @@ into inputs of the same names; small ones stay, since engines fold and rearrange
 
 from pathlib import Path
 
+import msgspec
+
+from ...spec import TensorSpec
+
 # Smaller tensors (norms, biases, rotary frequencies) stay in the engine.
 SHARED_BYTES = 1 << 16
 
 
-def write_graph_with_shared_weights(source: Path, target: Path) -> tuple[str, ...]:
-    """Write the graph to `target`, which must lie beside the weight file; return the names of the new inputs."""
+def write_graph_with_shared_weights(source: Path, target: Path) -> tuple[TensorSpec, ...]:
+    """Write the graph to `target`, which must lie beside the weight file; return the new inputs."""
     import onnx_ir as ir
 
     model = ir.load(source)
     graph = model.graph
-    names = []
+    inputs = []
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes >= SHARED_BYTES:
             value.const_value = None
             del graph.initializers[name]
             graph.inputs.append(value)
-            names.append(name)
+            described = {"name": name, "dtype": str(tensor.dtype.numpy()), "axes": tuple(tensor.shape.numpy())}
+            inputs.append(msgspec.convert(described, TensorSpec))
     ir.save(model, target)
-    return tuple(names)
+    return tuple(inputs)

@@ -1,0 +1,39 @@
+"""The weights that a graph holds: how many bytes, and how many of them another graph holds too."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class GraphWeights:
+    """Initializers by where they lie: (offset, length) of those in the bundle's weight file, bytes of those in the graph's."""
+
+    stored: frozenset[tuple[int, int]]
+    inline_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return self.inline_bytes + sum(length for _, length in self.stored)
+
+
+def weights_of_graph(file: Path) -> GraphWeights:
+    """Return what the initializers of an ONNX graph take. Reads no weights."""
+    import onnx_ir as ir
+
+    stored, inline_bytes = set(), 0
+    for value in ir.load(file).graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            assert tensor.offset is not None
+            stored.add((tensor.offset, tensor.nbytes))
+        elif tensor is not None:
+            inline_bytes += tensor.nbytes
+    return GraphWeights(frozenset(stored), inline_bytes)
+
+
+def duplicate_bytes(graphs: Iterable[GraphWeights]) -> int:
+    """Return the bytes of the weight file that more than one graph holds, once for every copy beyond the first."""
+    holders = Counter(part for graph in graphs for part in graph.stored)
+    return sum(length * (count - 1) for (_, length), count in holders.items())
