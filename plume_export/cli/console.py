@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import click
 
+from ..builders.tensorrt.audit import audit_engine
 from ..builders.tensorrt.compile import BuildProgress
 from ..builders.tensorrt.engine import Progress as BuildStep
 from ..bundle import EngineManifest
@@ -77,6 +78,31 @@ def print_engines(engines: EngineManifest) -> None:
         file, weights, activations, peak = ("?" if size is None else f"{size / 1e6:,.1f}" for size in sizes)
         table.add_row(name, file, weights, activations, f"{entry.build_seconds:.1f}", peak)
     print_table(table)
+    _print_audits(engines)
+
+
+def _print_audits(engines: EngineManifest) -> None:
+    """Print how an engine's file, weights and graph compare, and what that shows (builders/tensorrt/audit.py says why)."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("engine", "layers", "code, kB a layer", "file / weights", "weights / graph's", "MB copied in every pass"):
+        table.add_column(column, justify="left" if column == "engine" else "right")
+    findings = []
+    for name, entry in engines.graphs.items():
+        audit = audit_engine(entry)
+        layers = "?" if entry.layers is None else str(entry.layers)
+        code = "?" if audit.code_bytes_of_layer is None else f"{audit.code_bytes_of_layer / 1e3:.1f}"
+        ratios = (audit.engine_over_weights, audit.weights_over_initializers)
+        file, weights = ("?" if ratio is None else f"{ratio:.3f}" for ratio in ratios)
+        copied = "?" if audit.copied_weight_bytes is None else f"{audit.copied_weight_bytes / 1e6:,.1f}"
+        table.add_row(name, layers, code, file, weights, copied)
+        findings += [f"note: the engine of {name} {finding.text}" for finding in audit.findings]
+    print_table(table)
+    if engines.duplicate_bytes is not None:
+        click.echo(f"weights that more than one engine holds: {engines.duplicate_bytes / 1e6:,.1f} MB")
+    for finding in findings:
+        click.echo(finding)
 
 
 def print_plan(plan: Plan, nearest: Plan | None) -> None:

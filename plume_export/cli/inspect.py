@@ -5,34 +5,69 @@ from pathlib import Path
 import click
 import msgspec
 
-from ..bundle import open_bundle
-from .console import print_engines
+from ..builders.tensorrt.inspector import layers_of_engine
+from ..builders.tensorrt.layers import EngineLayer, dtypes_of
+from ..bundle import Bundle, Manifest, open_bundle
+from ..spec import GraphName, TensorSpec
+from .console import print_engines, print_table
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
+@click.option("--layers", "with_layers", is_flag=True, help="List the layers of the engines with the dtypes that they write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, or with --layers the layers, as JSON.")
+def inspect(bundle: Path, with_layers: bool, as_json: bool) -> None:
     """Show what a bundle is and verify every file's hash."""
     opened = open_bundle(bundle)
+    layers = {graph: layers_of_engine(opened, graph) for graph in opened.manifest.graphs} if with_layers else {}
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(opened.manifest), indent=2))
+        click.echo(msgspec.json.format(msgspec.json.encode(layers if with_layers else opened.manifest), indent=2))
         return
-    manifest = opened.manifest
-    click.echo(f"{opened.path}  {manifest.backend} {manifest.precision}, modalities {manifest.modalities}")
+    _print_bundle(opened)
+    for graph, listed in layers.items():
+        _print_layers(graph, listed)
+
+
+def _print_bundle(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    click.echo(f"{bundle.path}  {manifest.backend} {manifest.precision}, modalities {manifest.modalities}")
     click.echo(f"checkpoint {manifest.checkpoint}; made with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
     for name, part in msgspec.to_builtins(manifest.model).items():
         click.echo(f"{name}: " + ", ".join(f"{key} {value!r}" for key, value in part.items()))
-    for graph, spec in manifest.graphs.items():
-        click.echo(f"{graph}:")
-        for direction, tensors in (("in", spec.inputs), ("out", spec.outputs)):
-            for tensor in tensors:
-                axes = ", ".join(str(axis) for axis in tensor.axes)
-                click.echo(f"  {direction:3} {tensor.name} {tensor.dtype} [{axes}]")
+    for graph in manifest.graphs:
+        _print_tensors(manifest, graph)
     if manifest.engines is not None:
         print_engines(manifest.engines)
     for name, entry in manifest.files.items():
         click.echo(f"{entry.bytes:>14,}  {entry.sha256[:12]}  {name}")
+
+
+def _print_tensors(manifest: Manifest, graph: GraphName) -> None:
+    """Inputs and outputs; of an engine also the least, best and most shape of each input, and the weights among the inputs."""
+    entry = None if manifest.engines is None else manifest.engines.graphs[graph]
+    click.echo(f"{graph}:" if entry is None else f"{graph}: (shapes: least, best, most)")
+    for tensor in manifest.graphs[graph].inputs:
+        shapes = () if entry is None else entry.profile.get(tensor.name, ())
+        click.echo(f"  in  {_text_of(tensor)}" + "".join(f"  {'x'.join(map(str, shape))}" for shape in shapes))
+    if entry is not None and entry.shared_weights:
+        click.echo(f"  in  {len(entry.shared_weights)} tensors of weights.safetensors")
+    for tensor in manifest.graphs[graph].outputs:
+        click.echo(f"  out {_text_of(tensor)}")
+
+
+def _text_of(tensor: TensorSpec) -> str:
+    return f"{tensor.name} {tensor.dtype} [{', '.join(str(axis) for axis in tensor.axes)}]"
+
+
+def _print_layers(graph: GraphName, layers: tuple[EngineLayer, ...]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{graph}: {len(layers)} layers", title_justify="left")
+    for column in ("layer", "kind", "writes"):
+        table.add_column(column, overflow="fold")
+    for layer in layers:
+        table.add_row(layer.name, layer.kind, dtypes_of(layer))
+    print_table(table)
 
 
 COMMANDS = (inspect,)
