@@ -8,7 +8,7 @@ from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, o
 from plume_export.builders.onnxruntime import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import write_random_checkpoint
-from plume_export.samples import sample_inputs_file
+from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import Precision
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,6 +19,12 @@ def export_to(directory: Path, checkpoint: Path, precision: Precision) -> Bundle
     options = ExportOptions(precision, selftest_inputs=sample_inputs_file())
     opened = open_checkpoint(str(checkpoint), ModelOptions())
     return export_checkpoint(opened, directory / f"{checkpoint.name}-{precision}", options, lambda _: None)
+
+
+def export_sample(directory: Path, precision: Precision) -> Bundle:
+    """Export the checkpoint that ships, without a self-test."""
+    opened = open_checkpoint(PLUME_TINY, ModelOptions())
+    return export_checkpoint(opened, directory / f"{PLUME_TINY}-{precision}", ExportOptions(precision), lambda _: None)
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +52,16 @@ def tiny_fp16(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -
 @pytest.fixture(scope="session")
 def tiny_bf16(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Bundle:
     return export_to(tmp_path_factory.mktemp("bundles"), tiny_checkpoint, "bf16")
+
+
+@pytest.fixture(scope="session")
+def plume_tiny_fp16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_sample(tmp_path_factory.mktemp("bundles"), "fp16")
+
+
+@pytest.fixture(scope="session")
+def plume_tiny_bf16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export_sample(tmp_path_factory.mktemp("bundles"), "bf16")
 
 
 @pytest.fixture(scope="session")

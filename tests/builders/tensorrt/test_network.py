@@ -1,0 +1,81 @@
+"""A parsed network against its contract, its precision, and the ranges of its axes."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from plume_export.builders.tensorrt.flavour import Flavour, import_flavour
+from plume_export.builders.tensorrt.log import new_log
+from plume_export.builders.tensorrt.network import (
+    axis_ranges,
+    check_inputs_and_outputs,
+    check_layer_dtypes,
+    network_from_onnx,
+)
+from plume_export.bundle import Bundle
+from plume_export.errors import PlumeExportError
+from plume_export.recipe import ShapeRanges
+from plume_export.spec import GraphSpec, TensorSpec
+
+
+@pytest.fixture
+def flavour() -> Flavour:
+    return import_flavour("tensorrt-rtx")
+
+
+@pytest.fixture
+def prefill(tiny_fp16: Bundle, flavour: Flavour) -> Any:
+    """The network; its parser lives as long, since it owns the weights."""
+    log = new_log(flavour)
+    network, parser = network_from_onnx(flavour, flavour.trt.Builder(log), log, tiny_fp16.graph_file("prefill"))
+    yield network
+    del parser
+
+
+def changed(spec: GraphSpec, which: str, name: str, fields: dict[str, Any]) -> GraphSpec:
+    tensors = [msgspec.structs.replace(tensor, **fields) if tensor.name == name else tensor for tensor in getattr(spec, which)]
+    return msgspec.structs.replace(spec, **{which: tuple(tensors)})
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "fields", "message"),
+    [
+        ("inputs", "input_ids", {"dtype": "float32"}, r"input input_ids is int64 \[-1, -1\]; its contract says float32"),
+        ("inputs", "input_ids", {"axes": ("batch",)}, r"int64 \[-1, -1\]; its contract says int64 \[-1\]"),
+        ("inputs", "input_ids", {"axes": ("batch", 7)}, r"contract says int64 \[-1, 7\]"),
+        ("inputs", "input_ids", {"name": "ids"}, "input ids is missing; its contract says int64"),
+        ("outputs", "state", {"axes": ("batch", 127)}, r"output state is float32 \[-1, 128\]; .* float32 \[-1, 127\]"),
+        ("outputs", "state", {"axes": ("batch", "hidden")}, r"output state is float32 \[-1, 128\]; .* float32 \[-1, -1\]"),
+        ("outputs", "prefix_keys_0", {"dtype": "bfloat16"}, "output prefix_keys_0 is float16"),
+    ],
+)
+def test_a_tensor_that_differs_from_the_contract(
+    tiny_fp16: Bundle, flavour: Flavour, prefill: Any, which: str, name: str, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PlumeExportError, match=message):
+        check_inputs_and_outputs(flavour, prefill, changed(tiny_fp16.manifest.graphs["prefill"], which, name, fields))
+
+
+def test_tensors_beside_the_contract(tiny_fp16: Bundle, flavour: Flavour, prefill: Any) -> None:
+    spec = tiny_fp16.manifest.graphs["prefill"]
+    fewer = msgspec.structs.replace(spec, inputs=spec.inputs[:-1])
+    with pytest.raises(PlumeExportError, match="an input anchor_index, which its contract does not name"):
+        check_inputs_and_outputs(flavour, prefill, fewer)
+    weight = TensorSpec("decoder.layers.0.qkv_proj.weight", "float16", (128, 256))
+    more = msgspec.structs.replace(spec, inputs=(*spec.inputs, weight))
+    with pytest.raises(PlumeExportError, match=r"input decoder\.layers\.0\.qkv_proj\.weight is missing"):
+        check_inputs_and_outputs(flavour, prefill, more)
+
+
+@pytest.mark.parametrize("wrong", ["fp32", "bf16"])
+def test_another_precision(flavour: Flavour, prefill: Any, wrong: Any) -> None:
+    with pytest.raises(PlumeExportError, match=f"the bundle's precision is {wrong}"):
+        check_layer_dtypes(flavour, prefill, wrong)
+
+
+def test_ranges_of_the_axes(tiny_fp16: Bundle) -> None:
+    ranges = axis_ranges(ShapeRanges((1, 2, 4), (16, 64, 512), (4, 16, 128)), tiny_fp16.manifest.model, 3)
+    assert ranges["patches"] == (16, 64, 512)
+    assert ranges["suffix_tokens"] == (0, 0, 3)
+    assert ranges["visual_tokens"] == (4, 16, 2048)
