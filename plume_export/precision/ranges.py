@@ -1,0 +1,113 @@
+"""What a calibration run saw at every linear layer: magnitudes by channel, their distribution, and the largest output."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import PlumeExportError
+
+# A latent step and the readout (the last pass, with the suffix) are both graph `latent_step`.
+Phase = Literal["vision", "prefill", "step", "readout"]
+PHASES: tuple[Phase, ...] = ("vision", "prefill", "step", "readout")
+# Magnitudes are counted in bins of equal width on a logarithmic scale; the first also takes what is smaller, zero too.
+LEAST_EXPONENT, MOST_EXPONENT, BINS_PER_OCTAVE = -24, 40, 16
+BINS = (MOST_EXPONENT - LEAST_EXPONENT) * BINS_PER_OCTAVE
+_FORMAT_VERSION = 1
+_ABOUT = "about"
+
+
+@dataclass(frozen=True)
+class LinearRange:
+    """One linear layer in one phase. `input_abs_max` is the largest magnitude of every input channel."""
+
+    input_abs_max: NDArray[np.float32]  # [channels]
+    input_histogram: NDArray[np.int64]  # [BINS]
+    output_abs_max: float
+
+    def merged(self, other: "LinearRange") -> "LinearRange":
+        """Return what both saw."""
+        return LinearRange(
+            np.maximum(self.input_abs_max, other.input_abs_max),
+            self.input_histogram + other.input_histogram,
+            max(self.output_abs_max, other.output_abs_max),
+        )
+
+
+class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which model the ranges are of and how they were measured. `modalities` are those that the inputs had."""
+
+    format_version: int
+    checkpoint: str
+    checkpoint_sha256: str
+    inputs: int
+    inputs_sha256: str
+    modalities: tuple[Literal["text", "image", "video"], ...]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges by phase and by linear layer, which has the name of its weight in the graphs without ".weight"."""
+
+    about: About
+    linears: dict[Phase, dict[str, LinearRange]]
+
+    def of(self, name: str, phases: Iterable[Phase] = PHASES) -> LinearRange | None:
+        """Return what a layer saw in any of the phases; None if it was never run in them."""
+        found = [self.linears[phase][name] for phase in phases if name in self.linears.get(phase, {})]
+        merged = found[0] if found else None
+        for other in found[1:]:
+            assert merged is not None
+            merged = merged.merged(other)
+        return merged
+
+
+def bin_edges() -> NDArray[np.float64]:
+    """Return the lower edge of every bin and, last, the upper edge of the last one, [BINS + 1]."""
+    exponents: NDArray[np.float64] = np.arange(BINS + 1) / BINS_PER_OCTAVE + LEAST_EXPONENT
+    return np.exp2(exponents)
+
+
+def write_ranges(ranges: Ranges, file: Path) -> None:
+    """Write an .npz file, whole or not at all."""
+    arrays: dict[str, NDArray[Any]] = {_ABOUT: np.frombuffer(msgspec.json.encode(ranges.about), np.uint8)}
+    for phase, linears in ranges.linears.items():
+        for name, seen in linears.items():
+            arrays[f"{phase}/{name}/input_abs_max"] = seen.input_abs_max
+            arrays[f"{phase}/{name}/input_histogram"] = seen.input_histogram
+            arrays[f"{phase}/{name}/output_abs_max"] = np.array(seen.output_abs_max, np.float32)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.npz")
+    try:
+        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise PlumeExportError(f"{file} can not be written: {error.strerror or error}.", fix="choose another file") from None
+
+
+def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
+    """Read ranges of a checkpoint. Raises PlumeExportError for a file that is none, and for one of another checkpoint."""
+    try:
+        with np.load(file) as arrays:
+            about = msgspec.json.decode(arrays[_ABOUT].tobytes(), type=About)
+            linears: dict[Phase, dict[str, LinearRange]] = {phase: {} for phase in PHASES}
+            names = {tuple(key.split("/")[:2]) for key in arrays.files if key != _ABOUT}
+            for phase, name in sorted(names):
+                values = (arrays[f"{phase}/{name}/{field}"] for field in LinearRange.__dataclass_fields__)
+                abs_max, histogram, output = values
+                linears[phase][name] = LinearRange(abs_max, histogram, float(output))
+    except OSError as error:
+        raise PlumeExportError(f"The ranges {file} can not be read: {error.strerror or error}.", fix="check the path") from None
+    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+        raise PlumeExportError(f"{file} holds no ranges: {error}.", fix="pass what plume-export calibrate wrote") from None
+    if about.checkpoint_sha256 != checkpoint_sha256:
+        raise PlumeExportError(
+            f"The ranges {file} are of another checkpoint ({about.checkpoint}).",
+            fix="run plume-export calibrate with this checkpoint",
+        )
+    return Ranges(about, linears)
