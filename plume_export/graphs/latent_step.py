@@ -45,7 +45,9 @@ class Transition(nn.Module):
 
     def forward(self, state: Tensor, anchor: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """Return the latent token [batch, hidden] and the router's probabilities [batch, experts]."""
-        step_row = self.step_embed(step.clamp(max=self.spec.step_table_rows - 1)).expand_as(state)
+        # Not clamp: TensorRT 10.0 lists Clip for floats only.
+        row = torch.minimum(step, torch.full_like(step, self.spec.step_table_rows - 1))
+        step_row = self.step_embed(row).expand_as(state)
         probabilities = torch.softmax(self.router(torch.cat([state + anchor, step_row], -1)), -1)
         chosen, chosen_index = probabilities.topk(self.spec.top_k, -1)  # [batch, top_k]
         is_chosen = chosen_index[..., None] == torch.arange(self.spec.experts)

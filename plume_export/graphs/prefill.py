@@ -32,7 +32,9 @@ class Prefill(nn.Module):
         anchor_index: Tensor,
     ) -> tuple[Tensor, ...]:
         """Return state, anchor, the keys of every layer, then the values of every layer."""
-        visual_rows = visual_embeddings[visual_index.clamp(min=0)]  # [batch, tokens, hidden]
+        # Not clamp: TensorRT 10.0 lists Clip for floats only.
+        rows = torch.maximum(visual_index, torch.zeros_like(visual_index))
+        visual_rows = visual_embeddings[rows]  # [batch, tokens, hidden]
         hidden = torch.where(visual_index[..., None] >= 0, visual_rows, self.embed_tokens(input_ids)).float()
         rotary = self._rotary(position_ids)
         order = torch.arange(input_ids.shape[1])
