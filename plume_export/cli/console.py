@@ -11,7 +11,7 @@ from ..builders.tensorrt.compile import BuildProgress
 from ..builders.tensorrt.engine import Progress as BuildStep
 from ..bundle import EngineManifest
 from ..parity.table import table_from_report, verdict
-from ..plan import CONTEXT_BYTES, Plan
+from ..plan import CONTEXT_BYTES, Plan, nearest_text
 from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
@@ -126,14 +126,7 @@ def print_plan(plan: Plan, nearest: Plan | None) -> None:
     print_table(table)
     if plan.fits is False:
         click.echo(f"does not fit: {(plan.total - (plan.device_bytes or 0)) / 1e6:,.0f} MB too much")
-        if nearest is None:
-            click.echo("nothing smaller fits either")
-        else:
-            shapes = nearest.shapes
-            click.echo(
-                f'nearest that fits: weights = "{nearest.weights}", batch up to {shapes.batch[2]}, prompt up to '
-                f"{shapes.prompt_tokens[2]}, image up to {shapes.image_tokens[2]} tokens: {nearest.total / 1e6:,.0f} MB"
-            )
+        click.echo(nearest_text(nearest))
 
 
 def print_recipes(recipes: Mapping[str, Recipe]) -> None:
