@@ -3,6 +3,7 @@
 from ..layout import expected_tensors
 from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
+from .fingerprint import checkpoint_sha256
 from .opened import Checkpoint
 from .random import write_random_checkpoint
 from .source import resolve_checkpoint
@@ -13,6 +14,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointTensors",
     "check_tensors",
+    "checkpoint_sha256",
     "expected_tensors",
     "model_spec_from_checkpoint",
     "resolve_checkpoint",

@@ -1,6 +1,7 @@
 """What a calibration run saw at every linear layer: magnitudes by channel, their distribution, and the largest output."""
 
 import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +19,32 @@ PHASES: tuple[Phase, ...] = ("vision", "prefill", "step", "readout")
 # Magnitudes are counted in bins of equal width on a logarithmic scale; the first also takes what is smaller, zero too.
 LEAST_EXPONENT, MOST_EXPONENT, BINS_PER_OCTAVE = -24, 40, 16
 BINS = (MOST_EXPONENT - LEAST_EXPONENT) * BINS_PER_OCTAVE
-_FORMAT_VERSION = 1
+Modality = Literal["text", "image", "video"]
+MODALITIES: tuple[Modality, ...] = ("text", "image", "video")
+SAMPLE_ROWS = 64
+FORMAT_VERSION = 1
 _ABOUT = "about"
 
 
 @dataclass(frozen=True)
 class LinearRange:
-    """One linear layer in one phase. `input_abs_max` is the largest magnitude of every input channel."""
+    """One linear layer in one phase. `input_abs_max` is the largest magnitude of every input channel.
+
+    `input_sample` holds SAMPLE_ROWS of the layer's input rows, or all if they are fewer, evenly spread over what was run.
+    """
 
     input_abs_max: NDArray[np.float32]  # [channels]
     input_histogram: NDArray[np.int64]  # [BINS]
     output_abs_max: float
+    input_sample: NDArray[np.float32]  # [rows, channels]
 
     def merged(self, other: "LinearRange") -> "LinearRange":
-        """Return what both saw."""
+        """Return what both saw, with the samples of both."""
         return LinearRange(
             np.maximum(self.input_abs_max, other.input_abs_max),
             self.input_histogram + other.input_histogram,
             max(self.output_abs_max, other.output_abs_max),
+            np.concatenate([self.input_sample, other.input_sample]),
         )
 
 
@@ -47,7 +56,7 @@ class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_sha256: str
     inputs: int
     inputs_sha256: str
-    modalities: tuple[Literal["text", "image", "video"], ...]
+    modalities: tuple[Modality, ...]
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def write_ranges(ranges: Ranges, file: Path) -> None:
             arrays[f"{phase}/{name}/input_abs_max"] = seen.input_abs_max
             arrays[f"{phase}/{name}/input_histogram"] = seen.input_histogram
             arrays[f"{phase}/{name}/output_abs_max"] = np.array(seen.output_abs_max, np.float32)
+            arrays[f"{phase}/{name}/input_sample"] = seen.input_sample
     partial = file.with_name(f".{file.name}.{os.getpid()}.npz")
     try:
         np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
@@ -99,12 +109,17 @@ def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
             names = {tuple(key.split("/")[:2]) for key in arrays.files if key != _ABOUT}
             for phase, name in sorted(names):
                 values = (arrays[f"{phase}/{name}/{field}"] for field in LinearRange.__dataclass_fields__)
-                abs_max, histogram, output = values
-                linears[phase][name] = LinearRange(abs_max, histogram, float(output))
+                abs_max, histogram, output, sample = values
+                linears[phase][name] = LinearRange(abs_max, histogram, float(output), sample)
     except OSError as error:
         raise PlumeExportError(f"The ranges {file} can not be read: {error.strerror or error}.", fix="check the path") from None
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
+    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         raise PlumeExportError(f"{file} holds no ranges: {error}.", fix="pass what plume-export calibrate wrote") from None
+    if about.format_version != FORMAT_VERSION:
+        raise PlumeExportError(
+            f"The ranges {file} have the format {about.format_version}; this plume-export reads {FORMAT_VERSION}.",
+            fix="run plume-export calibrate again",
+        )
     if about.checkpoint_sha256 != checkpoint_sha256:
         raise PlumeExportError(
             f"The ranges {file} are of another checkpoint ({about.checkpoint}).",
