@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from .builders.onnxruntime import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
-from .builders.tensorrt.flavour import import_flavour
 from .bundle import Bundle, Modalities, check_output, scratch_directory
 from .errors import MissingExtraError
-from .gpu import device_memory, find_gpus
+from .machine.flavour import import_flavour
+from .machine.gpu import device_memory, find_gpus
 from .plan import check_plan_fits
 from .recipe import Device, Recipe, read_recipe
 from .spec import ModelSpec, Precision, RouterContext

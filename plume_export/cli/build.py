@@ -18,12 +18,12 @@ from ..build import (
     open_checkpoint,
 )
 from ..bundle import Bundle, check_output, open_bundle
+from ..machine.target import AUTO, target_of_this_machine
 from ..plan import nearest_that_fits, plan_memory
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY, sample_inputs_file
 from ..selftest import run_selftest
 from ..spec import PLUME_2B
-from ..target import AUTO, target_of_this_machine
 from .console import build_progress, print_engines, print_plan, print_recipes, print_selftest, report_step
 
 _CHECKPOINT_OPTIONS = (

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 import msgspec
 
-from ..doctor import examine
+from ..machine.doctor import examine
 
 
 @click.command()

@@ -26,7 +26,8 @@ def write_engine_bundle(source: Bundle, directory: Path, *, is_shared: bool, dev
     for name, spec in source.manifest.graphs.items():
         shared: tuple[str, ...] = ()
         if is_shared:
-            shared = write_graph_with_shared_weights(source.graph_file(name), graphs / f"{name}.onnx")
+            inputs = write_graph_with_shared_weights(source.graph_file(name), graphs / f"{name}.onnx")
+            shared = tuple(tensor.name for tensor in inputs)
         else:
             copy_file(source.graph_file(name), graphs / f"{name}.onnx")
         (directory / f"{name}.engine").write_text(f"{name}\n{graphs / name}.onnx")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from plume_export import Embedder
-from plume_export.builders.tensorrt.flavour import Flavour
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.errors import BundleError, InputError, PlumeExportError
+from plume_export.machine.flavour import Flavour
 from plume_export.preprocess import Item
 from plume_export.runtime.cuda import fit
 from plume_export.runtime.cuda.buffers import padded_length

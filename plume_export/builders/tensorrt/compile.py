@@ -25,11 +25,11 @@ from ...bundle import (
     write_manifest,
 )
 from ...errors import BundleError, PlumeExportError
+from ...machine.flavour import Flavour, device_of, import_flavour
 from ...recipe import Recipe, check_recipe_fits_model, model_scaled_to
 from ...spec import GraphName, GraphSpec, TensorSpec
 from .audit import check_engine, copied_weight_bytes
 from .engine import EngineRequest, EngineResult, Message, Progress
-from .flavour import Flavour, device_of, import_flavour
 from .graph_weights import GraphWeights, duplicate_bytes, weights_of_graph
 from .inspector import layers_file
 from .network import AxisRanges, axis_ranges

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from ...errors import PlumeExportError
+from ...machine.flavour import Flavour, FlavourName, import_flavour
+from ...machine.tensorrt_log import LogFigures, errors_in, figures_from_lines, layer_list_in, new_log
 from ...recipe import BuilderSettings
 from ...spec import GraphSpec, Precision
-from .flavour import Flavour, FlavourName, import_flavour
 from .layers import EngineLayer, layers_from_log
-from .log import LogFigures, errors_in, figures_from_lines, layer_list_in, new_log
 from .network import add_profile, check_inputs_and_outputs, check_layer_dtypes, network_from_onnx
 
 

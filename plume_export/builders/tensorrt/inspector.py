@@ -7,10 +7,10 @@ import msgspec
 
 from ...bundle import Bundle
 from ...errors import BundleError, PlumeExportError
+from ...machine.flavour import Flavour, import_runtime
+from ...machine.tensorrt_log import errors_in, new_log
 from ...spec import GraphName
-from .flavour import Flavour, import_runtime
 from .layers import EngineLayer, layers_from_inspector
-from .log import errors_in, new_log
 
 
 def layers_of_engine(bundle: Bundle, graph: GraphName) -> tuple[EngineLayer, ...]:

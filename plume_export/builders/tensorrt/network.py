@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PlumeExportError
+from ...machine.flavour import Flavour
 from ...recipe import ShapeRanges
 from ...spec import COMPUTE_DTYPE, GraphSpec, ModelSpec, Precision, TensorSpec
-from .flavour import Flavour
 
 # Least, best and most shape of an input.
 ShapeProfile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]

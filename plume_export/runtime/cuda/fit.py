@@ -3,10 +3,10 @@
 import msgspec
 
 from ...batch_memory import BufferBytes
-from ...builders.tensorrt.flavour import PORTABLE, Flavour, device_of
 from ...bundle import WEIGHTS, Bundle, EngineManifest
 from ...errors import BundleError, PlumeExportError
-from ...gpu import device_memory
+from ...machine.flavour import PORTABLE, Flavour, device_of
+from ...machine.gpu import device_memory
 from ...plan import CONTEXT_BYTES, nearest_text, nearest_that_fits
 from ...recipe import Device
 from .device import CudaDevice

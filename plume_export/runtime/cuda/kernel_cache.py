@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from ...builders.tensorrt.flavour import Flavour
 from ...bundle import Bundle
+from ...machine.flavour import Flavour
 from ...spec import GraphName
 
 

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from ...batch_memory import buffer_bytes
-from ...builders.tensorrt.flavour import Flavour, import_runtime
-from ...builders.tensorrt.log import errors_in, new_log
 from ...bundle import Bundle
 from ...errors import BundleError, PlumeExportError
+from ...machine.flavour import Flavour, import_runtime
+from ...machine.tensorrt_log import errors_in, new_log
 from ...spec import GraphName
 from .arena import DeviceBuffer
 from .buffers import CudaBuffers

@@ -1,6 +1,6 @@
 """What is read in a builder's log."""
 
-from plume_export.builders.tensorrt.log import figures_from_lines, layer_list_in
+from plume_export.machine.tensorrt_log import figures_from_lines, layer_list_in
 
 
 def test_figures() -> None:

@@ -6,8 +6,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from ...errors import MissingExtraError, PlumeExportError
-from ...gpu import find_gpus, find_jetson
+from ..errors import MissingExtraError, PlumeExportError
+from .gpu import find_gpus, find_jetson
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOUR_NAMES: tuple[FlavourName, ...] = get_args(FlavourName)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from .builders.tensorrt.flavour import FLAVOUR_NAMES, FlavourName, import_flavour
-from .errors import PlumeExportError
+from ..errors import PlumeExportError
+from .flavour import FLAVOUR_NAMES, FlavourName, import_flavour
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 FLAVOUR_TITLES: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}

@@ -14,12 +14,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from plume_export.builders.tensorrt.flavour import import_flavour
 from plume_export.cli import main
-from plume_export.doctor import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_JETPACK, Check, examine
 from plume_export.errors import PlumeExportError
-from plume_export.gpu import Read
-from plume_export.software import (
+from plume_export.machine.doctor import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_JETPACK, Check, examine
+from plume_export.machine.flavour import import_flavour
+from plume_export.machine.gpu import Read
+from plume_export.machine.software import (
     CudaVersions,
     InstalledFlavour,
     InstalledOnnxRuntime,
@@ -95,25 +95,27 @@ def test_the_flavours_of_tensorrt() -> None:
 
 def test_two_onnx_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     software = Software((), InstalledOnnxRuntime("1.31.1", ("CUDAExecutionProvider", "CPUExecutionProvider")), None)
-    monkeypatch.setattr("plume_export.doctor.package_version", lambda package: "1.31.1")
+    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: "1.31.1")
     checks = checks_of(software=software)
     assert checks["ONNX Runtime"].found == "1.31.1, CUDAExecutionProvider, CPUExecutionProvider"
     assert "pip uninstall onnxruntime onnxruntime-gpu" in checks["one ONNX Runtime"].fix
-    monkeypatch.setattr("plume_export.doctor.package_version", lambda package: "1.31.1" if package.endswith("-gpu") else None)
+    monkeypatch.setattr(
+        "plume_export.machine.doctor.package_version", lambda package: "1.31.1" if package.endswith("-gpu") else None
+    )
     checks = checks_of(software=software)
     assert "one ONNX Runtime" not in checks
     assert checks["extra cpu"].is_ok
 
 
 def test_a_missing_extra_names_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plume_export.doctor.package_version", lambda package: None if package == "av" else "1.0")
+    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: None if package == "av" else "1.0")
     checks = checks_of()
     assert checks["extra video"] == Check("extra video", None, "pip install 'plume-export[video]' (missing: av)")
     assert checks["extra evaluate"].found == "pytrec-eval-terrier 1.0, scipy 1.0"
 
 
 def test_the_extras_are_those_of_the_package() -> None:
-    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     declared = tomllib.loads(text)["project"]["optional-dependencies"]
     del declared["test"]
     names = {extra: tuple(sorted(re.match(r"[\w-]+", need)[0] for need in needs)) for extra, needs in declared.items()}  # type: ignore[index]
@@ -155,7 +157,7 @@ def test_a_flavour_that_builds_nothing(
 
 
 def test_on_a_jetson_tensorrt_comes_with_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plume_export.builders.tensorrt.flavour.find_jetson", lambda: object())
+    monkeypatch.setattr("plume_export.machine.flavour.find_jetson", lambda: object())
     assert "--system-site-packages" in find_flavour_state("tensorrt").fix
 
 

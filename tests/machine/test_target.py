@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from plume_export.build import obstacle_to_running
 from plume_export.bundle import Bundle
 from plume_export.cli import main
-from plume_export.gpu import DeviceMemory, Gpu
+from plume_export.machine.gpu import DeviceMemory, Gpu
+from plume_export.machine.software import CudaVersions, InstalledFlavour, InstalledOnnxRuntime, Software
+from plume_export.machine.target import Machine, TargetChoice, choose_target, target_of_this_machine
 from plume_export.recipe import read_recipe, recipe_names
-from plume_export.software import CudaVersions, InstalledFlavour, InstalledOnnxRuntime, Software
-from plume_export.target import Machine, TargetChoice, choose_target, target_of_this_machine
 
 RECIPES = {name: read_recipe(name) for name in recipe_names()}
 CPU_ONLY = InstalledOnnxRuntime("1.32.0", ("CPUExecutionProvider",))
@@ -123,8 +123,8 @@ def test_a_driver_that_is_too_old_for_engines() -> None:
 
 
 def test_without_a_gpu_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plume_export.target.find_gpus", list)
-    monkeypatch.setattr("plume_export.target.find_software", lambda: pytest.fail("it was asked"))
+    monkeypatch.setattr("plume_export.machine.target.find_gpus", list)
+    monkeypatch.setattr("plume_export.machine.target.find_software", lambda: pytest.fail("it was asked"))
     assert target_of_this_machine() == TargetChoice("cpu", "no NVIDIA GPU was found")
 
 

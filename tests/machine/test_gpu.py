@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from plume_export.gpu import (
+from plume_export.machine.gpu import (
     DEVICE_MODEL,
     SYSTEM_MEMORY,
     TEGRA_RELEASE,

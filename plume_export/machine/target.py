@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .builders.tensorrt.flavour import FlavourName
+from ..recipe import Recipe, read_recipe, recipe_names
+from .flavour import FlavourName
 from .gpu import DeviceMemory, Gpu, device_memory, find_gpus
-from .recipe import Recipe, read_recipe, recipe_names
 from .software import CUDA_PROVIDER, FLAVOUR_TITLES, InstalledFlavour, Software, cuda_version_text, find_software
 
 AUTO = "auto"
