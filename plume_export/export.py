@@ -1,6 +1,7 @@
 """Checkpoint to portable ONNX bundle: trace, stream the weights, capture the reference, write the manifest."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .graphs.latent_step import LatentStep
 from .graphs.prefill import Prefill
 from .graphs.trace import trace_graph
 from .graphs.vision_encoder import VisionEncoder
-from .graphs.weights import bind_weights, parameters_of, write_weights
+from .graphs.weights import bind_weights, parameters_of, read_parameter, write_weights
 from .preprocess import Item
 from .reference import Reference, ReferenceProcessor
 from .selftest import capture_selftest
@@ -50,7 +51,8 @@ def export_bundle(
             report(f"tracing {name}")
             graphs[name] = _trace(name, model, precision)
         report("writing weights")
-        ranges = write_weights(directory / WEIGHTS, parameters_of(graphs.values()), checkpoint.tensors, model)
+        read = partial(read_parameter, tensors=checkpoint.tensors, model=model)
+        ranges = write_weights(directory / WEIGHTS, parameters_of(graphs.values()), read)
         for name, graph in graphs.items():
             bind_weights(graph, WEIGHTS, ranges)
             ir.save(graph, directory / f"{name}.onnx")

@@ -5,9 +5,10 @@ on disk once for prefill and latent_step. One parameter at a time is read, arran
 """
 
 import json
+import math
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
@@ -20,8 +21,14 @@ from ..spec import ModelSpec
 # ONNX Runtime maps external data from the file; tensors start on a page so that it need not copy them.
 PAGE_BYTES = 4096
 
-_SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-_TORCH_DTYPES = {ir.DataType.FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
+_SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int8: "I8", torch.uint8: "U8"}
+_TORCH_DTYPES = {
+    ir.DataType.FLOAT: torch.float32,
+    ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.BFLOAT16: torch.bfloat16,
+    ir.DataType.INT8: torch.int8,
+    ir.DataType.INT4: torch.uint8,  # two in one
+}
 
 # Parameter of a graph -> checkpoint tensors that are concatenated along their first (output) axis, then transposed if they
 # are the weight of a linear layer. `{}` stands for the layer number.
@@ -70,6 +77,10 @@ _TRANSPOSED = re.compile(r"(_proj|qkv|proj|fc1|fc2|router|patch_embed)\.weight$"
 _EXPERT_STACK = re.compile(r"transition\.experts\.(fc[12])_(weight|bias)$")
 
 
+# Returns a graph's parameter by name.
+ReadParameter = Callable[[str], Tensor]
+
+
 class TensorReader(Protocol):
     """Checkpoint tensors by canonical name."""
 
@@ -83,10 +94,8 @@ class StoredTensor(NamedTuple):
     length: int
 
 
-def write_weights(
-    path: Path, parameters: Mapping[str, ir.Value], tensors: TensorReader, model: ModelSpec
-) -> dict[str, StoredTensor]:
-    """Stream the parameters into a safetensors file; return their absolute byte ranges.
+def write_weights(path: Path, parameters: Mapping[str, ir.Value], read: ReadParameter) -> dict[str, StoredTensor]:
+    """Stream the parameters, read one at a time by name, into a safetensors file; return their absolute byte ranges.
 
     Resident memory is bounded by a few copies of the largest parameter. Large tensors come first and the header is padded
     to a page, so that whatever fills whole pages starts on one.
@@ -97,9 +106,9 @@ def write_weights(
         file.write(header)
         for name in order:
             value = parameters[name]
-            tensor = read_parameter(name, tensors, model)
+            tensor = read(name)
             assert tuple(tensor.shape) == tuple(value.shape or ()), (name, tensor.shape, value.shape)
-            _write_tensor(file, tensor.to(_torch_dtype(value)))
+            _write_tensor(file, packed_int4(tensor) if value.dtype == ir.DataType.INT4 else tensor.to(_torch_dtype(value)))
     return ranges
 
 
@@ -134,11 +143,9 @@ def _torch_dtype(value: ir.Value) -> torch.dtype:
 
 def _byte_count(value: ir.Value) -> int:
     assert value.shape is not None
-    count = _torch_dtype(value).itemsize
-    for size in value.shape:
-        assert isinstance(size, int)
-        count *= size
-    return count
+    assert value.dtype is not None
+    values = math.prod(size for size in value.shape if isinstance(size, int))
+    return math.ceil(values * value.dtype.itemsize)
 
 
 def _header(order: list[str], parameters: Mapping[str, ir.Value]) -> tuple[bytes, dict[str, StoredTensor]]:
@@ -149,6 +156,8 @@ def _header(order: list[str], parameters: Mapping[str, ir.Value]) -> tuple[bytes
         value = parameters[name]
         start, end = end, end + _byte_count(value)
         shape = [size for size in value.shape or () if isinstance(size, int)]
+        if value.dtype == ir.DataType.INT4:
+            shape = [end - start]  # safetensors has no int4
         entries[name] = {"dtype": _SAFETENSORS_DTYPES[_torch_dtype(value)], "shape": shape, "data_offsets": [start, end]}
         ranges[name] = StoredTensor(start, end - start)
     text = json.dumps(entries, separators=(",", ":")).encode()
@@ -157,6 +166,12 @@ def _header(order: list[str], parameters: Mapping[str, ir.Value]) -> tuple[bytes
     return struct.pack("<Q", len(text)) + text, {
         name: StoredTensor(data_start + stored.offset, stored.length) for name, stored in ranges.items()
     }
+
+
+def packed_int4(values: Tensor) -> Tensor:
+    """Return int8 values from -8 to 7 as ONNX stores int4: two in a byte, the first in the lower half."""
+    low, high = values.contiguous().flatten().view(torch.uint8).reshape(-1, 2).unbind(1)
+    return (low & 15) | (high << 4)
 
 
 def read_parameter(name: str, tensors: TensorReader, model: ModelSpec) -> Tensor:
