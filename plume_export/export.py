@@ -15,11 +15,13 @@ from .graphs.latent_step import LatentStep
 from .graphs.prefill import Prefill
 from .graphs.trace import trace_graph
 from .graphs.vision_encoder import VisionEncoder
-from .graphs.weights import bind_weights, parameters_of, read_parameter, write_weights
+from .graphs.weights import ReadParameter, bind_weights, parameters_of, read_parameter, write_weights
+from .precision.plan import QuantisationPlan, QuantisedParameters
+from .precision.quantise_graph import quantise_graph
 from .preprocess import Item
 from .reference import Reference, ReferenceProcessor
 from .selftest import capture_selftest
-from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision, graph_specs
+from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 
 _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
 # Tells what is being done now.
@@ -33,13 +35,16 @@ def export_bundle(
     precision: Precision,
     modalities: Modalities = "all",
     selftest_inputs: Path | None = None,
+    plan: QuantisationPlan | None = None,
     report: Report = lambda _: None,
 ) -> Bundle:
     """Write the portable ONNX bundle of a checkpoint and return it, verified.
 
     Memory stays bounded: graphs are traced without data, tensors streamed one at a time, and the reference stages of
-    `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer.
+    `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. An integer precision takes
+    a plan of what is quantised and how.
     """
+    assert (plan is not None) == (precision in INTEGER_PRECISIONS)
     model = checkpoint.model
     specs = graph_specs(model, precision)
     names: list[GraphName] = [name for name in GRAPH_NAMES if modalities == "all" or name != "vision_encoder"]
@@ -51,7 +56,11 @@ def export_bundle(
             report(f"tracing {name}")
             graphs[name] = _trace(name, model, precision)
         report("writing weights")
-        read = partial(read_parameter, tensors=checkpoint.tensors, model=model)
+        read: ReadParameter = partial(read_parameter, tensors=checkpoint.tensors, model=model)
+        if plan is not None:
+            for name, graph in graphs.items():
+                quantise_graph(graph, plan.schemes[name], plan.activation_scales[name])
+            read = QuantisedParameters(model, read, plan)
         ranges = write_weights(directory / WEIGHTS, parameters_of(graphs.values()), read)
         for name, graph in graphs.items():
             bind_weights(graph, WEIGHTS, ranges)

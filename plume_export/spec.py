@@ -4,7 +4,7 @@ Every other part (PyTorch modules, ONNX files, engines, runtime) uses these name
 section 3, and the Qwen2-VL configuration.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -14,7 +14,12 @@ INSTRUCTION = (
     "Finally, use the <gen_emb> tag to represent the entire input."
 )
 
-Precision = Literal["fp32", "fp16", "bf16"]
+# Of the integer precisions, "int8" has weights and activations of linear layers in int8, the others weights alone; the rest of
+# such a graph is float16.
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weight", "int4-weight"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+IntegerPrecision = Literal["int8", "int8-weight", "int4-weight"]
+INTEGER_PRECISIONS: tuple[IntegerPrecision, ...] = get_args(IntegerPrecision)
 RouterContext = Literal["disc", "none"]
 
 
@@ -113,7 +118,12 @@ PLUME_2B = ModelSpec(
 
 DType = Literal["float32", "float16", "bfloat16", "int64"]
 # "compute" is the precision of the graph: float32, float16 or bfloat16.
-COMPUTE_DTYPE: dict[str, DType] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+COMPUTE_DTYPE: dict[str, DType] = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    **dict.fromkeys(INTEGER_PRECISIONS, "float16"),
+}
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

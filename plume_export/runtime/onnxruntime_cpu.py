@@ -5,7 +5,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..errors import BundleError, MissingExtraError
-from ..spec import GraphName
+from ..spec import INTEGER_PRECISIONS, GraphName
 from .backend import Array
 from .numpy_buffers import NumpyBuffers
 
@@ -29,6 +29,9 @@ class OnnxRuntimeCpu(NumpyBuffers):
         self._bundle = bundle
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
+        if bundle.manifest.backend == "onnx" and bundle.manifest.precision in INTEGER_PRECISIONS:
+            # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
+            self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads is not None:
             self._options.intra_op_num_threads = threads
         self._sessions: dict[GraphName, OnnxRuntimeSession] = {}

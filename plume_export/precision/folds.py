@@ -1,0 +1,79 @@
+"""Where outliers can go: which computation before a linear layer takes the inverse of a scale on its input channels, exactly.
+
+SmoothQuant (arXiv 2211.10438) folds it into the norm before; the value projection before the attention's output projection and
+the up-projection before the down-projection take it as well. Behind a GELU nothing can be folded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Fold:
+    """`source[c]` is the channel of the producer that input channel c of the linear layer comes from.
+
+    The producer is a norm, whose weight (and bias) has the channels, or a linear layer, of which they are output channels.
+    """
+
+    producer: str
+    source: NDArray[np.int64]  # [input channels]
+
+    def tied(self, scales: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scales [input channels] that are equal where the channels have the same source: the largest of each."""
+        largest = np.zeros(int(self.source.max()) + 1, np.float32)
+        np.maximum.at(largest, self.source, scales)
+        tied: NDArray[np.float32] = largest[self.source]
+        return tied
+
+
+def folds_of(model: ModelSpec) -> dict[str, Fold]:
+    """Return the fold of every linear layer that has one, by the layer's name in the graphs."""
+    vision, decoder = model.vision, model.decoder
+    queries, values = decoder.query_heads * decoder.head_dim, decoder.kv_heads * decoder.head_dim
+    value_channels = np.arange(values).reshape(decoder.kv_heads, 1, decoder.head_dim)
+    groups = decoder.query_heads // decoder.kv_heads
+    attended = np.repeat(value_channels, groups, axis=1).reshape(-1) + queries + values  # each value head serves a group
+    folds: dict[str, Fold] = {}
+    for layer in range(decoder.layers):
+        stem = f"decoder.layers.{layer}."
+        folds[stem + "qkv_proj"] = Fold(stem + "input_norm", np.arange(decoder.hidden))
+        folds[stem + "o_proj"] = Fold(stem + "qkv_proj", attended)
+        folds[stem + "gate_up_proj"] = Fold(stem + "post_attention_norm", np.arange(decoder.hidden))
+        folds[stem + "down_proj"] = Fold(stem + "gate_up_proj", np.arange(decoder.mlp_width) + decoder.mlp_width)
+    for layer in range(vision.depth):
+        stem = f"visual.blocks.{layer}."
+        folds[stem + "qkv"] = Fold(stem + "norm1", np.arange(vision.width))
+        folds[stem + "proj"] = Fold(stem + "qkv", np.arange(vision.width) + 2 * vision.width)
+        folds[stem + "fc1"] = Fold(stem + "norm2", np.arange(vision.width))
+    folds["visual.merger.fc1"] = Fold("visual.merger.norm", np.tile(np.arange(vision.width), vision.merged_patches))
+    return folds
+
+
+def linear_layers(model: ModelSpec) -> list[str]:
+    """Return the layers that are quantised, in the order of the computation.
+
+    The patch embedding, the router and the experts stay as they are: together a fiftieth of the weights.
+    """
+    blocks = [f"visual.blocks.{layer}.{name}" for layer in range(model.vision.depth) for name in ("qkv", "proj", "fc1", "fc2")]
+    decoder = [
+        f"decoder.layers.{layer}.{name}"
+        for layer in range(model.decoder.layers)
+        for name in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    ]
+    return [*blocks, "visual.merger.fc1", "visual.merger.fc2", *decoder]
+
+
+def scale_by_producer(
+    folds: Mapping[str, Fold], scales: Mapping[str, NDArray[np.float32]]
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Return for every producer the channels that are divided, and by what."""
+    divided: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+    for name, scale in scales.items():
+        channels, first = np.unique(folds[name].source, return_index=True)
+        divided[folds[name].producer] = (channels, scale[first])
+    return divided

@@ -1,0 +1,144 @@
+"""What is quantised and how: for every linear layer its scheme in each graph, its migration and its activations' range."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import PlumeExportError
+from ..graphs.weights import ReadParameter
+from ..spec import GraphName, IntegerPrecision, ModelSpec
+from .folds import folds_of, linear_layers, scale_by_producer
+from .quantise_graph import EMBEDDING, SCALE
+from .ranges import Phase, Ranges
+from .scales import BLOCK, LEVELS, choose_scales, integers, range_of, weight_scales
+
+_PHASES: dict[GraphName, tuple[Phase, ...]] = {
+    "vision_encoder": ("vision",),
+    "prefill": ("prefill",),
+    "latent_step": ("step", "readout"),
+}
+# The precision that asks the most of a layer's scales decides on its migration.
+_STRICTEST_FIRST: tuple[IntegerPrecision, ...] = ("int8", "int4-weight", "int8-weight")
+
+
+@dataclass(frozen=True)
+class QuantisationPlan:
+    """`schemes` and `activation_scales` go by graph and layer; a layer without a scheme stays in 16 bit.
+
+    `migrations` [input channels] divide a layer's inputs; `errors` are relative errors of a layer's output on sampled inputs.
+    """
+
+    schemes: dict[GraphName, dict[str, IntegerPrecision]]
+    activation_scales: dict[GraphName, dict[str, float]]
+    migrations: dict[str, NDArray[np.float32]]
+    errors: dict[str, float]
+
+    def scheme(self, layer: str) -> IntegerPrecision | None:
+        """Return how a layer's weight is stored, which is the same in all graphs."""
+        return next((schemes[layer] for schemes in self.schemes.values() if layer in schemes), None)
+
+
+def plan_quantisation(
+    model: ModelSpec,
+    read: ReadParameter,
+    ranges: Ranges,
+    schemes: Mapping[GraphName, IntegerPrecision],
+    kept: Collection[str] = (),
+) -> QuantisationPlan:
+    """Choose scales for every layer but those that are `kept` in 16 bit. `schemes` are those of the graphs.
+
+    Weights are read one at a time. Raises PlumeExportError for a kept layer that does not exist, for a layer that the
+    calibration never ran, and for graphs that share weights and want them in different integers.
+    """
+    _check_kept(kept, linear_layers(model))
+    _check_shared(schemes)
+    plan = QuantisationPlan({graph: {} for graph in schemes}, {graph: {} for graph in schemes}, {}, {})
+    folds = folds_of(model)
+    for layer in linear_layers(model):
+        graphs = [graph for graph in schemes if (graph == "vision_encoder") == layer.startswith("visual.")]
+        if layer in kept or not graphs:
+            continue
+        weight = read(f"{layer}.weight").float()
+        own = {graph: _scheme_for(schemes[graph], len(weight)) for graph in graphs}
+        strictest = min(own.values(), key=_STRICTEST_FIRST.index)
+        seen = ranges.of(layer, [phase for graph in graphs for phase in _PHASES[graph]])
+        if seen is None:
+            raise PlumeExportError(f"The calibration never ran {layer}.", fix="calibrate with inputs of every kind, images too")
+        chosen = choose_scales(weight, seen, strictest, folds.get(layer))
+        plan.errors[layer] = chosen.error
+        if chosen.migration is not None:
+            plan.migrations[layer] = chosen.migration
+        for graph in graphs:
+            plan.schemes[graph][layer] = own[graph]
+            if own[graph] == "int8":
+                seen_here = ranges.of(layer, _PHASES[graph]) or seen
+                plan.activation_scales[graph][layer] = range_of(weight, seen_here, chosen.migration)
+    return plan
+
+
+class QuantisedParameters:
+    """Reads a model's parameters as a plan wants them: outliers moved, weights as integers, scales beside them."""
+
+    def __init__(self, model: ModelSpec, read: ReadParameter, plan: QuantisationPlan) -> None:
+        self._read, self._plan = read, plan
+        self._divided = scale_by_producer(folds_of(model), plan.migrations)
+
+    def __call__(self, name: str) -> Tensor:
+        """Return a parameter of the quantised graphs by name."""
+        if name.endswith(SCALE):
+            return self._scales(name.removesuffix(SCALE))
+        layer = name.removesuffix(".weight")
+        scheme = self._plan.scheme(layer)
+        if name == EMBEDDING:
+            table = self._read(name).float()
+            return integers(table.T, weight_scales(table.T, "int8-weight"), "int8-weight").T
+        if scheme is None or name == layer:
+            return self._folded(name)
+        weight = self._folded(name)
+        return integers(weight, weight_scales(weight, scheme), scheme)
+
+    def _scales(self, name: str) -> Tensor:
+        if name == EMBEDDING:
+            return weight_scales(self._read(name).float().T, "int8-weight")
+        scheme = self._plan.scheme(name.removesuffix(".weight"))
+        assert scheme is not None
+        return weight_scales(self._folded(name), scheme)
+
+    def _folded(self, name: str) -> Tensor:
+        """Multiply the rows of a layer whose inputs are divided, and divide what computes such inputs."""
+        tensor = self._read(name)
+        layer, _, kind = name.rpartition(".")
+        if layer in self._divided:
+            channels, scale = self._divided[layer]
+            tensor = tensor.float().clone()
+            tensor[..., channels] /= torch.from_numpy(scale)
+        if kind == "weight" and layer in self._plan.migrations:
+            tensor = tensor.float() * torch.from_numpy(self._plan.migrations[layer])[:, None]
+        return tensor
+
+
+def _check_shared(schemes: Mapping[GraphName, IntegerPrecision]) -> None:
+    """Prefill and latent step have the decoder's weights in common, stored once."""
+    levels = {graph: LEVELS[schemes[graph]] for graph in ("prefill", "latent_step")}
+    if len(set(levels.values())) > 1:
+        raise PlumeExportError(
+            f"prefill is to be {schemes['prefill']} and latent_step {schemes['latent_step']}; they share their weights.",
+            fix="int4-weight for both, or int8 and int8-weight in any combination",
+        )
+
+
+def _scheme_for(scheme: IntegerPrecision, inputs: int) -> IntegerPrecision:
+    """Blocks of int4 have to fill the input channels; where they do not, a layer's weight is int8."""
+    return "int8-weight" if scheme == "int4-weight" and inputs % BLOCK else scheme
+
+
+def _check_kept(kept: Collection[str], layers: list[str]) -> None:
+    for name in kept:
+        if name not in layers:
+            raise PlumeExportError(
+                f"There is no quantised layer {name!r}.", fix=f"name layers such as {layers[0]} or {layers[-1]}"
+            )
