@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .recipe import ShapeRanges
+from .recipe import MIN_IMAGE_TOKENS, ShapeRanges
 from .spec import DType, GraphName, GraphSpec, TensorSpec, VisionSpec
 
-DTYPE_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8}
+DTYPE_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "int64": 8}
 # TensorRT wants its tensors and its scratch memory on multiples of this.
 ALIGNMENT_BYTES = 256
 
@@ -26,19 +26,25 @@ class BufferBytes:
 
 
 def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shapes: ShapeRanges) -> BufferBytes:
-    """Return what the largest batch of `shapes` takes. All of its visual tokens are part of its prompts."""
+    """Return what the largest batch of `shapes` takes. All of its visual tokens are part of its prompts.
+
+    A bundle for text alone has the blank image only.
+    """
     batch, tokens = shapes.batch[2], shapes.prompt_tokens[2]
-    sizes = {"batch": batch, "tokens": tokens, "visual_tokens": batch * tokens}
+    sizes = {"batch": batch, "tokens": tokens}
     inputs = {tensor.name: tensor for tensor in graphs["prefill"].inputs}
     visual_embeddings = inputs.pop("visual_embeddings")
     uploads = sum(tensor_bytes(tensor, sizes) for tensor in inputs.values())
-    if "vision_encoder" in graphs:
+    has_vision = "vision_encoder" in graphs
+    if has_vision:
         patch = vision.patch_values * DTYPE_BYTES["float32"] + 2 * DTYPE_BYTES["int64"]  # with its row and column
-        images = batch * tokens // vision.merged_patches  # none has less than four tokens
-        uploads += batch * tokens * vision.merged_patches * patch + images * 2 * ALIGNMENT_BYTES
+        uploads += batch * tokens * vision.merged_patches * patch + batch * tokens // MIN_IMAGE_TOKENS * 2 * ALIGNMENT_BYTES
+    of_batch = batch * (tokens if has_vision else MIN_IMAGE_TOKENS)
+    of_one_call = min(of_batch, shapes.frames[2] * shapes.image_tokens[2])
+    media = sum(tensor_bytes(visual_embeddings, {"visual_tokens": rows}) for rows in (of_batch, of_one_call))
     return BufferBytes(
         uploads=uploads,
-        media=2 * tensor_bytes(visual_embeddings, sizes),  # those of one call of the vision encoder, and those of the batch
+        media=media,
         batch=sum(tensor_bytes(tensor, sizes) for tensor in batch_tensors(graphs).values()),
     )
 

@@ -5,7 +5,10 @@ what lives at the same time in the widest place of a layer. The tests hold them 
 """
 
 import math
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -13,12 +16,19 @@ from .batch_memory import DTYPE_BYTES, buffer_bytes
 from .errors import PlumeExportError
 from .layout import expected_tensors
 from .recipe import Device, Recipe, ShapeRanges
-from .spec import COMPUTE_DTYPE, GRAPH_NAMES, GraphName, ModelSpec, Precision, graph_specs
+from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 
 # Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
 _CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_090_000}
 # What the builder adds to a step's own memory, whatever the shapes.
 _STEP_BYTES = 10_000_000
+# Checkpoint tensors that integer precisions store as integers (precision/folds.py): linear layers and the embedding table.
+_INTEGER_TENSORS = re.compile(
+    r"layers\..*_proj\.weight$|blocks\..*(qkv|proj|fc1|fc2)\.weight$|merger\.mlp\..\.weight$|embed_tokens"
+)
+_INT4_BLOCK = 128
+# With these, engines can take their weights as inputs; of other integers TensorRT-RTX lays out a whole copy anew in every pass.
+SHAREABLE: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 # CUDA's context and the libraries: an estimate, not measured.
 CONTEXT_BYTES = 500_000_000
 
@@ -55,67 +65,89 @@ class Plan:
         return None if self.device_bytes is None else self.total <= self.device_bytes
 
 
-def plan_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> Plan:
-    """Return what the engines of a recipe need. Source: the graphs' contracts (spec.py)."""
+def plan_memory(
+    target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName] = GRAPH_NAMES
+) -> Plan:
+    """Return what the engines of a recipe need; `graphs` are those of the bundle. Source: the graphs' contracts (spec.py)."""
     if recipe.backend in ("onnxruntime-cpu", "onnxruntime-cuda"):
         raise PlumeExportError(
             f"The target {target} has no engines to plan for.", fix="--target with a recipe of TensorRT or TensorRT-RTX"
         )
+    if recipe.weights == "shared" and precision not in SHAREABLE:
+        raise PlumeExportError(
+            f"Engines in {precision} can not share their weights: a whole copy would be laid out anew in every pass.",
+            fix="--weights baked, or --precision int8",
+        )
     item = DTYPE_BYTES[COMPUTE_DTYPE[precision]]
-    batch, tokens = recipe.shapes.batch[2], recipe.shapes.prompt_tokens[2]
-    patches = recipe.shapes.image_tokens[2] * model.vision.merged_patches
-    decoder = model.decoder
-    weights = {graph: _weight_bytes(model, graph, item) for graph in GRAPH_NAMES}
-    layers = {"vision_encoder": model.vision.depth, "prefill": decoder.layers, "latent_step": decoder.layers}
-    code = {graph: _CODE_BYTES[graph] * layers[graph] for graph in GRAPH_NAMES}
+    specs = {graph: spec for graph, spec in graph_specs(model, precision).items() if graph in graphs}
+    layers = {"vision_encoder": model.vision.depth, "prefill": model.decoder.layers, "latent_step": model.decoder.layers}
+    weights = {graph: _weight_bytes(model, precision, (graph,)) for graph in specs}
     is_shared = recipe.weights == "shared"
-    cached = 2 * item * decoder.layers * decoder.kv_heads * decoder.head_dim  # keys and values of one token
-    prefix_cache = cached * batch * tokens
-    buffers = buffer_bytes(graph_specs(model, precision), model.vision, recipe.shapes)
+    # Keys and values of one token.
+    cached = 2 * item * model.decoder.layers * model.decoder.kv_heads * model.decoder.head_dim
+    prefix_cache = cached * recipe.shapes.batch[2] * recipe.shapes.prompt_tokens[2]
     return Plan(
         target=target,
         precision=precision,
         weights=recipe.weights,
         shapes=recipe.shapes,
-        engines={graph: code[graph] + (0 if is_shared else weights[graph]) for graph in GRAPH_NAMES},
-        shared_weights=_distinct_weight_bytes(model, item) if is_shared else 0,
-        activations={
-            "vision_encoder": batch * patches * _vision_patch_bytes(model, item, batch),
-            "prefill": batch * tokens * _prefill_token_bytes(model, item),
-            "latent_step": batch * tokens * _step_token_bytes(model, item) + _STEP_BYTES,
-        },
+        engines={graph: _CODE_BYTES[graph] * layers[graph] + (0 if is_shared else weights[graph]) for graph in specs},
+        shared_weights=_weight_bytes(model, precision, specs) if is_shared else 0,
+        activations={graph: size for graph, size in _activations(model, recipe.shapes, item).items() if graph in specs},
         prefix_cache=prefix_cache,
-        buffers=buffers.total - prefix_cache,
+        buffers=buffer_bytes(specs, model.vision, recipe.shapes).total - prefix_cache,
         device_bytes=None if recipe.device is None else int(recipe.device.memory_gb * 1e9),
     )
 
 
-def check_plan_fits(target: str, recipe: Recipe, model: ModelSpec, precision: Precision, device: Device) -> None:
+def _activations(model: ModelSpec, shapes: ShapeRanges, item: int) -> dict[GraphName, int]:
+    """For the largest shapes. Integer graphs need no more than 16-bit ones."""
+    tokens, frames = shapes.batch[2] * shapes.prompt_tokens[2], shapes.frames[2]
+    patches = shapes.image_tokens[2] * model.vision.merged_patches
+    return {
+        "vision_encoder": frames * patches * _vision_patch_bytes(model, item, frames),
+        "prefill": tokens * _prefill_token_bytes(model, item),
+        "latent_step": tokens * _step_token_bytes(model, item) + _STEP_BYTES,
+    }
+
+
+def check_plan_fits(
+    target: str,
+    recipe: Recipe,
+    model: ModelSpec,
+    precision: Precision,
+    device: Device,
+    graphs: Collection[GraphName] = GRAPH_NAMES,
+) -> None:
     """Raise PlumeExportError if a device does not hold what a recipe needs, with the nearest choice that it holds."""
     recipe = msgspec.structs.replace(recipe, device=device)
-    plan = plan_memory(target, recipe, model, precision)
+    plan = plan_memory(target, recipe, model, precision, graphs)
     if plan.fits is False:
         raise PlumeExportError(
             f"The engines of {target} in {precision} take {plan.total / 1e6:,.0f} MB on the device with their buffers; "
             f"{device.name} has {device.memory_gb * 1000:,.0f} MB (see plume-export plan --target {target}).",
-            fix="compile with a recipe of your own; " + nearest_text(nearest_that_fits(target, recipe, model, precision)),
+            fix="compile with a recipe of your own; "
+            + nearest_text(nearest_that_fits(target, recipe, model, precision, graphs)),
         )
 
 
-def nearest_that_fits(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> Plan | None:
+def nearest_that_fits(
+    target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName] = GRAPH_NAMES
+) -> Plan | None:
     """Return the plan nearest to the recipe that its device holds, None if there is none.
 
     Tried in turn: shared weights, smaller batches, shorter prompts with smaller images.
     """
     shapes = recipe.shapes
     batch, tokens, image = shapes.batch[2], shapes.prompt_tokens[2], shapes.image_tokens[2]
+    kinds: tuple[Literal["baked", "shared"], ...] = (recipe.weights, "shared") if precision in SHAREABLE else ("baked",)
     while True:
-        for weights in dict.fromkeys((recipe.weights, "shared")):
+        for weights in dict.fromkeys(kinds):
             smaller = ShapeRanges(
                 _until(shapes.batch, batch), _until(shapes.prompt_tokens, tokens), _until(shapes.image_tokens, image)
             )
             changed = msgspec.structs.replace(recipe, shapes=smaller, weights=weights)
-            plan = plan_memory(target, changed, model, precision)
+            plan = plan_memory(target, changed, model, precision, graphs)
             if plan.fits is not False:
                 return plan
         if batch > 1:
@@ -151,18 +183,26 @@ def _is_in(name: str, graph: GraphName) -> bool:
     return name.startswith("latent_moe_transition.") or (name.startswith("model.") and "embed_tokens" not in name)
 
 
-def _bytes_of(name: str, shape: tuple[int, ...], item: int) -> int:
-    """Norms, the router and the step table are float32 in every precision."""
-    is_float32 = any(part in name for part in ("norm", ".ln.", "ln_q", "router", "step_embed"))
-    return math.prod(shape) * (4 if is_float32 else item)
+def _bytes_of(name: str, shape: tuple[int, ...], precision: Precision) -> int:
+    """Norms, the router and the step table are float32 in every precision; integers have scales beside them."""
+    values = math.prod(shape)
+    if any(part in name for part in ("norm", ".ln.", "ln_q", "router", "step_embed")):
+        return 4 * values
+    item = DTYPE_BYTES[COMPUTE_DTYPE[precision]]
+    if precision not in INTEGER_PRECISIONS or not _INTEGER_TENSORS.search(name):
+        return item * values
+    if precision == "int4-weight" and "embed_tokens" not in name:
+        return values // 2 + item * values // _INT4_BLOCK
+    return values + item * shape[0]  # a scale for each output channel, or row of the table
 
 
-def _weight_bytes(model: ModelSpec, graph: GraphName, item: int) -> int:
-    return sum(_bytes_of(name, shape, item) for name, shape in expected_tensors(model).items() if _is_in(name, graph))
-
-
-def _distinct_weight_bytes(model: ModelSpec, item: int) -> int:
-    return sum(_bytes_of(name, shape, item) for name, shape in expected_tensors(model).items())
+def _weight_bytes(model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
+    """Bytes of the weights that any of the graphs has, each counted once."""
+    return sum(
+        _bytes_of(name, shape, precision)
+        for name, shape in expected_tensors(model).items()
+        if any(_is_in(name, graph) for graph in graphs)
+    )
 
 
 def _vision_patch_bytes(model: ModelSpec, item: int, frames: int) -> int:

@@ -16,6 +16,10 @@ RecipeBackend = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tens
 Count = Annotated[int, msgspec.Meta(ge=1)]
 _SUFFIX = ".toml"
 _TOKEN_PIXELS = 28 * 28  # one visual token
+# The smallest image, of 56 x 56 pixels: also the blank one before a text. Source: qwen-vl-utils.
+MIN_IMAGE_TOKENS = 4
+# The largest frame of a video. Source: qwen-vl-utils.
+_FRAME_TOKENS = 768
 
 
 class ShapeRanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +32,11 @@ class ShapeRanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: tuple[Count, Count, Count]
     prompt_tokens: tuple[Count, Count, Count]
     image_tokens: tuple[Count, Count, Count]
+
+    @property
+    def frames(self) -> tuple[int, int, int]:
+        """Frames that are encoded at a time: of a video, as many as take no more memory than the largest image."""
+        return 1, 1, max(1, self.image_tokens[2] // _FRAME_TOKENS)
 
 
 class BuilderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,7 +71,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     backend: RecipeBackend
     precision: Precision
     weights: Literal["baked", "shared"] = "baked"
-    max_pixels: Annotated[int, msgspec.Meta(ge=784)]
+    max_pixels: Annotated[int, msgspec.Meta(ge=MIN_IMAGE_TOKENS * _TOKEN_PIXELS)]
     shapes: ShapeRanges
     builder: BuilderSettings = BuilderSettings()
     device: Device | None = None
@@ -139,6 +148,7 @@ def _check_ranges(recipe: Recipe, file: Path) -> None:
                 f"The recipe {file} has {name} = [{least}, {best}, {most}]; expected least <= best <= most.",
                 fix="put the three numbers in order",
             )
+    _check_least(recipe.shapes, file)
     needed, allowed = recipe.max_pixels // _TOKEN_PIXELS, recipe.shapes.image_tokens[2]
     if needed > allowed:
         raise PlumeExportError(
@@ -152,3 +162,13 @@ def _check_ranges(recipe: Recipe, file: Path) -> None:
             "a prompt needs some 90 tokens more than its image.",
             fix="raise the last number of prompt_tokens, or lower that of image_tokens",
         )
+
+
+def _check_least(shapes: ShapeRanges, file: Path) -> None:
+    """A last batch may hold one prompt, and every text comes with the blank image."""
+    for name, most in (("batch", 1), ("image_tokens", MIN_IMAGE_TOKENS)):
+        least = getattr(shapes, name)[0]
+        if least > most:
+            raise PlumeExportError(
+                f"The recipe {file} has {name} from {least} on; expected {most} at most.", fix=f"{name} = [{most}, ...]"
+            )

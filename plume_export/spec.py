@@ -116,7 +116,7 @@ PLUME_2B = ModelSpec(
     preprocess=PreprocessSpec(),
 )
 
-DType = Literal["float32", "float16", "bfloat16", "int64"]
+DType = Literal["float32", "float16", "bfloat16", "int8", "int64"]
 # "compute" is the precision of the graph: float32, float16 or bfloat16.
 COMPUTE_DTYPE: dict[str, DType] = {
     "fp32": "float32",

@@ -34,8 +34,26 @@ def device_of(flavour: Flavour) -> str:
     """Return what the engines built here run on: any RTX GPU, or the one of this machine by name and compute capability."""
     if flavour.name == "tensorrt-rtx":
         return PORTABLE
-    gpus = find_gpus()
-    return f"{gpus[0].name} {gpus[0].compute_capability}" if gpus else platform.machine()
+    named = cuda_device()
+    gpus = find_gpus() if named is None else []
+    return named or (f"{gpus[0].name} {gpus[0].compute_capability}" if gpus else platform.machine())
+
+
+def cuda_device() -> str | None:
+    """Return name and compute capability of CUDA's first device; None without cuda-bindings, driver or device."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        return None
+    code, properties = runtime.cudaGetDeviceProperties(0)
+    if code != runtime.cudaError_t.cudaSuccess:
+        return None
+    return device_title(properties)
+
+
+def device_title(properties: Any) -> str:
+    """Return name and compute capability of a device, of CUDA's properties."""
+    return f"{properties.name.decode(errors='replace').rstrip(chr(0))} {properties.major}.{properties.minor}"
 
 
 def import_flavour(name: FlavourName) -> Flavour:
@@ -45,6 +63,12 @@ def import_flavour(name: FlavourName) -> Flavour:
         module, _ = _MODULES[name]
         raise PlumeExportError(f"This {module} {flavour.version} comes without the ONNX parser.", fix=_FULL_PACKAGE)
     return flavour
+
+
+def extra_of(name: FlavourName) -> str:
+    """Return the extra that brings what a flavour needs to run here."""
+    jetson = find_jetson() if name == "tensorrt" else None
+    return _MODULES[name][1] if jetson is None else f"jetson{jetson.jetpack or 6}"
 
 
 def import_runtime(name: FlavourName) -> Flavour:

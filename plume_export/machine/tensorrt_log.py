@@ -1,6 +1,7 @@
 """The builder's own log: what it says of weights and memory, and its errors."""
 
 import re
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -8,11 +9,12 @@ import msgspec
 from .flavour import Flavour
 
 _FIGURES = {
-    "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
-    "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
+    "weights_bytes": re.compile(r"Total Weights Memory: (\d+)"),
+    "activation_bytes": re.compile(r"Total Activation Memory: (\d+)"),
 }
 # How the one verbose message begins that lists the layers of the finished engine.
 _LAYER_LIST = "Layers:\n"
+_KEPT_LINES = 10_000
 
 
 class LogFigures(msgspec.Struct, frozen=True):
@@ -38,8 +40,20 @@ def new_log(flavour: Flavour) -> Any:
             name = str(severity).rsplit(".", 1)[-1]
             if name != "VERBOSE" or message.startswith(_LAYER_LIST):
                 self.lines.append((name, message))
+                del self.lines[:-_KEPT_LINES]
 
     return Log()
+
+
+@cache
+def log_of_process(flavour: Flavour) -> Any:
+    """Return the one logger of this process: TensorRT keeps the first that it is given, whoever comes later."""
+    return new_log(flavour)
+
+
+def reasons_in(lines: list[tuple[str, str]]) -> str:
+    """Return the errors as one text for a message."""
+    return "; ".join(errors_in(lines)) or "no reason given"
 
 
 def errors_in(lines: list[tuple[str, str]]) -> list[str]:

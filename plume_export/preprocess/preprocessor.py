@@ -134,6 +134,7 @@ class Preprocessor:
         visual_token_count = 0
         for source in item.images:
             images.append(self._image(source))
+            self._check_frame(self._token_count((1, *images[-1].grid[1:])), "An image")
             visual_token_count += self._token_count(images[-1].grid)
             self._check_token_count(visual_token_count, visual_token_count, is_partial=True)
         videos = [] if item.video is None else [self._video(item.video, visual_token_count)]
@@ -149,18 +150,18 @@ class Preprocessor:
         grid = (count // vision.temporal_patch_size, height // vision.patch_size, width // vision.patch_size)
         visual_token_count = image_token_count + self._token_count(grid)
         self._check_token_count(visual_token_count, visual_token_count, is_partial=True)
-        self._check_frame(self._token_count((1, *grid[1:])))
+        self._check_frame(self._token_count((1, *grid[1:])), "A frame of the video")
         return Media(*patches_from_frames(frames, vision, preprocess))
 
     def _token_count(self, grid: Grid) -> int:
         return grid[0] * grid[1] * grid[2] // self._model.vision.merged_patches
 
-    def _check_frame(self, token_count: int) -> None:
-        """Images are scaled to what a bundle was compiled for; frames of a video have a rule of their own."""
+    def _check_frame(self, token_count: int, what: str) -> None:
+        """Images are scaled to what a bundle was compiled for, but for very narrow ones; frames have a rule of their own."""
         if self._limits is not None and token_count > (most := self._limits.image_tokens[2]):
             raise InputError(
-                f"A frame of the video has {token_count} visual tokens; the bundle was compiled for {most} (image_tokens).",
-                fix="give smaller frames, or compile with a --target whose image_tokens reach that",
+                f"{what} has {token_count} visual tokens; the bundle was compiled for {most} (image_tokens).",
+                fix="give a smaller one, or compile with a --target whose image_tokens reach that",
             )
 
     def _check_token_count(self, token_count: int, visual_token_count: int, *, is_partial: bool = False) -> None:

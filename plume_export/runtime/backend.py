@@ -29,9 +29,11 @@ class BoundGraph(Protocol):
 
 
 class Session(Protocol):
-    """One loaded graph with its own shapes."""
+    """One loaded graph with its own shapes. Whoever asked for it closes it."""
 
     def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph: ...
+
+    def close(self) -> None: ...
 
 
 class Replay(Protocol):
@@ -45,7 +47,8 @@ class Replay(Protocol):
 class Backend(Protocol):
     """A way to run graphs. Whoever opened it closes it; its sessions and buffers end with it.
 
-    Work is done in the order of the calls. It may still be under way when a call returns; `download` and `wait` wait for it.
+    Work is done in the order of the calls, which come from one thread at a time. It may still be under way when a call returns;
+    `download` and `wait` wait for it.
     `kept_batches` is for how many kinds of batch (size and prompt length) buffers are worth keeping.
     """
 

@@ -68,8 +68,8 @@ def _prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Arr
         position_ids[:, row, :count] = item.position_ids
         visual_offset += item.visual_token_count
     return {
-        "token_count": np.array([item.token_count for item in batch]),
-        "anchor_index": np.array([item.anchor_index for item in batch]),
+        "token_count": np.array([item.token_count for item in batch], np.int64),
+        "anchor_index": np.array([item.anchor_index for item in batch], np.int64),
         "input_ids": input_ids,
         "visual_index": visual_index,
         "position_ids": position_ids,

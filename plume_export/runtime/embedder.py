@@ -1,24 +1,22 @@
 """Text, images and videos in, one unit vector each out."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import RLock
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import CONSTANTS, TOKENIZER, Bundle, open_bundle
+from ..bundle import TOKENIZER, Bundle, open_bundle
 from ..errors import InputError, PlumeExportError
 from ..preprocess import PreparedInput, Preprocessor, item_from
-from ..spec import COMPUTE_DTYPE, GraphName
 from ..stages import FloatArray, Stages
-from .backend import Backend, Buffer, Session, TensorShape
-from .batch import HostBatch, host_batch
+from .backend import Backend
 from .open_backend import open_backend
-from .rollout import Rollout, StepObserver
+from .runner import Runner
 from .stopwatch import Stopwatch
-from .workspace import Workspace, Workspaces
 
 Mode = Literal["gen", "disc"]
 # What `item_from` takes: a text, a PIL image, an Item, or a mapping with text, image, video.
@@ -27,7 +25,7 @@ _BATCH_SIZE = 8
 
 
 class Embedder:
-    """Embeds items with a bundle. A context manager; `close` frees the sessions.
+    """Embeds items with a bundle. A context manager; `close` frees sessions and memory. Threads take turns, batch by batch.
 
     `mode="gen"` runs the latent rollout; `mode="disc"` returns the single-pass discriminative embedding. `steps` shortens
     the rollout for ablations (0 appends the suffix to the prompt). `threads` limits the CPU threads of one operator.
@@ -47,33 +45,34 @@ class Embedder:
         verify_hashes: bool = True,
         backend: Backend | None = None,
     ) -> None:
-        if not isinstance(bundle, Bundle):
-            bundle = open_bundle(bundle, verify_hashes=verify_hashes)
-        self.bundle = bundle
-        self.stopwatch = Stopwatch()
-        self._manifest = bundle.manifest
-        self._model = self._manifest.model
-        self._mode = mode
-        self._steps = _checked_steps(steps, self._model.rollout.latent_steps)
-        tokenizer_json = bundle.file(TOKENIZER).read_text(encoding="utf-8")
-        self._limits = self._manifest.limits
-        self.preprocessor = Preprocessor(
-            tokenizer_json, self._model, allow_control_tokens=allow_control_tokens, limits=self._limits
-        )
-        self._backend = open_backend(bundle, threads=threads) if backend is None else backend
-        self._compute = COMPUTE_DTYPE[self._manifest.precision]
-        with np.load(bundle.file(CONSTANTS)) as constants:
-            self._blank = self._backend.constant(constants["blank_visual_embeddings"], self._compute)
-            suffix = self._backend.constant(constants["suffix_embeddings"], self._compute)
-        graphs = self._manifest.graphs
-        rollout = Rollout(self._backend, graphs["latent_step"], suffix, self._steps)
-        self._workspaces = Workspaces(self._backend, graphs, rollout)
-        self._sessions: dict[GraphName, Session] = {}
+        with ExitStack() as opened:
+            if backend is not None:
+                opened.callback(backend.close)
+            if not isinstance(bundle, Bundle):
+                bundle = open_bundle(bundle, verify_hashes=verify_hashes)
+            self.bundle = bundle
+            self.stopwatch = Stopwatch()
+            self._mode = mode
+            self._steps = _checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
+            self.preprocessor = Preprocessor(
+                bundle.file(TOKENIZER).read_text(encoding="utf-8"),
+                bundle.manifest.model,
+                allow_control_tokens=allow_control_tokens,
+                limits=bundle.manifest.limits,
+            )
+            if backend is None:
+                backend = open_backend(bundle, threads=threads)
+                opened.callback(backend.close)
+            self._runner = Runner(backend, bundle, self._steps, self.stopwatch)
+            opened.callback(self._runner.close)
+            self._opened = opened.pop_all()
+        self._lock = RLock()
+        self._is_closed = False
 
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return self._model.decoder.hidden
+        return self.bundle.manifest.model.decoder.hidden
 
     def embed(self, items: Iterable[ItemLike], *, batch_size: int | None = None) -> FloatArray:
         """Return unit vectors, float32 [items, hidden]. Raises InputError for an item that can not be embedded.
@@ -94,7 +93,7 @@ class Embedder:
         """Tokenise and patchify one item. Raises InputError."""
         with self.stopwatch.stage("preprocess"):
             item = item_from(item)
-            if self._manifest.modalities == "text" and (item.images or item.video is not None):
+            if self.bundle.manifest.modalities == "text" and (item.images or item.video is not None):
                 raise InputError(
                     f"The bundle {self.bundle.path} was built for text only; the input has an image or a video.",
                     fix="plume-export build without --modalities text",
@@ -116,35 +115,15 @@ class Embedder:
     def stages(self, item: ItemLike) -> Stages:
         """Return every stage that the runtime can see for one item, for parity."""
         prepared = self.prepare(item)
-        latent_states: list[FloatArray] = []
-        probabilities: list[FloatArray] = []
-
-        def observe(step: int) -> None:
-            probabilities.append(download(workspace.buffers["router_probabilities"])[0])
-            if step < self._steps - 1:
-                latent_states.append(download(workspace.buffers["next_state"])[0])
-
-        download = self._backend.download
-        workspace, visual = self._prefill([prepared])
-        visual_embeddings = download(visual)
-        prefix_state, anchor = download(workspace.buffers["state"])[0], download(workspace.buffers["anchor"])[0]
-        if self._steps > 0:
-            embedding = self._roll_out(workspace, observe)
-        else:
-            embedding = download(self._prefill([self.preprocessor.with_suffix(prepared)])[0].buffers["state"])
-        experts = self._model.transition.experts
-        return Stages(
-            visual_embeddings=visual_embeddings,
-            position_ids=prepared.position_ids,
-            anchor=anchor,
-            prefix_state=prefix_state,
-            latent_states=np.array(latent_states, np.float32).reshape(-1, self.dimension),
-            router_probabilities=np.array(probabilities, np.float32).reshape(-1, experts),
-            embedding=_unit_rows(embedding)[0],
-        )
+        with self._running() as runner:
+            return self._stages(prepared, runner)
 
     def close(self) -> None:
-        self._backend.close()
+        """Free sessions, buffers and the backend. Closing again does nothing."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._opened.close()
 
     def __enter__(self) -> "Embedder":
         return self
@@ -152,73 +131,68 @@ class Embedder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def _running(self) -> Iterator[Runner]:
+        """One thread at a time: buffers and sessions are the same for all. Raises PlumeExportError after `close`."""
+        with self._lock:
+            if self._is_closed:
+                raise PlumeExportError(f"The embedder of {self.bundle.path} is closed.", fix="open another one")
+            yield self._runner
+
     def _embed_batch(self, batch: list[PreparedInput]) -> FloatArray:
-        embeddings = _unit_rows(self._final_states(batch))
+        with self._running() as runner:
+            embeddings = _unit_rows(self._final_states(batch, runner))
         if not np.isfinite(embeddings).all():
             raise PlumeExportError(
                 f"The bundle {self.bundle.path} computed an embedding that is not finite (its precision is "
-                f"{self._manifest.precision}).",
+                f"{self.bundle.manifest.precision}).",
                 fix="build it with --precision bf16 or fp32; `plume-export parity` names the first stage that goes wrong",
             )
         return embeddings
 
-    def _final_states(self, batch: list[PreparedInput]) -> NDArray[np.float32]:
+    def _final_states(self, batch: list[PreparedInput], runner: Runner) -> FloatArray:
         """Return the states [batch, hidden] that the embeddings are the direction of."""
         if self._steps == 0 and self._mode == "gen":
             batch = [self.preprocessor.with_suffix(item) for item in batch]
-        workspace, _ = self._prefill(batch)
+        prefilled = runner.prefill(batch)
         if self._mode == "disc":
-            return self._backend.download(workspace.buffers["anchor"])
+            return runner.download(prefilled.buffer("anchor"))
         if self._steps == 0:
-            return self._backend.download(workspace.buffers["state"])
-        return self._roll_out(workspace)
+            return runner.download(prefilled.buffer("state"))
+        return runner.roll_out(prefilled)
 
-    def _roll_out(self, workspace: Workspace, observe: StepObserver | None = None) -> FloatArray:
-        with self._stage("rollout"):
-            if self._model.rollout.router_context == "none":
-                self._backend.clear(workspace.buffers["anchor"])
-            return self._backend.download(workspace.rollout.run(observe))
+    def _stages(self, prepared: PreparedInput, runner: Runner) -> Stages:
+        latent_states: list[FloatArray] = []
+        probabilities: list[FloatArray] = []
 
-    def _prefill(self, batch: list[PreparedInput]) -> tuple[Workspace, Buffer]:
-        """Run vision and prefill; return the batch's buffers and the visual embeddings of the whole batch."""
-        tokens = self._backend.padded_tokens(max(item.token_count for item in batch))
-        max_frames = None if self._limits is None else self._limits.batch[2]
-        host = host_batch(batch, tokens, self._model.vision, max_frames)
-        uploaded = self._backend.upload(host.arrays)
-        visual = self._encode_media(host, uploaded)
-        with self._stage("prefill"):
-            workspace = self._workspaces.of(len(batch), tokens)
-            self._backend.copy(uploaded["token_count"], workspace.buffers["token_count"])
-            spec = self._manifest.graphs["prefill"]
-            known = uploaded | workspace.buffers | {"visual_embeddings": visual}
-            inputs, outputs = ({tensor.name: known[tensor.name] for tensor in side} for side in (spec.inputs, spec.outputs))
-            self._session("prefill").bind(inputs, outputs).run()
-        return workspace, visual
+        def observe(step: int) -> None:
+            probabilities.append(first("router_probabilities"))
+            if step < self._steps - 1:
+                latent_states.append(first("next_state"))
 
-    def _encode_media(self, host: HostBatch, uploaded: Mapping[str, Buffer]) -> Buffer:
-        """Return the visual embeddings of a batch [visual_tokens, hidden]; the blank image's are part of the bundle."""
-        most = max(call.visual_tokens for call in host.vision_calls)
-        shapes = {
-            "visual_embeddings": TensorShape((host.visual_tokens, self.dimension), self._compute),
-            "of one call": TensorShape((most, self.dimension), self._compute),  # engines want aligned outputs
-        }
-        buffers = self._backend.allocate("media", shapes)
-        row = 0
-        for call in host.vision_calls:
-            target = self._backend.rows(buffers["visual_embeddings"], row, row + call.visual_tokens)
-            if call.patches is None:
-                self._backend.copy(self._blank, target)
-            else:
-                output = self._backend.rows(buffers["of one call"], 0, call.visual_tokens)
-                inputs = {"patches": uploaded[call.patches], "patch_positions": uploaded[call.patch_positions]}
-                with self._stage("vision"):
-                    self._session("vision_encoder").bind(inputs, {"visual_embeddings": output}).run()
-                self._backend.copy(output, target)
-            row += call.visual_tokens
-        return buffers["visual_embeddings"]
+        def first(name: str) -> FloatArray:
+            row: FloatArray = runner.download(prefilled.buffer(name))[0]
+            return row
+
+        prefilled = runner.prefill([prepared])
+        visual_embeddings, prefix_state, anchor = runner.download(prefilled.visual_embeddings), first("state"), first("anchor")
+        if self._steps > 0:
+            embedding = runner.roll_out(prefilled, observe)
+        else:
+            embedding = runner.download(runner.prefill([self.preprocessor.with_suffix(prepared)]).buffer("state"))
+        return Stages(
+            visual_embeddings=visual_embeddings,
+            position_ids=prepared.position_ids,
+            anchor=anchor,
+            prefix_state=prefix_state,
+            latent_states=np.array(latent_states, np.float32).reshape(-1, self.dimension),
+            router_probabilities=np.array(probabilities, np.float32).reshape(-1, self.bundle.manifest.model.transition.experts),
+            embedding=_unit_rows(embedding)[0],
+        )
 
     def _checked_batch_size(self, batch_size: int | None) -> int:
-        most = None if self._limits is None else self._limits.batch[2]
+        limits = self.bundle.manifest.limits
+        most = None if limits is None else limits.batch[2]
         if batch_size is None:
             return _BATCH_SIZE if most is None else min(_BATCH_SIZE, most)
         if batch_size < 1 or (most is not None and batch_size > most):
@@ -227,19 +201,6 @@ class Embedder:
                 fix="lower --batch-size, or compile with a --target whose batch reaches it",
             )
         return batch_size
-
-    def _session(self, graph: GraphName) -> Session:
-        """Vision encoder and prefill have one session each, loaded when first needed."""
-        if graph not in self._sessions:
-            self._sessions[graph] = self._backend.session(graph)
-        return self._sessions[graph]
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        """Measure a stage until the device has done it."""
-        with self.stopwatch.stage(name):
-            yield
-            self._backend.wait()
 
 
 def _checked_steps(steps: int | None, latent_steps: int) -> int:

@@ -51,6 +51,9 @@ class OnnxReferenceSession:
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "OnnxReferenceBinding":
         return OnnxReferenceBinding(self._evaluator, inputs, outputs)
 
+    def close(self) -> None:
+        """The graph is the backend's."""
+
 
 class OnnxReferenceBinding:
     """Inputs and outputs of one graph; `run` copies the results into the outputs."""

@@ -64,6 +64,9 @@ class OnnxRuntimeSession:
                 values.append((array, value))
         return OnnxRuntimeBinding(self._session, binding, values)
 
+    def close(self) -> None:
+        """The graph is the backend's."""
+
 
 class OnnxRuntimeBinding:
     """Buffers bound once; `run` may be called any number of times. Keeps the arrays alive that the session points into."""

@@ -25,17 +25,20 @@ class Rollout:
         self._no_suffix = backend.rows(suffix_embeddings, 0, 0)
         numbers = backend.constant(np.arange(steps), "int64")
         self._step_numbers = [backend.rows(numbers, step, step + 1) for step in range(steps)]
-        self._sessions: list[Session] = []  # of a plain step and of the last one, so that each keeps its shapes
 
     def bind(self, buffers: BatchBuffers) -> "BoundRollout":
-        """Bind the graph to buffers that the caller keeps."""
-        self._sessions = self._sessions or [self._backend.session("latent_step") for _ in range(2)]
+        """Bind the graph to buffers that the caller keeps.
+
+        A plain step and the last one have a session each, and every rollout its own two: a recorded run holds what its session
+        was set to.
+        """
         outputs = {tensor.name: buffers[tensor.name] for tensor in self._spec.outputs}
+        sessions = [self._backend.session("latent_step") for _ in range(2)]
         plain_step, last_step = (
             session.bind(self._inputs(buffers, suffix), outputs)
-            for session, suffix in zip(self._sessions, (self._no_suffix, self._suffix), strict=True)
+            for session, suffix in zip(sessions, (self._no_suffix, self._suffix), strict=True)
         )
-        return BoundRollout(self._backend, buffers, self._step_numbers, plain_step.run, last_step.run)
+        return BoundRollout(self._backend, buffers, self._step_numbers, sessions, plain_step.run, last_step.run)
 
     def _inputs(self, buffers: BatchBuffers, suffix: Buffer) -> BatchBuffers:
         known = {**buffers, "suffix_embeddings": suffix}
@@ -50,11 +53,12 @@ class BoundRollout:
         backend: Backend,
         buffers: BatchBuffers,
         step_numbers: list[Buffer],
+        sessions: list[Session],
         run_plain_step: Callable[[], None],
         run_last_step: Callable[[], None],
     ) -> None:
         self._backend, self._buffers, self._step_numbers = backend, buffers, step_numbers
-        self._run_plain_step, self._run_last_step = run_plain_step, run_last_step
+        self._sessions, self._run_plain_step, self._run_last_step = sessions, run_plain_step, run_last_step
         keys, values = (
             [backend.rows(buffers[name], step, step + 1) for step in range(len(step_numbers))]
             for name in ("rollout_keys", "rollout_values")
@@ -74,7 +78,10 @@ class BoundRollout:
         return self._buffers["next_state"]
 
     def close(self) -> None:
+        """Free what was recorded, then the sessions."""
         self._replay.close()
+        for session in self._sessions:
+            session.close()
 
     def _run_steps(self, observe: StepObserver = lambda _: None) -> None:
         copy, buffers = self._backend.copy, self._buffers

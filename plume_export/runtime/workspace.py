@@ -35,6 +35,11 @@ class Workspaces:
         self._tensors = batch_tensors(graphs)
         self._kept: OrderedDict[tuple[int, int], Workspace] = OrderedDict()
 
+    def close(self) -> None:
+        """Close all that are kept."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
     def of(self, batch: int, tokens: int) -> Workspace:
         """Return the workspace for batches of `batch` prompts of `tokens` tokens."""
         key = (batch, tokens)

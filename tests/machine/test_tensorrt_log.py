@@ -8,6 +8,7 @@ def test_figures() -> None:
     figures = figures_from_lines(lines)
     assert (figures.weights_bytes, figures.activation_bytes) == (7, 5)
     assert figures_from_lines(lines[:1]).activation_bytes is None
+    assert figures_from_lines([("INFO", "Total Activation Memory: 9")]).activation_bytes == 9  # TensorRT 10.0
 
 
 def test_the_list_of_layers() -> None:

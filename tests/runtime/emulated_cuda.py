@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 _ALIGNMENT = 256
+STREAM = 77
 _DIRTY = 0x7F  # what new memory holds: a NaN in float16 and bfloat16, huge in float32
 
 
@@ -50,9 +51,11 @@ class EmulatedCuda:
         self.memory_bytes, self.driver, self.runtime, self.gpus = memory_bytes, driver, runtime, gpus
         self.blocks: dict[int, tuple[int, Any]] = {}  # address -> size, memory
         self.host_blocks: dict[int, Any] = {}
+        self.pinned_limit = memory_bytes
         self.queue: list[Work] = []
         self.recording: list[Work] | None = None
         self.allocations = self.waits = self.launches = 0
+        self.is_stream_there = False
         self.copies: dict[str, int] = {"in": 0, "out": 0}
 
     # What the project calls.
@@ -77,7 +80,11 @@ class EmulatedCuda:
     def cudaMemGetInfo(self) -> tuple[CudaError, int, int]:
         return CudaError.cudaSuccess, self.memory_bytes - self.used_bytes, self.memory_bytes
 
+    def cudaGetLastError(self) -> tuple[CudaError]:
+        return (CudaError.cudaSuccess,)
+
     def cudaMalloc(self, size: int) -> tuple[CudaError, int]:
+        assert self.recording is None
         if size > self.memory_bytes - self.used_bytes:
             return CudaError.cudaErrorMemoryAllocation, 0
         self.allocations += 1
@@ -88,10 +95,15 @@ class EmulatedCuda:
         return CudaError.cudaSuccess, address
 
     def cudaFree(self, address: int) -> tuple[CudaError]:
+        assert self.recording is None
         del self.blocks[address]
         return (CudaError.cudaSuccess,)
 
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[CudaError, int]:
+        assert self.recording is None
+        if size > self.pinned_limit:
+            return CudaError.cudaErrorMemoryAllocation, 0
+        self.allocations += 1
         memory = (ctypes.c_uint8 * size)()
         self.host_blocks[ctypes.addressof(memory)] = memory
         return CudaError.cudaSuccess, ctypes.addressof(memory)
@@ -101,6 +113,7 @@ class EmulatedCuda:
         return (CudaError.cudaSuccess,)
 
     def cudaMemsetAsync(self, address: int, value: int, size: int, stream: int) -> tuple[CudaError]:
+        self.check_stream(stream)
         self.check(address, size)
         self.enqueue(lambda: self._in_device(address, size) and ctypes.memset(address, value, size))
         return (CudaError.cudaSuccess,)
@@ -113,15 +126,19 @@ class EmulatedCuda:
                 self.check(target, size)
             ctypes.memmove(target, source, size)
 
+        self.check_stream(stream)
+        assert self.recording is None or kind == MemcpyKind.cudaMemcpyDeviceToDevice
         self.copies["in"] += kind == MemcpyKind.cudaMemcpyHostToDevice
         self.copies["out"] += kind == MemcpyKind.cudaMemcpyDeviceToHost
         self.enqueue(copy)
         return (CudaError.cudaSuccess,)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[CudaError, int]:
-        return CudaError.cudaSuccess, 77
+        self.is_stream_there = True
+        return CudaError.cudaSuccess, STREAM
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[CudaError]:
+        self.check_stream(stream)
         if self.recording is not None:
             return (CudaError.cudaErrorStreamCaptureUnsupported,)
         self.waits += 1
@@ -131,6 +148,8 @@ class EmulatedCuda:
         return (CudaError.cudaSuccess,)
 
     def cudaStreamDestroy(self, stream: int) -> tuple[CudaError]:
+        self.check_stream(stream)
+        self.is_stream_there = False
         return (CudaError.cudaSuccess,)
 
     def cudaStreamBeginCapture(self, stream: int, mode: CaptureMode) -> tuple[CudaError]:
@@ -148,6 +167,7 @@ class EmulatedCuda:
         return (CudaError.cudaSuccess,)
 
     def cudaGraphLaunch(self, graph: "RecordedGraph", stream: int) -> tuple[CudaError]:
+        self.check_stream(stream)
         assert not graph.is_destroyed
         self.launches += 1
         self.queue.extend(graph.work)
@@ -166,6 +186,11 @@ class EmulatedCuda:
     def enqueue(self, work: Callable[[], Any]) -> None:
         """Queue work, or record it."""
         (self.queue if self.recording is None else self.recording).append(work)
+
+    def check_stream(self, stream: int) -> None:
+        """Assert that the stream is the one that was made, and not destroyed."""
+        assert self.is_stream_there
+        assert stream == STREAM
 
     def check(self, address: int, size: int) -> None:
         """Assert that bytes lie within one allocation of the device."""

@@ -31,12 +31,14 @@ class EmulatedTensorRt:
     __version__ = VERSION
     ILogger = ILogger
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", LAZY="lazy")
 
     def __init__(self, cuda: EmulatedCuda, graphs: dict[str, GraphSpec], entries: dict[str, EngineEntry]) -> None:
         self.cuda, self.graphs, self.entries = cuda, graphs, entries
-        self.contexts: list[EmulatedContext] = []
-        self.is_still_compiling = False
+        self.contexts = 0
+        self.graphs_in_use: set[str] = set()
+        self.scratch_bytes = SCRATCH_BYTES
+        self.is_still_compiling = self.has_no_context = False
 
     def Runtime(self, log: Any) -> "EmulatedRuntime":  # noqa: N802
         return EmulatedRuntime(self, log)
@@ -55,22 +57,31 @@ class EmulatedRuntime:
 
 
 class EmulatedEngine:
-    device_memory_size_v2 = SCRATCH_BYTES
+    """Its weights are a block of the device, freed with the engine."""
 
     def __init__(self, trt: EmulatedTensorRt, log: Any, graph: str, path: str) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.trt, self.log, self.graph = trt, log, graph
+        self.device_memory_size_v2 = trt.scratch_bytes
+        self._weights = trt.cuda.cudaMalloc(512)[1]
+
+    def __del__(self) -> None:
+        self.trt.cuda.cudaFree(self._weights)
 
     def create_runtime_config(self) -> "EmulatedRuntimeConfig":
         return EmulatedRuntimeConfig()
 
-    def create_execution_context(self, how: Any) -> "EmulatedContext":
+    def create_execution_context(self, how: Any) -> "EmulatedContext | None":
+        if self.trt.has_no_context:
+            self.log.log("Severity.ERROR", "out of memory for the context")
+            return None
         strategy = how.strategy if isinstance(how, EmulatedRuntimeConfig) else how
         assert strategy == "user managed"
         context = EmulatedContext(self)
-        self.trt.contexts.append(context)
+        self.trt.contexts += 1
+        self.trt.graphs_in_use.add(self.graph)
         return context
 
 
@@ -116,10 +127,12 @@ class EmulatedContext:
         self._addresses: dict[str, int] = {}
         self._scratch_size = 0
         self._has_new_shapes = True
-        self.runs = 0
+        self._changes = 0
 
     def set_device_memory(self, address: int, size: int) -> None:
         self._cuda.check(address, size)
+        assert address % 256 == 0
+        self._changes += 1
         self._scratch_size = size
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -127,13 +140,15 @@ class EmulatedContext:
         if profile is not None and not all(a <= b <= c for a, b, c in zip(profile[0], shape, profile[2], strict=True)):
             self._engine.log.log("Severity.ERROR", f"{name} {shape} is outside of the profile")
             return False
+        self._changes += 1
         self._has_new_shapes |= self._shapes.get(name) != shape
         self._shapes[name] = shape
         return name in self._inputs
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        self._changes += 1
         self._addresses[name] = address
-        return address % 256 == 0
+        return address % 256 == 0 and (name in self._inputs or name in self._outputs)
 
     def infer_shapes(self) -> list[str]:
         return [name for name in self._inputs if name not in self._shapes]
@@ -150,8 +165,8 @@ class EmulatedContext:
         return not self._trt.is_still_compiling
 
     def execute_async_v3(self, stream: int) -> bool:
-        assert stream == 77
-        if self._scratch_size < SCRATCH_BYTES or (self._cuda.recording is not None and self._has_new_shapes):
+        self._cuda.check_stream(stream)
+        if self._scratch_size < self._trt.scratch_bytes or (self._cuda.recording is not None and self._has_new_shapes):
             self._engine.log.log("Severity.ERROR", "no scratch memory, or recorded before it ran")
             return False
         self._has_new_shapes = False
@@ -168,8 +183,10 @@ class EmulatedContext:
             bind = binding.bind_input if name in self._inputs else binding.bind_output
             bind(name, "cpu", 0, _DTYPES[dtype], list(shape), address)
 
+        changes = None if self._cuda.recording is None else self._changes
+
         def run() -> None:
-            self.runs += 1
+            assert changes in (None, self._changes), "the context of a recorded run was changed"
             self._engine.session.run_with_iobinding(binding)
 
         return run

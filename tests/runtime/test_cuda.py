@@ -1,6 +1,7 @@
 """The TensorRT backend on an emulated CUDA device: the same rollout code and parity, and what only a device can get wrong."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from plume_export.bundle import Bundle, open_bundle
 from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.machine.flavour import Flavour
 from plume_export.preprocess import Item
-from plume_export.runtime.cuda import fit
 from plume_export.runtime.cuda.buffers import padded_length
 from plume_export.runtime.cuda.device import CudaDevice
 from plume_export.runtime.cuda.host_values import float32_from_stored, stored_from_array
@@ -96,10 +96,10 @@ def test_batches_of_changing_sizes_and_lengths(trt: EmulatedTensorRt, baked: Bun
 def test_nothing_is_allocated_after_the_first_round(trt: EmulatedTensorRt, baked: Bundle) -> None:
     with opened(trt, baked) as embedder:
         embedder.embed(ITEMS)
-        before = (trt.cuda.allocations, trt.cuda.used_bytes, len(trt.contexts))
+        before = (trt.cuda.allocations, trt.cuda.used_bytes, trt.contexts)
         for _ in range(100 // len(ITEMS) + 1):
             embedder.embed(ITEMS)
-        assert (trt.cuda.allocations, trt.cuda.used_bytes, len(trt.contexts)) == before
+        assert (trt.cuda.allocations, trt.cuda.used_bytes, trt.contexts) == before
 
 
 @pytest.mark.parametrize("item", [Item(text="a text"), ITEMS[2]])
@@ -137,6 +137,53 @@ def test_closing_frees_everything(trt: EmulatedTensorRt, engines: Bundle) -> Non
         embedder.embed(["a text"] * 3, batch_size=1)
     assert trt.cuda.blocks == {}
     assert trt.cuda.host_blocks == {}
+    embedder.close()  # again
+    with pytest.raises(PlumeExportError, match=r"embedder of .* is closed"):
+        embedder.embed(["a text"])
+
+
+def test_two_threads_take_turns(trt: EmulatedTensorRt, baked: Bundle, expected: Embedder) -> None:
+    texts = [f"text number {number}" for number in range(24)]
+    wanted = expected.embed(texts, batch_size=1)
+    with opened(trt, baked) as embedder, ThreadPoolExecutor(3) as pool:
+        rows = list(pool.map(lambda text: embedder.embed([text])[0], texts))
+    assert np.abs(np.stack(rows) - wanted).max() <= 1e-5
+
+
+def test_an_engine_that_wants_more_scratch_than_its_builder_told(trt: EmulatedTensorRt, baked: Bundle) -> None:
+    trt.scratch_bytes *= 3
+    with opened(trt, baked) as embedder:
+        assert embedder.embed(["a text", ITEMS[2]]).shape[0] == 2
+
+
+def test_an_engine_without_a_context(trt: EmulatedTensorRt, baked: Bundle) -> None:
+    trt.has_no_context = True
+    with opened(trt, baked) as embedder, pytest.raises(PlumeExportError, match=r"no context of prefill .*out of memory"):
+        embedder.embed(["a text"])
+    assert trt.cuda.blocks == {}
+
+
+def test_no_host_memory_for_a_large_input(trt: EmulatedTensorRt, baked: Bundle) -> None:
+    """The next one that is small enough is embedded as if nothing had been."""
+    with opened(trt, baked) as embedder:
+        before = embedder.embed(["a text"])
+        trt.cuda.pinned_limit = 100_000
+        with pytest.raises(PlumeExportError, match="host memory for inputs takes"):
+            embedder.embed([next(item for item in ITEMS if item.id == "china")])
+        assert (embedder.embed(["a text"]) == before).all()
+
+
+def test_a_cache_that_can_not_be_written(trt: EmulatedTensorRt, baked: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.warns(UserWarning, match="could not be kept"), opened(trt, baked) as embedder:
+        embedder.embed(["a text"])
+    assert trt.cuda.blocks == {}
+
+
+def test_an_embedder_that_can_not_be_made_frees_its_backend(trt: EmulatedTensorRt, baked: Bundle) -> None:
+    with pytest.raises(PlumeExportError, match="steps is 99"):
+        opened(trt, baked, steps=99)
+    assert trt.cuda.blocks == {}
 
 
 def test_compiled_kernels_are_kept(trt: EmulatedTensorRt, baked: Bundle, tmp_path: Path) -> None:
@@ -145,12 +192,13 @@ def test_compiled_kernels_are_kept(trt: EmulatedTensorRt, baked: Bundle, tmp_pat
             embedder.embed(["a text"])
     kept = {file.name.rsplit("-", 1)[-1]: int(file.read_bytes()) for file in (tmp_path / "cache").iterdir()}
     assert kept == {"prefill": 2, "latent_step": 4}  # one context of prefill and two of the step, twice
+    assert not [file.name for file in (tmp_path / "cache").iterdir() if file.name.startswith(".")]
 
 
 def test_a_text_never_loads_the_vision_encoder(trt: EmulatedTensorRt, baked: Bundle) -> None:
     with opened(trt, baked) as embedder:
         embedder.embed(["a text"])
-        assert {context._engine.graph for context in trt.contexts} == {"prefill", "latent_step"}
+        assert trt.graphs_in_use == {"prefill", "latent_step"}
 
 
 def test_a_prompt_longer_than_built_for(trt: EmulatedTensorRt, baked: Bundle) -> None:
@@ -188,13 +236,10 @@ def test_engines_of_another_version(trt: EmulatedTensorRt, baked: Bundle) -> Non
         opened(trt, baked)
 
 
-def test_engines_of_another_gpu(
-    trt: EmulatedTensorRt, tiny_fp32: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engines_of_another_gpu(trt: EmulatedTensorRt, tiny_fp32: Bundle, tmp_path: Path) -> None:
     bundle = write_engine_bundle(tiny_fp32, tmp_path / "bundle", is_shared=False, device="NVIDIA L4 8.9")
-    monkeypatch.setattr(fit, "device_of", lambda flavour: "NVIDIA A100 8.0")
     with pytest.raises(
-        BundleError, match=r"built for NVIDIA L4 8\.9; this machine has NVIDIA A100 8\.0(.|\n)*plume-export compile"
+        BundleError, match=r"built for NVIDIA L4 8\.9; this machine has Emulated GPU 8\.9(.|\n)*plume-export compile"
     ):
         opened(trt, bundle)
 

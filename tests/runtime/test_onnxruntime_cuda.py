@@ -38,7 +38,10 @@ class EmulatedOnnxRuntime:
     def get_available_providers(self) -> list[str]:
         return [PROVIDER, "CPUExecutionProvider"]
 
-    def InferenceSession(self, file: str, options: Any, providers: list[Any]) -> "EmulatedSession":  # noqa: N802
+    def InferenceSession(  # noqa: N802
+        self, file: str, options: Any, providers: list[Any], enable_fallback: int
+    ) -> "EmulatedSession":
+        assert not enable_fallback
         ((provider, self.provider_options),) = providers
         assert provider == PROVIDER
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -100,13 +100,13 @@ def check_layer_dtypes(flavour: Flavour, network: Any, precision: Precision) -> 
 def axis_ranges(shapes: ShapeRanges, model: ModelSpec, suffix_tokens: int) -> AxisRanges:
     """Return the range of every dynamic axis of the graphs.
 
-    A batch's visual tokens are at most all tokens of its prompts; frames are encoded as many at a time as prompts.
+    A batch's visual tokens are at most all tokens of its prompts; frames are encoded a few at a time.
     """
     least, best, most = shapes.image_tokens
     per_token = model.vision.merged_patches
     return {
         "batch": shapes.batch,
-        "frames": shapes.batch,
+        "frames": shapes.frames,
         "patches": (least * per_token, best * per_token, most * per_token),
         "tokens": shapes.prompt_tokens,
         "visual_tokens": (least, best, shapes.batch[2] * shapes.prompt_tokens[2]),

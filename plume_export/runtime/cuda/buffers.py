@@ -24,8 +24,8 @@ class CudaBuffers:
     its buffers at the same places as the last one of its kind, so that recorded work stays valid.
     """
 
-    # Each has a CUDA graph of its rollout.
-    kept_batches = 32
+    # Each has a CUDA graph of its rollout, and two sessions.
+    kept_batches = 8
 
     def __init__(self, device: CudaDevice, limits: ShapeRanges, sizes: BufferBytes, *, is_recording: bool) -> None:
         self._device, self._limits, self._is_recording = device, limits, is_recording
@@ -54,8 +54,9 @@ class CudaBuffers:
         size = last.address + last.size - self._uploads.address
         self._device.wait()  # the staging memory may still be read
         if len(self._staging) < size:
+            larger = self._device.allocate_pinned(size)
             self._device.free_pinned(self._staging)
-            self._staging = self._device.allocate_pinned(size)
+            self._staging = larger
         for name, array in arrays.items():
             offset = placed[name].address - self._uploads.address
             self._staging[offset : offset + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -2,12 +2,14 @@
 
 import ctypes
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import MissingExtraError, PlumeExportError
+from ...machine.flavour import device_title
 from ..backend import Array
 
 HostBytes = NDArray[np.uint8]
@@ -26,6 +28,7 @@ class CudaDevice:
         self._cudart = import_cudart(extra)
         check_driver(self._cudart)
         properties = self._call("cudaGetDeviceProperties", 0)
+        self.title = device_title(properties)
         self.name: str = _text(properties.name)
         self.compute_capability = f"{properties.major}.{properties.minor}"
         self.is_integrated = bool(properties.integrated)
@@ -33,6 +36,7 @@ class CudaDevice:
         self._allocated: list[int] = []
         self._pinned: list[int] = []
         self._graphs: list[Any] = []
+        self._is_closed = False
 
     @property
     def stream(self) -> int:
@@ -49,20 +53,14 @@ class CudaDevice:
 
         Raises PlumeExportError if the device has not that much memory.
         """
-        code, address = self._cudart.cudaMalloc(max(size, 1))
-        if code == self._cudart.cudaError_t.cudaErrorMemoryAllocation:
-            raise PlumeExportError(
-                f"{self.name} has {self.free_bytes() / 1e6:,.0f} MB free; {purpose} takes {size / 1e6:,.0f} MB.",
-                fix="end other programs on the GPU, or compile with a --target of smaller shapes",
-            )
-        self._check("cudaMalloc", code)
-        self._allocated.append(int(address))
-        self.clear(int(address), size)
-        return int(address)
+        address = self._allocated_address("cudaMalloc", purpose, size)
+        self._allocated.append(address)
+        self.clear(address, size)
+        return address
 
     def allocate_pinned(self, size: int) -> HostBytes:
         """Return host memory that the device can copy from while the host goes on; `close` frees it."""
-        address = int(self._call("cudaHostAlloc", max(size, 1), 0))
+        address = self._allocated_address("cudaHostAlloc", "host memory for inputs", size, 0)
         self._pinned.append(address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
@@ -97,11 +95,15 @@ class CudaDevice:
         try:
             work()
         except BaseException:
-            self._cudart.cudaStreamEndCapture(self._stream)
+            _, graph = self._cudart.cudaStreamEndCapture(self._stream)
+            if graph is not None:
+                self._cudart.cudaGraphDestroy(graph)
             raise
         graph = self._call("cudaStreamEndCapture", self._stream)
-        executable = self._call("cudaGraphInstantiate", graph, 0)
-        self._call("cudaGraphDestroy", graph)
+        try:
+            executable = self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
         self._graphs.append(executable)
         return executable
 
@@ -120,16 +122,31 @@ class CudaDevice:
         self._call("cudaStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Wait, then free everything."""
-        self.wait()
-        for executable in self._graphs:
-            self._call("cudaGraphExecDestroy", executable)
-        for address in self._allocated:
-            self._call("cudaFree", address)
-        for address in self._pinned:
-            self._call("cudaFreeHost", address)
-        self._graphs, self._allocated, self._pinned = [], [], []
-        self._call("cudaStreamDestroy", self._stream)
+        """Wait, then free everything; raise the first error at the end. Closing again does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with ExitStack() as frees:  # runs all of them, last first, whatever fails
+            frees.callback(self._call, "cudaStreamDestroy", self._stream)
+            for name, handles in (
+                ("cudaFreeHost", self._pinned),
+                ("cudaFree", self._allocated),
+                ("cudaGraphExecDestroy", self._graphs),
+            ):
+                for handle in handles:
+                    frees.callback(self._call, name, handle)
+            frees.callback(self.wait)
+
+    def _allocated_address(self, name: str, purpose: str, size: int, *flags: int) -> int:
+        code, address = getattr(self._cudart, name)(max(size, 1), *flags)
+        if code == self._cudart.cudaError_t.cudaErrorMemoryAllocation:
+            self._cudart.cudaGetLastError()  # clear it, for libraries that ask
+            raise PlumeExportError(
+                f"{self.name} has {self.free_bytes() / 1e6:,.0f} MB free; {purpose} takes {size / 1e6:,.0f} MB.",
+                fix="end other programs on the GPU, or compile with a --target of smaller shapes",
+            )
+        self._check(name, code)
+        return int(address)
 
     def _copy(self, target: int, source: int, size: int, kind: str) -> None:
         if size:
@@ -165,7 +182,7 @@ def check_driver(cudart: Any) -> None:
     if code == cudart.cudaError_t.cudaErrorInsufficientDriver:
         raise PlumeExportError(
             f"The NVIDIA driver serves CUDA {_version(driver)}; the CUDA runtime here is {_version(runtime)}.",
-            fix=f"update the driver, or pip install 'cuda-bindings<{runtime // 1000}'",
+            fix=f"update the driver (TensorRT and ONNX Runtime also come for CUDA {driver // 1000}: see engines/README.md)",
         )
     if code != cudart.cudaError_t.cudaSuccess or count == 0:
         raise PlumeExportError(f"No CUDA device can be used: {_reason(cudart, code)}.", fix="plume-export doctor")

@@ -1,46 +1,72 @@
 """Whether a bundle of engines belongs to this machine: made by its TensorRT, for its GPU, within its memory."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from ...batch_memory import BufferBytes
 from ...bundle import WEIGHTS, Bundle, EngineManifest
 from ...errors import BundleError, PlumeExportError
-from ...machine.flavour import PORTABLE, Flavour, device_of
+from ...machine.flavour import PORTABLE, Flavour
 from ...machine.gpu import device_memory
-from ...plan import CONTEXT_BYTES, nearest_text, nearest_that_fits
+from ...plan import CONTEXT_BYTES, nearest_text, nearest_that_fits, plan_memory
 from ...recipe import Device
 from .device import CudaDevice
 
 
-def check_engines_match(bundle: Bundle, engines: EngineManifest, flavour: Flavour) -> None:
-    """Raise BundleError for engines of another TensorRT or another GPU."""
+def check_version(bundle: Bundle, engines: EngineManifest, flavour: Flavour) -> None:
+    """Raise BundleError for engines of another TensorRT."""
     if engines.flavour_version != flavour.version:
         raise BundleError(
             f"{bundle.path} was built by {flavour.name} {engines.flavour_version}; this machine has {flavour.version}.",
             fix=rebuild_command(bundle),
         )
-    here = device_of(flavour)
-    if engines.device not in (PORTABLE, here):
+
+
+def check_device(bundle: Bundle, engines: EngineManifest, device: CudaDevice) -> None:
+    """Raise BundleError for engines of another GPU."""
+    if engines.device not in (PORTABLE, device.title):
         raise BundleError(
-            f"{bundle.path} was built for {engines.device}; this machine has {here}.", fix=rebuild_command(bundle)
+            f"{bundle.path} was built for {engines.device}; this machine has {device.title}.", fix=rebuild_command(bundle)
         )
 
 
 def check_engines_fit(bundle: Bundle, engines: EngineManifest, buffers: BufferBytes, device: CudaDevice) -> None:
     """Raise PlumeExportError if the device's free memory does not hold engines, scratch memory, weights and buffers."""
+    files = bundle.manifest.files
     parts = {
         "engines": sum(entry.bytes for entry in engines.graphs.values()),
-        "shared weights": bundle.manifest.files[WEIGHTS].bytes if WEIGHTS in bundle.manifest.files else 0,
-        "activations": max(entry.activation_bytes or 0 for entry in engines.graphs.values()),
+        "shared weights": files[WEIGHTS].bytes if WEIGHTS in files else 0,
+        "activations": scratch_bytes(bundle, engines),
         "buffers": buffers.total,
     }
+    _check_fit(bundle, parts, device, lambda free: f"recipe of smaller shapes ({_nearest(bundle, engines, free)})")
+
+
+def check_graphs_fit(bundle: Bundle, buffers: BufferBytes, device: CudaDevice) -> None:
+    """Raise PlumeExportError if the device's free memory does not hold the weights and the buffers; activations come on top."""
+    parts = {"weights": bundle.manifest.files[WEIGHTS].bytes, "buffers": buffers.total}
+    _check_fit(bundle, parts, device, lambda _: "recipe of smaller shapes")
+
+
+def scratch_bytes(bundle: Bundle, engines: EngineManifest) -> int:
+    """Return what the engines need beside their weights, one after another: by the builder, else as planned."""
+    told = [entry.activation_bytes for entry in engines.graphs.values() if entry.activation_bytes is not None]
+    if len(told) == len(engines.graphs):
+        return max(told)
+    manifest = bundle.manifest
+    planned = plan_memory(engines.target, engines.recipe, manifest.model, manifest.precision, list(manifest.graphs))
+    return max(planned.largest_activations, *told)
+
+
+def _check_fit(bundle: Bundle, parts: dict[str, int], device: CudaDevice, smaller: Callable[[int], str]) -> None:
     needed, free = sum(parts.values()), free_bytes(device)
     if needed <= free:
         return
     listed = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in parts.items() if size)
     raise PlumeExportError(
         f"{bundle.path} takes {needed / 1e6:,.0f} MB on the device ({listed}); {device.name} has {free / 1e6:,.0f} MB free.",
-        fix=f"end other programs on the GPU, or compile with a recipe of smaller shapes ({_nearest(bundle, engines, free)})",
+        fix=f"end other programs on the GPU, or compile with a {smaller(free)}",
     )
 
 
@@ -48,9 +74,7 @@ def rebuild_command(bundle: Bundle) -> str:
     """Return the command that makes a bundle anew where it is to run."""
     engines = bundle.manifest.engines
     target = "auto" if engines is None else engines.target
-    return (
-        f"plume-export compile EXPORTED --target {target} --output {bundle.path}   (EXPORTED: what plume-export export wrote)"
-    )
+    return f"plume-export compile PORTABLE --target {target} --output {bundle.path}  (PORTABLE: what `export` wrote)"
 
 
 def free_bytes(device: CudaDevice) -> int:
@@ -64,4 +88,4 @@ def _nearest(bundle: Bundle, engines: EngineManifest, free: int) -> str:
     here = Device(name="this GPU", memory_gb=(free + CONTEXT_BYTES) / 1e9, compute_capability="")
     recipe = msgspec.structs.replace(engines.recipe, device=here)
     manifest = bundle.manifest
-    return nearest_text(nearest_that_fits(engines.target, recipe, manifest.model, manifest.precision))
+    return nearest_text(nearest_that_fits(engines.target, recipe, manifest.model, manifest.precision, list(manifest.graphs)))

@@ -1,7 +1,7 @@
 """ONNX Runtime's CUDA provider, bound to our own device memory and stream."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ...spec import DType, GraphName
 from .arena import DeviceBuffer
 from .buffers import CudaBuffers
 from .device import CudaDevice
+from .fit import check_graphs_fit
 
 PROVIDER = "CUDAExecutionProvider"
 _EXTRA = "gpu"
@@ -38,6 +39,7 @@ class OnnxRuntimeCuda(CudaBuffers):
             device = CudaDevice(_EXTRA)
             opened.callback(device.close)
             buffers = buffer_bytes(manifest.graphs, manifest.model.vision, manifest.limits)
+            check_graphs_fit(bundle, buffers, device)
             super().__init__(device, manifest.limits, buffers, is_recording=False)
             self._bundle = bundle
             self._loaded: dict[GraphName, Any] = {}
@@ -49,7 +51,6 @@ class OnnxRuntimeCuda(CudaBuffers):
         return OnnxRuntimeCudaSession(self._onnxruntime, self._loaded[graph])
 
     def close(self) -> None:
-        self._device.wait()
         self._loaded.clear()
         self._opened.close()
 
@@ -57,7 +58,8 @@ class OnnxRuntimeCuda(CudaBuffers):
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
         file = str(self._bundle.graph_file(graph))
-        session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()])
+        with _as_error(f"can not load {file}"):  # without the fallback, which would print and go on on the CPU
+            session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()], enable_fallback=0)
         if session.get_providers()[0] != PROVIDER:
             raise PlumeExportError(
                 f"ONNX Runtime {self._onnxruntime.__version__} could not load its CUDA provider.",
@@ -91,6 +93,9 @@ class OnnxRuntimeCudaSession:
                 bind(name, *_DEVICE, _ELEMENT_TYPES[buffer.dtype], list(buffer.shape), buffer.address)
         return OnnxRuntimeCudaBinding(self._session, binding, self._options)
 
+    def close(self) -> None:
+        """The graph is the backend's."""
+
 
 class OnnxRuntimeCudaBinding:
     """Buffers bound once; `run` may be called any number of times."""
@@ -99,7 +104,19 @@ class OnnxRuntimeCudaBinding:
         self._session, self._binding, self._options = session, binding, options
 
     def run(self) -> None:
-        self._session.run_with_iobinding(self._binding, self._options)
+        with _as_error("could not run a graph"):
+            self._session.run_with_iobinding(self._binding, self._options)
+
+
+@contextmanager
+def _as_error(what: str) -> Iterator[None]:
+    """ONNX Runtime's own errors are of no common class."""
+    try:
+        yield
+    except PlumeExportError:
+        raise
+    except Exception as error:
+        raise PlumeExportError(f"ONNX Runtime {what} on the GPU: {error}", fix="plume-export doctor") from error
 
 
 def _import_onnxruntime() -> Any:

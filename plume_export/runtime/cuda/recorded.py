@@ -32,3 +32,8 @@ class RecordedWork:
         if self._graph is not None:
             self._device.free_graph(self._graph)
             self._graph = None
+        self._work = _nothing  # whoever asked for the work holds this in turn
+
+
+def _nothing() -> None:
+    pass

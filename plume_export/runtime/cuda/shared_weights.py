@@ -12,7 +12,7 @@ from ...spec import DType
 from .arena import DeviceBuffer
 from .device import CudaDevice
 
-_DTYPES: dict[str, DType] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES: dict[str, DType] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8"}
 _LENGTH = struct.Struct("<Q")
 
 
@@ -34,9 +34,11 @@ class SharedWeights:
         (length,) = _LENGTH.unpack_from(mapped)
         entry: dict[str, Any] = msgspec.json.decode(mapped[_LENGTH.size : _LENGTH.size + length])[name]
         start, stop = entry["data_offsets"]
-        values = np.frombuffer(mapped, np.uint8, stop - start, _LENGTH.size + length + start)
         address = self._device.allocate(stop - start, "the weights")
-        self._device.copy_in(values, address)
-        self._device.wait()
-        del values  # it holds the mapping open
+        values = np.frombuffer(mapped, np.uint8, stop - start, _LENGTH.size + length + start)
+        try:
+            self._device.copy_in(values, address)
+            self._device.wait()
+        finally:
+            del values  # it holds the mapping open
         return DeviceBuffer(address, tuple(entry["shape"]), _DTYPES[entry["dtype"]])

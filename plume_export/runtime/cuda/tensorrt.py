@@ -1,20 +1,20 @@
 """TensorRT and TensorRT-RTX engines, which differ in little but the module's name."""
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from ...batch_memory import buffer_bytes
 from ...bundle import Bundle
 from ...errors import BundleError, PlumeExportError
-from ...machine.flavour import Flavour, import_runtime
-from ...machine.tensorrt_log import errors_in, new_log
+from ...machine.flavour import Flavour, extra_of, import_runtime
+from ...machine.tensorrt_log import log_of_process, reasons_in
 from ...spec import GraphName
 from .arena import DeviceBuffer
 from .buffers import CudaBuffers
 from .device import CudaDevice
-from .fit import check_engines_fit, check_engines_match, rebuild_command
+from .fit import check_device, check_engines_fit, check_version, rebuild_command, scratch_bytes
 from .kernel_cache import KernelCache
 from .shared_weights import SharedWeights
 
@@ -35,42 +35,49 @@ class TensorRt(CudaBuffers):
         assert manifest.backend in ("tensorrt", "tensorrt-rtx")
         engines = manifest.engines
         flavour = import_runtime(manifest.backend)
-        check_engines_match(bundle, engines, flavour)
+        check_version(bundle, engines, flavour)
         with ExitStack() as opened:
-            device = CudaDevice("rtx" if flavour.name == "tensorrt-rtx" else "tensorrt")
+            device = CudaDevice(extra_of(flavour.name))
             opened.callback(device.close)
+            check_device(bundle, engines, device)
             buffers = buffer_bytes(manifest.graphs, manifest.model.vision, engines.recipe.shapes)
             check_engines_fit(bundle, engines, buffers, device)
             super().__init__(device, engines.recipe.shapes, buffers, is_recording=is_recording)
             self._bundle, self._engines, self._flavour = bundle, engines, flavour
-            self._log = new_log(flavour)
-            self._runtime = flavour.trt.Runtime(self._log)
+            self._log = log_of_process(flavour)
+            self._runtime: Any = self._made("runtime", lambda: flavour.trt.Runtime(self._log))
             self._weights = SharedWeights(bundle, device)
-            self._scratch_size = max(entry.activation_bytes or 0 for entry in engines.graphs.values())
+            self._scratch_size = scratch_bytes(bundle, engines)
             self._scratch = device.allocate(self._scratch_size, "the engines' scratch memory")
             self._loaded: dict[GraphName, LoadedEngine] = {}
-            self._sessions: list[TensorRtSession] = []
+            self._recorded: list[TensorRtSession] = []
+            opened.callback(self._free_engines)
             self._opened = opened.pop_all()
 
     def session(self, graph: GraphName) -> "TensorRtSession":
         if graph not in self._loaded:
             self._loaded[graph] = self._load(graph)
         loaded = self._loaded[graph]
-        session = TensorRtSession(graph, loaded, self._device, self._log)
-        self._sessions.append(session)
+        context = self._made(f"context of {graph}", loaded.new_context)
+        session = TensorRtSession(graph, context, loaded.weights, self._device, self._log, self._recorded)
+        if graph == "latent_step":
+            self._recorded.append(session)
         return session
 
     def is_recordable(self) -> bool:
-        return super().is_recordable() and all(session.is_recordable() for session in self._sessions)
+        return super().is_recordable() and all(session.is_recordable() for session in self._recorded)
 
     def close(self) -> None:
-        """Free sessions and engines, then the device memory that they point into."""
-        self._device.wait()
-        self._sessions.clear()
-        for loaded in self._loaded.values():
-            loaded.kernel_cache.save()
-        self._loaded.clear()
+        """Free the engines, then the device memory that they point into. Sessions are closed before."""
         self._opened.close()
+
+    def _free_engines(self) -> None:
+        self._device.wait()
+        for loaded in self._loaded.values():
+            loaded.close()
+        self._loaded.clear()
+        self._recorded.clear()
+        self._runtime = None
 
     def _load(self, graph: GraphName) -> "LoadedEngine":
         """Deserialise an engine from its mapped file, so that the host needs no copy of it."""
@@ -81,12 +88,11 @@ class TensorRt(CudaBuffers):
         if engine is None:
             raise BundleError(
                 f"{self._flavour.name} {self._flavour.version} can not load {file} on {self._device.name}, compute capability "
-                f"{self._device.compute_capability}: {'; '.join(errors_in(self._log.lines)) or 'no reason given'}.",
+                f"{self._device.compute_capability}: {reasons_in(self._log.lines)}.",
                 fix=rebuild_command(self._bundle),
             )
         kernel_cache = KernelCache(self._flavour, self._bundle, graph)
-        entry = self._engines.graphs[graph]
-        weights = {name: self._weights.load(name) for name in entry.shared_weights}
+        weights = {name: self._weights.load(name) for name in self._engines.graphs[graph].shared_weights}
         return LoadedEngine(self._flavour, engine, kernel_cache, weights, *self._scratch_for(int(engine.device_memory_size_v2)))
 
     def _scratch_for(self, size: int) -> tuple[int, int]:
@@ -95,6 +101,21 @@ class TensorRt(CudaBuffers):
             self._scratch_size = size
             self._scratch = self._device.allocate(size, "the engines' scratch memory")
         return self._scratch, self._scratch_size
+
+    def _made(self, what: str, make: Callable[[], Any]) -> Any:
+        """Return what TensorRT makes. It answers with None, or its binding with TypeError, where it can not."""
+        self._log.lines.clear()
+        try:
+            made = make()
+        except TypeError:
+            made = None
+        if made is None:
+            raise PlumeExportError(
+                f"{self._flavour.name} {self._flavour.version} gives no {what} on {self._device.name}: "
+                f"{reasons_in(self._log.lines)}.",
+                fix="plume-export doctor",
+            )
+        return made
 
 
 class LoadedEngine:
@@ -114,34 +135,50 @@ class LoadedEngine:
         self._scratch, self._scratch_size = scratch, scratch_size
 
     def new_context(self) -> Any:
-        """Return an execution context that uses the common scratch memory."""
+        """Return an execution context that uses the common scratch memory; None if the engine gives none."""
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.kernel_cache.is_used:
             config = self._engine.create_runtime_config()
+            if config is None:
+                return None
             config.set_execution_context_allocation_strategy(strategy)
             self.kernel_cache.set_up(config)
             context = self._engine.create_execution_context(config)
         else:
             context = self._engine.create_execution_context(strategy)
-        context.set_device_memory(self._scratch, self._scratch_size)
+        if context is not None:
+            context.set_device_memory(self._scratch, self._scratch_size)
         return context
+
+    def close(self) -> None:
+        """Keep the compiled kernels and free the engine. Its contexts are gone before."""
+        self.kernel_cache.save()
+        self._engine = None
 
 
 class TensorRtSession:
     """One execution context of an engine. It keeps the shapes and addresses of the binding that ran last."""
 
-    def __init__(self, graph: GraphName, loaded: LoadedEngine, device: CudaDevice, log: Any) -> None:
-        self._graph, self._device, self._log = graph, device, log
-        self._loaded = loaded
-        self._context = loaded.new_context()
+    def __init__(
+        self,
+        graph: GraphName,
+        context: Any,
+        weights: Mapping[str, DeviceBuffer],
+        device: CudaDevice,
+        log: Any,
+        recorded: "list[TensorRtSession]",
+    ) -> None:
+        self._graph, self._context, self._weights = graph, context, weights
+        self._device, self._log, self._recorded = device, log, recorded
         self._current: TensorRtBinding | None = None
 
     def bind(self, inputs: Mapping[str, DeviceBuffer], outputs: Mapping[str, DeviceBuffer]) -> "TensorRtBinding":
-        return TensorRtBinding(self, {**inputs, **self._loaded.weights}, outputs)
+        return TensorRtBinding(self, {**inputs, **self._weights}, outputs)
 
     def run(self, binding: "TensorRtBinding") -> None:
         """Queue one run."""
         if self._current is not binding:
+            self._current = None  # until all of it is taken up
             self._take_up(binding)
             self._current = binding
         if not self._context.execute_async_v3(self._device.stream):
@@ -152,6 +189,13 @@ class TensorRtSession:
         ask = getattr(self._context, "is_stream_capturable", None)
         return ask is None or self._current is None or bool(ask(self._device.stream))
 
+    def close(self) -> None:
+        """Free the context. What was recorded of it is freed before."""
+        self._device.wait()
+        self._context = self._current = None
+        if self in self._recorded:
+            self._recorded.remove(self)
+
     def _take_up(self, binding: "TensorRtBinding") -> None:
         self._log.lines.clear()
         for name, buffer in binding.inputs.items():
@@ -160,15 +204,20 @@ class TensorRtSession:
         for name, buffer in (*binding.inputs.items(), *binding.outputs.items()):
             if not self._context.set_tensor_address(name, buffer.address):
                 raise self._failed(f"refuses the address of {name}")
-        if missing := self._context.infer_shapes():
+        try:
+            missing = self._context.infer_shapes()
+        except RuntimeError as error:
+            raise self._failed(f"can not infer its shapes ({error})") from None
+        if missing:
             raise self._failed(f"lacks {', '.join(missing)}")
         for name, buffer in binding.outputs.items():
             computed = tuple(self._context.get_tensor_shape(name))
             assert computed == buffer.shape, (self._graph, name, computed, buffer.shape)
 
     def _failed(self, what: str) -> PlumeExportError:
-        reasons = "; ".join(errors_in(self._log.lines)) or "no reason given"
-        return PlumeExportError(f"The engine {self._graph} {what}: {reasons}.", fix="report it with `plume-export selftest`")
+        return PlumeExportError(
+            f"The engine {self._graph} {what}: {reasons_in(self._log.lines)}.", fix="report it with `plume-export selftest`"
+        )
 
 
 class TensorRtBinding:
