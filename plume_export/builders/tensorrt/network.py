@@ -16,7 +16,7 @@ AxisRanges = Mapping[str, tuple[int, int, int]]
 # The one matrix product that is float32 in every precision.
 _FLOAT32_WEIGHT = "transition.router.weight"
 _TRT_FLOATS = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
-_TRT_DTYPES = {**_TRT_FLOATS, "int64": "INT64"}
+_TRT_DTYPES = {**_TRT_FLOATS, "int8": "INT8", "int64": "INT64"}
 
 
 def network_from_onnx(flavour: Flavour, builder: Any, logger: Any, file: Path) -> tuple[Any, Any]:
