@@ -14,9 +14,24 @@ def plume_tiny_directory() -> Path:
 
 
 def sample_inputs_file() -> Path:
-    """Return the JSON lines file of the sample inputs (top-level calibration/ in a checkout, package data in a wheel)."""
+    """Return the JSON lines file of the sample inputs, for the self-test and parity."""
+    return _inputs_file("inputs.jsonl")
+
+
+def calibration_inputs_file() -> Path:
+    """Return the JSON lines file of the inputs that ranges are measured on."""
+    return _inputs_file("calibration.jsonl")
+
+
+def held_out_inputs_file() -> Path:
+    """Return the JSON lines file of the inputs that show what a change of precision costs. Ranges never see them."""
+    return _inputs_file("held_out.jsonl")
+
+
+def _inputs_file(name: str) -> Path:
+    """Top-level calibration/ in a checkout, package data in a wheel."""
     package = Path(__file__).parent
     for directory in (package / "data" / "calibration", package.parent / "calibration"):
-        if (directory / "inputs.jsonl").is_file():
-            return directory / "inputs.jsonl"
-    raise PlumeExportError("The sample inputs are not installed.", fix="pip install --force-reinstall plume-export")
+        if (directory / name).is_file():
+            return directory / name
+    raise PlumeExportError(f"The sample inputs {name} are not installed.", fix="pip install --force-reinstall plume-export")

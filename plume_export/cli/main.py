@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("build", "Checkpoint to portable ONNX bundle."),
     "compile": ("build", "Compile a portable bundle for a target. Needs no torch."),
     "targets": ("build", "List what a bundle can be compiled for."),
+    "calibrate": ("calibrate", "Measure the ranges that int8 and the fp16 guard need."),
     "plan": ("build", "Compute what a target's engines need on its device."),
     "embed": ("embed", "Embed texts, images and videos with a bundle."),
     "search": ("search", "Rank a folder's pictures by TEXT, a picture or both."),

@@ -25,7 +25,7 @@ from .stream_parameters import stream_parameters
 
 # What goes through at once, padding included. At 2B, a patch takes 0.1 MB in the vision encoder, a token of a prompt 0.3 MB in
 # prefill and 57 kB of cache in the rollout; attention comes on top, by the square of an image's patches and a prompt's tokens.
-_PATCHES, _PREFILL_TOKENS, _ROLLOUT_TOKENS = 4096, 4096, 16384
+_PATCHES, _PREFILL_TOKENS, _CACHE_BYTES = 4096, 4096, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,11 @@ class StreamedModel:
         visual = self._encode_media(inputs)
         suffix = self._tensors.read_rows("model.embed_tokens.weight", torch.from_numpy(suffix_ids)).float()
         counts = [item.prepared.token_count for item in inputs]
-        states = torch.empty(len(inputs), self._spec.decoder.hidden)
-        for rows in _batches(sorted(range(len(inputs)), key=counts.__getitem__), counts, _ROLLOUT_TOKENS):
-            batch = _RolloutBatch([inputs[row] for row in rows], self._spec.decoder)
+        decoder = self._spec.decoder
+        states = torch.empty(len(inputs), decoder.hidden)
+        rollout_tokens = _CACHE_BYTES // (2 * decoder.layers * decoder.kv_heads * decoder.head_dim * torch.float32.itemsize)
+        for rows in _batches(sorted(range(len(inputs)), key=counts.__getitem__), counts, rollout_tokens):
+            batch = _RolloutBatch([inputs[row] for row in rows], decoder)
             for part in _batches(range(len(rows)), [counts[row] for row in rows], _PREFILL_TOKENS):
                 self._run_prefill(batch, part, torch.cat([visual[rows[index]] for index in part]))
             states[rows] = self._roll_out(batch, suffix)

@@ -1,0 +1,35 @@
+"""calibrate."""
+
+from pathlib import Path
+
+import click
+
+from ..build import ModelOptions, open_checkpoint
+from ..embed_file import check_writable
+from ..samples import PLUME_TINY, calibration_inputs_file
+from .console import report_step
+
+
+@click.command()
+@click.option("--checkpoint", default=PLUME_TINY, show_default=True, help="Directory or Hugging Face hub id.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the set that ships]")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The file of ranges, .npz.")
+@click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+def calibrate(checkpoint: str, inputs: Path | None, output: Path, offline: bool) -> None:
+    """Measure the ranges that int8 and the fp16 guard need.
+
+    Runs the fp32 model over the calibration inputs, its weights read layer by layer.
+    """
+    check_writable(output)
+    opened = open_checkpoint(checkpoint, ModelOptions(), offline=offline)
+    from ..precision.calibrate import calibrate, coverage_warning
+    from ..precision.ranges import write_ranges
+
+    ranges = calibrate(opened, inputs or calibration_inputs_file(), report_step)
+    write_ranges(ranges, output)
+    if (warning := coverage_warning(ranges.about)) is not None:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(str(output))
+
+
+COMMANDS = (calibrate,)
