@@ -1,4 +1,7 @@
-"""Compile a portable bundle for ONNX Runtime's CPU or CUDA provider: fused attention, everything else as exported."""
+"""Compile a portable bundle for ONNX Runtime's CPU or CUDA provider: fused attention, everything else as exported.
+
+An int8 bundle gets graphs of its own for the CPU: dynamically quantised products, the rest in float32.
+"""
 
 import os
 from pathlib import Path
@@ -10,17 +13,21 @@ import numpy as np
 from ..bundle import CONSTANTS, Bundle, copy_file, move_file, new_bundle, open_bundle, write_manifest
 from ..errors import BundleError, MissingExtraError, PlumeExportError
 from ..recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
-from ..spec import Precision
+from ..spec import GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
 
+_WIDENS_WEIGHTS = "CPU provider has no float16 kernels and would widen whole weights to float32 in every pass"
+_CPU_INTEGERS = "--precision int8 for a CPU; integer weights with 16-bit activations are for GPU targets"
+# Beside the integers of weights.safetensors: what was widened to float32 for the CPU.
+WIDENED_WEIGHTS = "weights-float32.bin"
 # What a provider has no kernels for, why, and what to take instead. Source: docs/OperatorKernels.md of onnxruntime.
-_REFUSED: dict[RecipeBackend, tuple[Precision, str, str]] = {
-    "onnxruntime-cpu": (
-        "bf16",
+_REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
+    ("onnxruntime-cpu", "bf16"): (
         "CPU provider has no bfloat16 kernels",
-        "--precision fp32 or fp16 for a CPU; bf16 is for GPU targets",
+        "--precision fp32, fp16 or int8 for a CPU; bf16 is for GPU targets",
     ),
-    "onnxruntime-cuda": (
-        "fp32",
+    ("onnxruntime-cpu", "int8-weight"): (_WIDENS_WEIGHTS, _CPU_INTEGERS),
+    ("onnxruntime-cpu", "int4-weight"): (_WIDENS_WEIGHTS, _CPU_INTEGERS),
+    ("onnxruntime-cuda", "fp32"): (
         "CUDA provider has no float32 kernel of GroupQueryAttention",
         "--precision fp16 or bf16 for a GPU; fp32 is for the target cpu",
     ),
@@ -30,6 +37,7 @@ _REFUSED: dict[RecipeBackend, tuple[Precision, str, str]] = {
 def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Path, *, is_source_kept: bool = True) -> Bundle:
     """Write a bundle for the CPU provider, of any shape. Files that do not change are copied.
 
+    An int8 bundle gets dynamically quantised graphs, float32 outside the products, and a second file for what was widened.
     With `is_source_kept=False` they are moved, and the source is a bundle no more.
 
     Raises BundleError for a bundle that is not portable; PlumeExportError for a precision that the provider can not run.
@@ -57,8 +65,8 @@ def compile_for_onnxruntime_cuda(
 
 def check_onnxruntime_precision(backend: RecipeBackend, precision: Precision) -> None:
     """Raise for a precision that a provider of ONNX Runtime can not run."""
-    refused, reason, fix = _REFUSED[backend]
-    if precision == refused:
+    if (backend, precision) in _REFUSED:
+        reason, fix = _REFUSED[backend, precision]
         raise PlumeExportError(f"The backend {backend} can not run --precision {precision}: ONNX Runtime's {reason}.", fix=fix)
 
 
@@ -72,28 +80,53 @@ def _check_source(bundle: Bundle, backend: RecipeBackend) -> None:
 
 
 def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *, is_source_kept: bool) -> Bundle:
-    """Write a bundle whose vision and prefill attention is fused, with these fields of its manifest changed."""
+    """Write a bundle with rewritten graphs and with these fields of its manifest changed."""
     try:
         import onnx_ir as ir
     except ImportError:
         raise MissingExtraError("onnx-ir", "compile") from None
-    from .fused_attention import fuse_prefill_attention, fuse_vision_attention
+    from .dynamic_quantisation import WidenedWeights, quantise_dynamically
 
     manifest = bundle.manifest
-    rewrites = {
-        "vision_encoder.onnx": (fuse_vision_attention, manifest.model.vision.depth),
-        "prefill.onnx": (fuse_prefill_attention, manifest.model.decoder.layers - 1),
-    }
+    is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"
+    if is_dynamic:
+        changes = {**changes, "graphs": {name: _widened(spec) for name, spec in manifest.graphs.items()}}
+    rewritten = {f"{name}.onnx": name for name in manifest.graphs if is_dynamic or name != "latent_step"}
     bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:
+        weights = WidenedWeights(directory / WIDENED_WEIGHTS)
         for name in manifest.files:
-            if name not in rewrites:
+            if name not in rewritten:
                 bring(bundle.file(name), directory / name)
-                continue
-            fuse, expected = rewrites[name]
-            graph = ir.load(bundle.file(name))
-            fused = fuse(graph, manifest.model)
-            assert fused == expected, f"{name}: fused {fused} attentions of {expected}"
+        for name, graph_name in rewritten.items():
+            # Read from its new directory, so that weights are found there whether they were copied or moved.
+            copy_file(bundle.file(name), directory / name)
+            graph = ir.load(directory / name)
+            if is_dynamic:
+                quantise_dynamically(graph, weights)
+            _fuse_attention(graph, graph_name, manifest.model)
             ir.save(graph, directory / name)
         write_manifest(directory, msgspec.structs.replace(manifest, **changes))
     return open_bundle(output, verify_hashes=False)
+
+
+def _fuse_attention(graph: Any, name: GraphName, model: ModelSpec) -> None:
+    """Fuse the attention of the vision encoder and of prefill; the latent step's has few queries and stays as it is."""
+    from .fused_attention import fuse_prefill_attention, fuse_vision_attention
+
+    if name == "vision_encoder":
+        fused, expected = fuse_vision_attention(graph, model), model.vision.depth
+    elif name == "prefill":
+        fused, expected = fuse_prefill_attention(graph, model), model.decoder.layers - 1
+    else:
+        return
+    assert fused == expected, f"{name}: fused {fused} attentions of {expected}"
+
+
+def _widened(spec: GraphSpec) -> GraphSpec:
+    """Return the contract of a graph with float32 in place of 16 bit."""
+
+    def widened(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(msgspec.structs.replace(t, dtype="float32") if t.dtype == "float16" else t for t in tensors)
+
+    return GraphSpec(widened(spec.inputs), widened(spec.outputs))
