@@ -1,6 +1,7 @@
 """Checkpoint to runnable bundle: export, compile for the target, self-test. Imports torch only when it exports."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from .errors import MissingExtraError
 from .machine.flavour import import_flavour
 from .machine.gpu import device_memory, find_gpus
 from .plan import check_plan_fits
+from .precision.options import QuantiseOptions
 from .recipe import Device, Recipe, read_recipe
-from .spec import ModelSpec, Precision, RouterContext
+from .spec import GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, RouterContext
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -37,11 +39,12 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export. `selftest_inputs` None leaves the self-test out."""
+    """How to export. `selftest_inputs` None leaves the self-test out; `quantise` is for integer precisions."""
 
     precision: Precision
     modalities: Modalities = "all"
     selftest_inputs: Path | None = None
+    quantise: QuantiseOptions = field(default_factory=QuantiseOptions)
 
 
 def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) -> "Checkpoint":
@@ -62,13 +65,18 @@ def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
     """Write the portable ONNX bundle."""
     from .export import export_bundle
+    from .precision.quantise import Quantiser
 
+    quantiser = None
+    if options.precision in INTEGER_PRECISIONS:
+        quantiser = Quantiser(checkpoint, options.precision, options.modalities, options.quantise, report)
     return export_bundle(
         checkpoint,
         output,
         precision=options.precision,
         modalities=options.modalities,
         selftest_inputs=options.selftest_inputs,
+        quantise=quantiser,
         report=report,
     )
 
@@ -85,7 +93,8 @@ def build_bundle(
     """Export and compile for `target` in one go; only the compiled bundle stays."""
     recipe = read_recipe(target)
     check_target(recipe, options.precision)
-    _check_memory(target, recipe, checkpoint.model, options.precision)
+    graphs = [name for name in GRAPH_NAMES if options.modalities == "all" or name != "vision_encoder"]
+    _check_memory(target, recipe, checkpoint.model, options.precision, graphs)
     check_output(output)
     with scratch_directory(output) as scratch:
         exported = export_checkpoint(checkpoint, scratch / "onnx", options, report)
@@ -110,7 +119,7 @@ def compile_bundle(
         return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept)
     if recipe.backend == "onnxruntime-cuda":
         return compile_for_onnxruntime_cuda(source, output, target, recipe, is_source_kept=is_source_kept)
-    _check_memory(target, recipe, source.manifest.model, source.manifest.precision)
+    _check_memory(target, recipe, source.manifest.model, source.manifest.precision, list(source.manifest.graphs))
     return compile_for_tensorrt(source, output, target, recipe, is_source_kept=is_source_kept, progress=progress)
 
 
@@ -122,14 +131,14 @@ def check_target(recipe: Recipe, precision: Precision) -> None:
         check_onnxruntime_precision(recipe.backend, precision)
 
 
-def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision) -> None:
+def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> None:
     """Raise where a device can not hold the engines: this machine's for TensorRT, else the one that the recipe names."""
     device = recipe.device
     if recipe.backend == "tensorrt" and (memory := device_memory()) is not None:
         gpu = find_gpus()[0]
         device = Device(gpu.name, memory.total_bytes / 1e9, gpu.compute_capability)
     if recipe.backend in ("tensorrt", "tensorrt-rtx") and device is not None:
-        check_plan_fits(target, recipe, model, precision, device)
+        check_plan_fits(target, recipe, model, precision, device, graphs)
 
 
 def obstacle_to_running(bundle: Bundle) -> str | None:

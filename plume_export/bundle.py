@@ -23,9 +23,9 @@ import msgspec
 
 from .errors import BundleError, PlumeExportError
 from .recipe import Recipe, ShapeRanges
-from .spec import GraphName, GraphSpec, ModelSpec, Precision
+from .spec import GraphName, GraphSpec, IntegerPrecision, ModelSpec, Precision
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CONSTANTS = "constants.npz"
@@ -83,10 +83,35 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     duplicate_bytes: int | None = None
 
 
+class MeasuredCosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cosines of a bundle's embeddings with the float32 ones, over inputs that calibration never saw."""
+
+    inputs: int
+    mean: float
+    worst: float
+    worst_input: str
+
+
+class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How linear layers became integers, and what the embeddings lost by it.
+
+    `graphs` lists those with integers; the others are float16. `kept` are layers that stayed in 16 bit, with the bytes that
+    each costs; a cosine below `min_cosine` was not accepted (None: nothing was promised). `measured` None: nobody measured.
+    """
+
+    graphs: dict[GraphName, IntegerPrecision]
+    kept: dict[str, int]
+    calibration_inputs: int
+    calibration_sha256: str
+    min_cosine: float | None
+    measured: MeasuredCosine | None
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for.
 
-    `limits` are the shapes that a compiled bundle serves; None: as far as memory goes.
+    `precision` is the coarsest of the graphs'. `limits` are the shapes that a compiled bundle serves; None: as far as memory
+    goes.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -98,6 +123,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     graphs: dict[GraphName, GraphSpec]
     checkpoint: str
     versions: dict[str, str]
+    quantisation: Quantisation | None = None
     engines: EngineManifest | None = None
     limits: ShapeRanges | None = None
     files: dict[str, FileEntry] = {}

@@ -1,15 +1,27 @@
 """Checkpoint to portable ONNX bundle: trace, stream the weights, capture the reference, write the manifest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from .bundle import CONSTANTS, TOKENIZER, WEIGHTS, Bundle, Manifest, Modalities, new_bundle, open_bundle, write_manifest
+from .bundle import (
+    CONSTANTS,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    Manifest,
+    Modalities,
+    Quantisation,
+    new_bundle,
+    open_bundle,
+    write_manifest,
+)
 from .checkpoint import Checkpoint, tokenizer_json_from_checkpoint
 from .graphs.latent_step import LatentStep
 from .graphs.prefill import Prefill
@@ -26,6 +38,8 @@ from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, Mod
 _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
 # Tells what is being done now.
 Report = Callable[[str], None]
+# Gets a function that writes the graphs of a plan; what was written last stays. Returns what the manifest says of it.
+Quantise = Callable[[Callable[[QuantisationPlan], Bundle]], Quantisation]
 
 
 def export_bundle(
@@ -35,51 +49,67 @@ def export_bundle(
     precision: Precision,
     modalities: Modalities = "all",
     selftest_inputs: Path | None = None,
-    plan: QuantisationPlan | None = None,
+    quantise: Quantise | None = None,
     report: Report = lambda _: None,
 ) -> Bundle:
     """Write the portable ONNX bundle of a checkpoint and return it, verified.
 
     Memory stays bounded: graphs are traced without data, tensors streamed one at a time, and the reference stages of
-    `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. An integer precision takes
-    a plan of what is quantised and how.
+    `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. For an integer precision,
+    `quantise` gets a function that writes the graphs as a plan has them, and calls it as often as it likes.
     """
-    assert (plan is not None) == (precision in INTEGER_PRECISIONS)
+    assert (quantise is not None) == (precision in INTEGER_PRECISIONS)
     model = checkpoint.model
-    specs = graph_specs(model, precision)
     names: list[GraphName] = [name for name in GRAPH_NAMES if modalities == "all" or name != "vision_encoder"]
+    manifest = Manifest(
+        backend="onnx",
+        precision=precision,
+        modalities=modalities,
+        model=model,
+        graphs={name: graph_specs(model, precision)[name] for name in names},
+        checkpoint=checkpoint.name,
+        versions={package: version(package) for package in _VERSIONED},
+    )
     tokenizer_json = tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab)
     with new_bundle(output) as directory:
         (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
-        graphs = {}
-        for name in names:
-            report(f"tracing {name}")
-            graphs[name] = _trace(name, model, precision)
-        report("writing weights")
-        read: ReadParameter = partial(read_parameter, tensors=checkpoint.tensors, model=model)
-        if plan is not None:
-            for name, graph in graphs.items():
-                quantise_graph(graph, plan.schemes[name], plan.activation_scales[name])
-            read = QuantisedParameters(model, read, plan)
-        ranges = write_weights(directory / WEIGHTS, parameters_of(graphs.values()), read)
-        for name, graph in graphs.items():
-            bind_weights(graph, WEIGHTS, ranges)
-            ir.save(graph, directory / f"{name}.onnx")
-        del graphs
         report("capturing reference stages")
         _write_reference_files(directory, checkpoint, selftest_inputs, modalities)
+        traced = {}
+        for name in names:
+            report(f"tracing {name}")
+            traced[name] = _trace(name, model, precision)
+        write = partial(write_graphs, Bundle(directory, manifest), checkpoint, traced, report=report)
+        if quantise is None:
+            write(None)
+        else:
+            manifest = msgspec.structs.replace(manifest, quantisation=quantise(write))
         report("hashing")
-        manifest = Manifest(
-            backend="onnx",
-            precision=precision,
-            modalities=modalities,
-            model=model,
-            graphs={name: specs[name] for name in names},
-            checkpoint=checkpoint.name,
-            versions={package: version(package) for package in _VERSIONED},
-        )
         write_manifest(directory, manifest)
     return open_bundle(output, verify_hashes=False)
+
+
+def write_graphs(
+    bundle: Bundle,
+    checkpoint: Checkpoint,
+    traced: Mapping[GraphName, ir.Model],
+    plan: QuantisationPlan | None,
+    *,
+    report: Report = lambda _: None,
+) -> Bundle:
+    """Write the graphs and the weight file into a bundle, over those that are there; the traced graphs stay as they are."""
+    report("writing weights")
+    graphs = {name: graph.clone() for name, graph in traced.items()}
+    read: ReadParameter = partial(read_parameter, tensors=checkpoint.tensors, model=checkpoint.model)
+    if plan is not None:
+        for name in plan.schemes:
+            quantise_graph(graphs[name], plan.schemes[name], plan.activation_scales[name])
+        read = QuantisedParameters(checkpoint.model, read, plan)
+    ranges = write_weights(bundle.file(WEIGHTS), parameters_of(graphs.values()), read)
+    for name, graph in graphs.items():
+        bind_weights(graph, WEIGHTS, ranges)
+        ir.save(graph, bundle.graph_file(name))
+    return bundle
 
 
 def _trace(name: GraphName, model: ModelSpec, precision: Precision) -> ir.Model:

@@ -20,15 +20,36 @@ from ..build import (
 from ..bundle import Bundle, check_output, open_bundle
 from ..machine.target import AUTO, target_of_this_machine
 from ..plan import nearest_that_fits, plan_memory
+from ..precision.options import GraphPrecisions, QuantiseOptions, check_meant_for_integers, precisions_from_text
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY, sample_inputs_file
 from ..selftest import run_selftest
-from ..spec import PLUME_2B
-from .console import build_progress, print_engines, print_plan, print_recipes, print_selftest, report_step
+from ..spec import PLUME_2B, PRECISIONS
+from .console import (
+    build_progress,
+    print_engines,
+    print_plan,
+    print_quantisation,
+    print_recipes,
+    print_selftest,
+    report_step,
+)
 
 _CHECKPOINT_OPTIONS = (
     click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),
-    click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: the target's, else fp16]"),
+    click.option(
+        "--precision",
+        metavar="PRECISION",
+        help=f"One of {', '.join(PRECISIONS)}; or one for each graph, as prefill=int8,latent_step=int8-weight,...  "
+        "[default: the target's, else fp16]",
+    ),
+    click.option("--ranges", type=click.Path(path_type=Path), help="What `calibrate` wrote.  [default: calibrate here]"),
+    click.option(
+        "--min-cosine",
+        type=click.FloatRange(0, 1),
+        help="Least cosine with fp32 of every held-out embedding; 0: not measured.  [default: 0.99, for int4-weight none]",
+    ),
+    click.option("--keep", multiple=True, metavar="LAYER", help="A layer that stays in 16 bit, as often as you like."),
     click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: engines/build/NAME]"),
     click.option(
         "--modalities", type=click.Choice(["all", "text"]), default="all", show_default=True, help="text: no vision encoder."
@@ -78,12 +99,14 @@ def _checkpoint_options(command: Any) -> Any:
 def build(target: str, **options: Any) -> None:
     """Checkpoint to runnable bundle: export, compile, self-test."""
     recipe = read_recipe(target)
-    options["precision"] = options["precision"] or recipe.precision
-    check_target(recipe, options["precision"])
+    options["precision"] = precisions_from_text(options["precision"] or recipe.precision)
+    check_target(recipe, options["precision"].name)
     checkpoint, output, export_options = _opened(options, target)
     with build_progress() as progress:
         bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step, progress=progress)
     click.echo(str(bundle.path))
+    if bundle.manifest.quantisation is not None:
+        print_quantisation(bundle.manifest.quantisation)
     if bundle.manifest.engines is not None:
         print_engines(bundle.manifest.engines)
     if export_options.selftest_inputs is not None:
@@ -105,9 +128,12 @@ def _check_here(bundle: Bundle) -> None:
 @_checkpoint_options
 def export(**options: Any) -> None:
     """Checkpoint to portable ONNX bundle."""
-    options["precision"] = options["precision"] or "fp16"
+    options["precision"] = precisions_from_text(options["precision"] or "fp16")
     checkpoint, output, export_options = _opened(options, "onnx")
-    click.echo(str(export_checkpoint(checkpoint, output, export_options, report_step).path))
+    bundle = export_checkpoint(checkpoint, output, export_options, report_step)
+    click.echo(str(bundle.path))
+    if bundle.manifest.quantisation is not None:
+        print_quantisation(bundle.manifest.quantisation)
 
 
 @click.command(name="compile")
@@ -152,17 +178,20 @@ def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOpti
     if name is None:
         name = PLUME_TINY
         click.echo(_SAMPLE_NOTE, err=True)
-    output = options["output"] or default_output(name, options["precision"], target)
+    precisions: GraphPrecisions = options["precision"]
+    output = options["output"] or default_output(name, precisions.name, target)
     check_output(output)
     model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
     checkpoint = open_checkpoint(name, model_options, offline=options["offline"])
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
-    return checkpoint, output, ExportOptions(options["precision"], options["modalities"], selftest_inputs)
+    quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"])
+    check_meant_for_integers(precisions.name, quantise)
+    return checkpoint, output, ExportOptions(precisions.name, options["modalities"], selftest_inputs, quantise)
 
 
 @click.command()
 @_TARGET_OPTION
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: the target's]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's]")
 @click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")
 @click.option("--checkpoint", help="Directory or hub id whose dimensions count.  [default: the published 2B]")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")

@@ -9,7 +9,7 @@ import click
 from ..builders.tensorrt.audit import audit_engine
 from ..builders.tensorrt.compile import BuildProgress
 from ..builders.tensorrt.engine import Progress as BuildStep
-from ..bundle import EngineManifest
+from ..bundle import EngineManifest, Quantisation
 from ..parity.table import table_from_report, verdict
 from ..plan import CONTEXT_BYTES, Plan, nearest_text
 from ..recipe import Recipe
@@ -64,6 +64,22 @@ def build_progress() -> Iterator[BuildProgress]:
     finally:
         if tasks:
             bar.stop()
+
+
+def print_quantisation(quantisation: Quantisation) -> None:
+    """Print which graphs have integers, what stayed in 16 bit, and what the embeddings lost."""
+    graphs = ", ".join(f"{graph} {precision}" for graph, precision in quantisation.graphs.items())
+    click.echo(f"integers: {graphs}; calibrated on {quantisation.calibration_inputs} inputs")
+    if quantisation.kept:
+        click.echo(f"in 16 bit: {len(quantisation.kept)} layers, {sum(quantisation.kept.values()):,} bytes more")
+        for layer, more_bytes in quantisation.kept.items():
+            click.echo(f"  {layer}: {more_bytes:,}")
+    promise = "nothing promised" if quantisation.min_cosine is None else f"promised {quantisation.min_cosine}"
+    found = quantisation.measured
+    result = (
+        "not measured" if found is None else f"{found.mean:.5f} mean, {found.worst:.5f} worst of {found.inputs} held-out inputs"
+    )
+    click.echo(f"cosine with fp32: {result} ({promise})")
 
 
 def print_engines(engines: EngineManifest) -> None:

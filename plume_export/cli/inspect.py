@@ -9,7 +9,7 @@ from ..builders.tensorrt.inspector import layers_of_engine
 from ..builders.tensorrt.layers import EngineLayer, dtypes_of
 from ..bundle import Bundle, Manifest, open_bundle
 from ..spec import GraphName, TensorSpec
-from .console import print_engines, print_table
+from .console import print_engines, print_quantisation, print_table
 
 
 @click.command()
@@ -34,6 +34,8 @@ def _print_bundle(bundle: Bundle) -> None:
     click.echo(f"checkpoint {manifest.checkpoint}; made with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
     for name, part in msgspec.to_builtins(manifest.model).items():
         click.echo(f"{name}: " + ", ".join(f"{key} {value!r}" for key, value in part.items()))
+    if manifest.quantisation is not None:
+        print_quantisation(manifest.quantisation)
     for graph in manifest.graphs:
         _print_tensors(manifest, graph)
     if manifest.engines is not None:

@@ -1,7 +1,8 @@
 """What is quantised and how: for every linear layer its scheme in each graph, its migration and its activations' range."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from .quantise_graph import EMBEDDING, SCALE
 from .ranges import Phase, Ranges
 from .scales import BLOCK, LEVELS, choose_scales, integers, range_of, weight_scales
 
+_Value = TypeVar("_Value")
 _PHASES: dict[GraphName, tuple[Phase, ...]] = {
     "vision_encoder": ("vision",),
     "prefill": ("prefill",),
@@ -30,12 +32,26 @@ class QuantisationPlan:
     """`schemes` and `activation_scales` go by graph and layer; a layer without a scheme stays in 16 bit.
 
     `migrations` [input channels] divide a layer's inputs; `errors` are relative errors of a layer's output on sampled inputs.
+    `kept` are layers of the graphs that stay in 16 bit, and `saved_bytes` what integers save, for them too.
     """
 
     schemes: dict[GraphName, dict[str, IntegerPrecision]]
     activation_scales: dict[GraphName, dict[str, float]]
     migrations: dict[str, NDArray[np.float32]]
     errors: dict[str, float]
+    saved_bytes: dict[str, int]
+    kept: tuple[str, ...] = ()
+
+    def keeping(self, layers: Collection[str]) -> "QuantisationPlan":
+        """Return the plan with more layers in 16 bit."""
+        return replace(
+            self,
+            schemes={graph: _without(own, layers) for graph, own in self.schemes.items()},
+            activation_scales={graph: _without(own, layers) for graph, own in self.activation_scales.items()},
+            migrations=_without(self.migrations, layers),
+            errors=_without(self.errors, layers),
+            kept=(*self.kept, *(layer for layer in layers if layer not in self.kept)),
+        )
 
     def scheme(self, layer: str) -> IntegerPrecision | None:
         """Return how a layer's weight is stored, which is the same in all graphs."""
@@ -49,22 +65,24 @@ def plan_quantisation(
     schemes: Mapping[GraphName, IntegerPrecision],
     kept: Collection[str] = (),
 ) -> QuantisationPlan:
-    """Choose scales for every layer but those that are `kept` in 16 bit. `schemes` are those of the graphs.
+    """Choose scales for every layer but those that are `kept` in 16 bit. `schemes` names the graphs that have integers.
 
     Weights are read one at a time. Raises PlumeExportError for a kept layer that does not exist, for a layer that the
     calibration never ran, and for graphs that share weights and want them in different integers.
     """
-    _check_kept(kept, linear_layers(model))
-    _check_shared(schemes)
-    plan = QuantisationPlan({graph: {} for graph in schemes}, {graph: {} for graph in schemes}, {}, {})
+    check_plan(model, schemes, kept)
+    plan = QuantisationPlan({graph: {} for graph in schemes}, {graph: {} for graph in schemes}, {}, {}, {}, tuple(kept))
     folds = folds_of(model)
     for layer in linear_layers(model):
         graphs = [graph for graph in schemes if (graph == "vision_encoder") == layer.startswith("visual.")]
-        if layer in kept or not graphs:
+        if not graphs:
             continue
         weight = read(f"{layer}.weight").float()
         own = {graph: _scheme_for(schemes[graph], len(weight)) for graph in graphs}
         strictest = min(own.values(), key=_STRICTEST_FIRST.index)
+        plan.saved_bytes[layer] = _saved_bytes(weight, strictest)
+        if layer in kept:
+            continue
         seen = ranges.of(layer, [phase for graph in graphs for phase in _PHASES[graph]])
         if seen is None:
             raise PlumeExportError(f"The calibration never ran {layer}.", fix="calibrate with inputs of every kind, images too")
@@ -80,6 +98,12 @@ def plan_quantisation(
     return plan
 
 
+def check_plan(model: ModelSpec, schemes: Mapping[GraphName, IntegerPrecision], kept: Collection[str]) -> None:
+    """Raise PlumeExportError for a layer that does not exist, and for schemes that can not share the decoder's weights."""
+    _check_kept(kept, linear_layers(model))
+    _check_shared(schemes)
+
+
 class QuantisedParameters:
     """Reads a model's parameters as a plan wants them: outliers moved, weights as integers, scales beside them."""
 
@@ -93,7 +117,7 @@ class QuantisedParameters:
             return self._scales(name.removesuffix(SCALE))
         layer = name.removesuffix(".weight")
         scheme = self._plan.scheme(layer)
-        if name == EMBEDDING:
+        if name == EMBEDDING and "prefill" in self._plan.schemes:
             table = self._read(name).float()
             return integers(table.T, weight_scales(table.T, "int8-weight"), "int8-weight").T
         if scheme is None or name == layer:
@@ -123,17 +147,29 @@ class QuantisedParameters:
 
 def _check_shared(schemes: Mapping[GraphName, IntegerPrecision]) -> None:
     """Prefill and latent step have the decoder's weights in common, stored once."""
-    levels = {graph: LEVELS[schemes[graph]] for graph in ("prefill", "latent_step")}
-    if len(set(levels.values())) > 1:
+    prefill, step = schemes.get("prefill"), schemes.get("latent_step")
+    if (prefill and LEVELS[prefill]) != (step and LEVELS[step]):
         raise PlumeExportError(
-            f"prefill is to be {schemes['prefill']} and latent_step {schemes['latent_step']}; they share their weights.",
-            fix="int4-weight for both, or int8 and int8-weight in any combination",
+            f"prefill is to be {prefill or 'fp16'} and latent_step {step or 'fp16'}; they share their weights.",
+            fix="fp16 or int4-weight for both, or int8 and int8-weight in any combination",
         )
 
 
 def _scheme_for(scheme: IntegerPrecision, inputs: int) -> IntegerPrecision:
     """Blocks of int4 have to fill the input channels; where they do not, a layer's weight is int8."""
     return "int8-weight" if scheme == "int4-weight" and inputs % BLOCK else scheme
+
+
+def _saved_bytes(weight: Tensor, scheme: IntegerPrecision) -> int:
+    """Weights beside float16 ones, scales included."""
+    values, outputs = weight.numel(), weight.shape[1]
+    if scheme == "int4-weight":
+        return 2 * values - values // 2 - 2 * values // BLOCK
+    return 2 * values - values - 2 * outputs
+
+
+def _without(layers: Mapping[str, _Value], left_out: Collection[str]) -> dict[str, _Value]:
+    return {layer: value for layer, value in layers.items() if layer not in left_out}
 
 
 def _check_kept(kept: Collection[str], layers: list[str]) -> None:

@@ -39,7 +39,7 @@ def _quantise_product(
     weight, dtype, (inputs, outputs) = _parameter(node.inputs[1])
     is_blocked = scheme == "int4-weight"
     scale = _initializer(graph, f"{weight.name}{SCALE}", (inputs // BLOCK, outputs) if is_blocked else (outputs,), dtype)
-    weight.dtype = ir.DataType.INT4 if is_blocked else ir.DataType.INT8
+    weight.type = ir.TensorType(ir.DataType.INT4 if is_blocked else ir.DataType.INT8)
     attributes = {"axis": 0, "block_size": BLOCK} if is_blocked else {"axis": 1}
     _insert(graph, node, 1, "DequantizeLinear", [weight, scale], attributes, f"{name}.dequantised", dtype)
     if scheme == "int8":
@@ -54,7 +54,7 @@ def _quantise_table(graph: ir.Model, node: ir.Node) -> None:
     """Rows are gathered from the dequantised table: TensorRT fuses the two and reads the rows it needs."""
     table, dtype, (rows, _) = _parameter(node.inputs[0])
     scale = _initializer(graph, f"{table.name}{SCALE}", (rows,), dtype)
-    table.dtype = ir.DataType.INT8
+    table.type = ir.TensorType(ir.DataType.INT8)
     _insert(graph, node, 0, "DequantizeLinear", [table, scale], {"axis": 0}, "embed_tokens.dequantised", dtype)
 
 

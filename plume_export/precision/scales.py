@@ -18,6 +18,8 @@ BLOCK = 128
 _MIGRATIONS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Ranges of activations as shares of the largest magnitude seen; what lies beyond saturates.
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+# Output channels on which errors are taken: each has scales of its own, so that a sample shows them all.
+_SAMPLED_OUTPUTS = 512
 _LEAST_SCALE = 2.0**-24  # the smallest that float16 holds
 
 
@@ -39,9 +41,10 @@ def choose_scales(weight: Tensor, seen: LinearRange, scheme: IntegerPrecision, f
     weight: float32 [in, out]. Without a fold nothing can be migrated.
     """
     best: LayerScales | None = None
+    sampled = _sampled_outputs(weight)
     for share in _MIGRATIONS if fold is not None else (0.0,):
         migration = None if fold is None or share == 0.0 else _migration(weight, seen, share, fold)
-        found = _with_best_range(weight, seen, scheme, migration)
+        found = _with_best_range(sampled, seen, scheme, migration)
         if best is None or found.error < best.error:
             best = found
     assert best is not None
@@ -50,7 +53,7 @@ def choose_scales(weight: Tensor, seen: LinearRange, scheme: IntegerPrecision, f
 
 def range_of(weight: Tensor, seen: LinearRange, migration: NDArray[np.float32] | None) -> float:
     """Return the scale of a layer's activations for what one graph sees of it."""
-    return _with_best_range(weight, seen, "int8", migration).activation_scale
+    return _with_best_range(_sampled_outputs(weight), seen, "int8", migration).activation_scale
 
 
 def weight_scales(weight: Tensor, scheme: IntegerPrecision) -> Tensor:
@@ -77,6 +80,10 @@ def quantised_weight(weight: Tensor, scheme: IntegerPrecision) -> Tensor:
 def quantised_activations(x: Tensor, scale: float) -> Tensor:
     """Return the float32 values that activations have after quantisation with one scale."""
     return (x / scale).round().clamp(-128, 127) * scale
+
+
+def _sampled_outputs(weight: Tensor) -> Tensor:
+    return weight[:, :: -(-weight.shape[1] // _SAMPLED_OUTPUTS)].contiguous()
 
 
 def _with_best_range(
