@@ -31,8 +31,9 @@ _STRICTEST_FIRST: tuple[IntegerPrecision, ...] = ("int8", "int4-weight", "int8-w
 class QuantisationPlan:
     """`schemes` and `activation_scales` go by graph and layer; a layer without a scheme stays in 16 bit.
 
-    `migrations` [input channels] divide a layer's inputs; `errors` are relative errors of a layer's output on sampled inputs.
-    `kept` are layers of the graphs that stay in 16 bit, and `saved_bytes` what integers save, for them too.
+    `migrations` [input channels] divide a layer's inputs; `errors` are the relative errors of a layer's output on the
+    sampled input row that fares worst. `kept` are layers of the graphs that stay in 16 bit, and `saved_bytes` what integers
+    save, for them too.
     """
 
     schemes: dict[GraphName, dict[str, IntegerPrecision]]
@@ -87,7 +88,7 @@ def plan_quantisation(
         if seen is None:
             raise PlumeExportError(f"The calibration never ran {layer}.", fix="calibrate with inputs of every kind, images too")
         chosen = choose_scales(weight, seen, strictest, folds.get(layer))
-        plan.errors[layer] = chosen.error
+        plan.errors[layer] = chosen.row_error
         if chosen.migration is not None:
             plan.migrations[layer] = chosen.migration
         for graph in graphs:

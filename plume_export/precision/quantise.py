@@ -102,10 +102,10 @@ def keep_promise(
 
 
 def worst_layers_first(plan: QuantisationPlan) -> list[str]:
-    """Return the quantised layers by the relative error of their outputs.
+    """Return the quantised layers by their errors, each the one of the sampled row that fares worst.
 
-    In plume-tiny's int8, the layer with the largest error is also the one that costs the embedding most when it alone is
-    quantised: without it the worst cosine goes from 0.9925 to 0.9975, without any other to 0.9931 at most.
+    In plume-tiny's int8 these errors rank layers more like the embedding does, where one layer at a time is quantised, than
+    errors over all rows do (Spearman's correlation 0.54 against 0.23), and the first is the one that costs it most.
     """
     return sorted(plan.errors, key=plan.errors.__getitem__, reverse=True)
 

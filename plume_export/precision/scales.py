@@ -20,12 +20,13 @@ _MIGRATIONS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 # Output channels on which errors are taken: each has scales of its own, so that a sample shows them all.
 _SAMPLED_OUTPUTS = 512
+_LEAST_NORM = 1e-30
 _LEAST_SCALE = 2.0**-24  # the smallest that float16 holds
 
 
 @dataclass(frozen=True)
 class LayerScales:
-    """How a layer is quantised. `error` is the relative error of its output on the sampled inputs.
+    """How a layer is quantised. `error` is the relative error of its output on the sampled inputs, `row_error` the worst row's.
 
     `migration` [input channels] divides the inputs and multiplies the weight's rows; None: nothing is moved.
     """
@@ -33,6 +34,7 @@ class LayerScales:
     migration: NDArray[np.float32] | None
     activation_scale: float
     error: float
+    row_error: float
 
 
 def choose_scales(weight: Tensor, seen: LinearRange, scheme: IntegerPrecision, fold: Fold | None) -> LayerScales:
@@ -95,13 +97,14 @@ def _with_best_range(
     expected = inputs @ weight
     x, kept = inputs / moved, quantised_weight(weight * moved[:, None], scheme)
     largest = float((torch.from_numpy(seen.input_abs_max) / moved).max())
-    best = LayerScales(migration, 0.0, float("inf"))
+    best = LayerScales(migration, 0.0, float("inf"), float("inf"))
     for clip in _CLIPS if scheme == "int8" else (1.0,):
         scale = float(np.float16(max(clip * largest / LEVELS["int8"], _LEAST_SCALE)))
-        output = (quantised_activations(x, scale) if scheme == "int8" else x) @ kept
-        error = float((output - expected).norm() / expected.norm().clamp(min=1e-30))
+        wrong = (quantised_activations(x, scale) if scheme == "int8" else x) @ kept - expected
+        error = float(wrong.norm() / expected.norm().clamp(min=_LEAST_NORM))
         if error < best.error:
-            best = LayerScales(migration, scale, error)
+            row_error = float((wrong.norm(dim=1) / expected.norm(dim=1).clamp(min=_LEAST_NORM)).max())
+            best = LayerScales(migration, scale, error, row_error)
     return best
 
 
