@@ -39,12 +39,16 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export. `selftest_inputs` None leaves the self-test out; `quantise` is for integer precisions."""
+    """How to export. `selftest_inputs` None leaves the self-test out; `quantise` is for integer precisions.
+
+    With `guards_range`, layers whose magnitudes come near float16's largest number keep float32.
+    """
 
     precision: Precision
     modalities: Modalities = "all"
     selftest_inputs: Path | None = None
     quantise: QuantiseOptions = field(default_factory=QuantiseOptions)
+    guards_range: bool = False
 
 
 def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) -> "Checkpoint":
@@ -65,11 +69,20 @@ def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
     """Write the portable ONNX bundle."""
     from .export import export_bundle
+    from .precision.calibrate import ranges_of
+    from .precision.guard import guard_text, guarded_layers
     from .precision.quantise import Quantiser
 
-    quantiser = None
-    if options.precision in INTEGER_PRECISIONS:
-        quantiser = Quantiser(checkpoint, options.precision, options.modalities, options.quantise, report)
+    is_integer = options.precision in INTEGER_PRECISIONS
+    quantiser, float32_layers = None, {}
+    if is_integer or (options.guards_range and options.precision == "fp16"):
+        ranges = ranges_of(checkpoint, options.quantise.ranges_file, report)
+        if options.guards_range:
+            float32_layers = guarded_layers(ranges)
+            report(guard_text(float32_layers, ranges))
+        if is_integer:
+            settings = (options.precision, options.modalities, options.quantise)
+            quantiser = Quantiser(checkpoint, *settings, ranges, float32_layers, report)
     return export_bundle(
         checkpoint,
         output,
@@ -77,6 +90,7 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
         modalities=options.modalities,
         selftest_inputs=options.selftest_inputs,
         quantise=quantiser,
+        float32_layers=float32_layers,
         report=report,
     )
 

@@ -110,7 +110,8 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for.
 
-    `precision` is the coarsest of the graphs'. `limits` are the shapes that a compiled bundle serves; None: as far as memory
+    `precision` is the coarsest of the graphs'. `float32_layers` are linear layers that float16 could not hold, with
+    their largest magnitude. `limits` are the shapes that a compiled bundle serves; None: as far as memory
     goes.
     """
 
@@ -126,6 +127,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     quantisation: Quantisation | None = None
     engines: EngineManifest | None = None
     limits: ShapeRanges | None = None
+    float32_layers: dict[str, float] = {}
     files: dict[str, FileEntry] = {}
 
 

@@ -1,14 +1,16 @@
 """Checkpoint to portable ONNX bundle: trace, stream the weights, capture the reference, write the manifest."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch import nn
 
 from .bundle import (
     CONSTANTS,
@@ -24,6 +26,7 @@ from .bundle import (
 )
 from .checkpoint import Checkpoint, tokenizer_json_from_checkpoint
 from .graphs.latent_step import LatentStep
+from .graphs.layers import keep_in_float32
 from .graphs.prefill import Prefill
 from .graphs.trace import trace_graph
 from .graphs.vision_encoder import VisionEncoder
@@ -50,13 +53,15 @@ def export_bundle(
     modalities: Modalities = "all",
     selftest_inputs: Path | None = None,
     quantise: Quantise | None = None,
+    float32_layers: Mapping[str, float] = MappingProxyType({}),
     report: Report = lambda _: None,
 ) -> Bundle:
     """Write the portable ONNX bundle of a checkpoint and return it, verified.
 
     Memory stays bounded: graphs are traced without data, tensors streamed one at a time, and the reference stages of
     `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. For an integer precision,
-    `quantise` gets a function that writes the graphs as a plan has them, and calls it as often as it likes.
+    `quantise` gets a function that writes the graphs as a plan has them, and calls it as often as it likes. `float32_layers`
+    are layers that float16 can not hold, with their largest magnitude.
     """
     assert (quantise is not None) == (precision in INTEGER_PRECISIONS)
     model = checkpoint.model
@@ -69,6 +74,7 @@ def export_bundle(
         graphs={name: graph_specs(model, precision)[name] for name in names},
         checkpoint=checkpoint.name,
         versions={package: version(package) for package in _VERSIONED},
+        float32_layers=dict(float32_layers),
     )
     tokenizer_json = tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab)
     with new_bundle(output) as directory:
@@ -78,7 +84,7 @@ def export_bundle(
         traced = {}
         for name in names:
             report(f"tracing {name}")
-            traced[name] = _trace(name, model, precision)
+            traced[name] = _trace(name, model, precision, float32_layers)
         write = partial(write_graphs, Bundle(directory, manifest), checkpoint, traced, report=report)
         if quantise is None:
             write(None)
@@ -112,15 +118,21 @@ def write_graphs(
     return bundle
 
 
-def _trace(name: GraphName, model: ModelSpec, precision: Precision) -> ir.Model:
+def _trace(name: GraphName, model: ModelSpec, precision: Precision, float32_layers: Collection[str]) -> ir.Model:
     dtype = getattr(torch, COMPUTE_DTYPE[precision])
     modules = {
         "vision_encoder": lambda: VisionEncoder(model.vision, model.decoder.hidden, dtype),
         "prefill": lambda: Prefill(model.decoder, dtype),
         "latent_step": lambda: LatentStep(model, dtype),
     }
+
+    def build_module() -> nn.Module:
+        module = modules[name]()
+        keep_in_float32(module, float32_layers)
+        return module
+
     spec = graph_specs(model, precision)[name]
-    return trace_graph(modules[name], spec, patches_multiple=model.vision.merged_patches)
+    return trace_graph(build_module, spec, patches_multiple=model.vision.merged_patches)
 
 
 def _write_reference_files(

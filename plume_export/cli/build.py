@@ -49,6 +49,7 @@ _CHECKPOINT_OPTIONS = (
         type=click.FloatRange(0, 1),
         help="Least cosine with fp32 of every held-out embedding; 0: not measured.  [default: 0.99, for int4-weight none]",
     ),
+    click.option("--no-range-guard", is_flag=True, help="Do not look for layers that overflow float16 (saves a calibration)."),
     click.option("--keep", multiple=True, metavar="LAYER", help="A layer that stays in 16 bit, as often as you like."),
     click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: engines/build/NAME]"),
     click.option(
@@ -186,7 +187,13 @@ def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOpti
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
     quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"])
     check_meant_for_integers(precisions.name, quantise)
-    return checkpoint, output, ExportOptions(precisions.name, options["modalities"], selftest_inputs, quantise)
+    return (
+        checkpoint,
+        output,
+        ExportOptions(
+            precisions.name, options["modalities"], selftest_inputs, quantise, guards_range=not options["no_range_guard"]
+        ),
+    )
 
 
 @click.command()

@@ -4,6 +4,7 @@ Matrix products and what stays between them run in the compute dtype (float32, f
 norms, rotary tables and softmax are float32. A linear weight is stored [in, out], so that its ONNX form is one MatMul.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,19 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         product = x.to(self.weight.dtype) @ self.weight
         return product if self.bias is None else product + self.bias
+
+
+def keep_in_float32(module: nn.Module, layers: Collection[str]) -> None:
+    """Give the named linear layers (or stacks of experts) float32 parameters, and with them float32 products."""
+    for name, layer in module.named_modules():
+        if name in layers:
+            for key, parameter in list(layer.named_parameters(recurse=False)):
+                setattr(layer, key, nn.Parameter(torch.empty_like(parameter, dtype=torch.float32)))
+
+
+def widened(x: Tensor, layer: Linear) -> Tensor:
+    """Return x in float32 if the layer that takes it next is kept in float32: what lies between may be as large."""
+    return x.to(torch.promote_types(x.dtype, layer.weight.dtype))
 
 
 class RMSNorm(nn.Module):
@@ -73,7 +87,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, spec: DecoderSpec, dtype: torch.dtype) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.dtype = spec, dtype
         query_width = spec.query_heads * spec.head_dim
         self.input_norm = RMSNorm(spec.hidden, spec.norm_epsilon)
         self.qkv_proj = Linear(spec.hidden, query_width + 2 * spec.kv_heads * spec.head_dim, dtype)
@@ -86,7 +100,7 @@ class DecoderLayer(nn.Module):
         """Return scaled rotated queries [batch, heads, tokens, head_dim], rotated keys and values [batch, kv_heads, ...]."""
         spec = self.spec
         heads = (spec.query_heads, spec.kv_heads, spec.kv_heads)
-        qkv = self.qkv_proj(self.input_norm(hidden))  # [batch, tokens, (heads + 2 kv_heads) * head_dim]
+        qkv = self.qkv_proj(self.input_norm(hidden)).to(self.dtype)  # [batch, tokens, (heads + 2 kv_heads) * head_dim]
         qkv = qkv.unflatten(-1, (sum(heads), spec.head_dim)).transpose(1, 2)
         queries, keys, values = qkv.split(heads, 1)
         queries = rotary.rotate(queries) * spec.head_dim**-0.5
@@ -95,7 +109,7 @@ class DecoderLayer(nn.Module):
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Add the attention output [batch, heads, tokens, head_dim] and the MLP to the residual stream."""
         hidden = hidden + self.o_proj(attended.transpose(1, 2).flatten(2)).float()
-        gate, up = self.gate_up_proj(self.post_attention_norm(hidden)).chunk(2, -1)
+        gate, up = widened(self.gate_up_proj(self.post_attention_norm(hidden)), self.down_proj).chunk(2, -1)
         return hidden + self.down_proj(torch.nn.functional.silu(gate) * up).float()
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..spec import VisionSpec
-from .layers import Linear, Rotary, attend, rotary_from_angles
+from .layers import Linear, Rotary, attend, rotary_from_angles, widened
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -14,7 +14,7 @@ class VisionBlock(nn.Module):
 
     def __init__(self, spec: VisionSpec, dtype: torch.dtype) -> None:
         super().__init__()
-        self.heads, self.head_dim = spec.heads, spec.head_dim
+        self.heads, self.head_dim, self.dtype = spec.heads, spec.head_dim, dtype
         self.norm1 = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPSILON, dtype=torch.float32)
         self.qkv = Linear(spec.width, 3 * spec.width, dtype)
         self.proj = Linear(spec.width, spec.width, dtype)
@@ -23,12 +23,12 @@ class VisionBlock(nn.Module):
         self.fc2 = Linear(spec.mlp_width, spec.width, dtype)
 
     def forward(self, hidden: Tensor, rotary: Rotary) -> Tensor:
-        qkv = self.qkv(self.norm1(hidden)).unflatten(-1, (3 * self.heads, self.head_dim)).transpose(1, 2)
+        qkv = self.qkv(self.norm1(hidden)).to(self.dtype).unflatten(-1, (3 * self.heads, self.head_dim)).transpose(1, 2)
         queries, keys, values = qkv.chunk(3, 1)  # [frames, heads, patches, head_dim]
         queries = (rotary.rotate(queries) * self.head_dim**-0.5).to(values.dtype)
         attended = attend(queries, rotary.rotate(keys).to(values.dtype), values, mask=None)
         hidden = hidden + self.proj(attended.transpose(1, 2).flatten(2)).float()
-        inner = self.fc1(self.norm2(hidden))
+        inner = widened(self.fc1(self.norm2(hidden)), self.fc2)
         return hidden + self.fc2(inner * torch.sigmoid(1.702 * inner)).float()
 
 
@@ -37,14 +37,14 @@ class PatchMerger(nn.Module):
 
     def __init__(self, spec: VisionSpec, hidden: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.merged_width = spec.width * spec.merged_patches
+        self.merged_width, self.dtype = spec.width * spec.merged_patches, dtype
         self.norm = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPSILON, dtype=torch.float32)
         self.fc1 = Linear(self.merged_width, self.merged_width, dtype)
         self.fc2 = Linear(self.merged_width, hidden, dtype)
 
     def forward(self, hidden: Tensor) -> Tensor:
         merged = self.norm(hidden).reshape(-1, self.merged_width)
-        return self.fc2(torch.nn.functional.gelu(self.fc1(merged)))
+        return self.fc2(torch.nn.functional.gelu(widened(self.fc1(merged), self.fc2))).to(self.dtype)
 
 
 class VisionTransformer(nn.Module):

@@ -8,8 +8,9 @@ from ..checkpoint import Checkpoint, checkpoint_sha256, tokenizer_json_from_chec
 from ..embed_file import Source, sources_from_file
 from ..errors import InputError, PlumeExportError
 from ..preprocess import Item, PreparedInput, Preprocessor
+from ..samples import calibration_inputs_file
 from .observe import Observer
-from .ranges import FORMAT_VERSION, MODALITIES, About, Modality, Ranges
+from .ranges import FORMAT_VERSION, MODALITIES, About, Modality, Ranges, read_ranges
 from .streamed_model import NamedInput, StreamedModel
 
 
@@ -79,3 +80,14 @@ def _inputs_sha256(inputs: Sequence[PreparedInput]) -> str:
         for medium in item.media:
             digest.update(medium.patches.tobytes())
     return digest.hexdigest()
+
+
+def ranges_of(checkpoint: Checkpoint, file: Path | None, report: Callable[[str], None] = lambda _: None) -> Ranges:
+    """Return the ranges of a file; without one, calibrate on the inputs that ship, and say so.
+
+    Raises PlumeExportError for a file that holds none, or another checkpoint's.
+    """
+    if file is not None:
+        return read_ranges(file, checkpoint_sha256(checkpoint.tensors))
+    report("no --ranges: calibrating on the inputs that ship")
+    return calibrate(checkpoint, calibration_inputs_file(), report)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from ..errors import PlumeExportError
-from ..spec import GRAPH_NAMES, INTEGER_PRECISIONS, PRECISIONS, GraphName, IntegerPrecision, Precision
+from ..spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, PRECISIONS, GraphName, IntegerPrecision, Precision
 
 # The least cosine of an embedding with the float32 one that a build accepts; int4 promises nothing.
 _PROMISES: dict[Precision, float | None] = {"int8": 0.99, "int8-weight": 0.99, "int4-weight": None}
@@ -64,11 +64,13 @@ def precisions_from_text(text: str) -> GraphPrecisions:
 
 def check_meant_for_integers(precision: Precision, options: QuantiseOptions) -> None:
     """Raise for options that only integers have, given with another precision."""
-    if precision not in INTEGER_PRECISIONS and (options.ranges_file or options.kept or options.min_cosine is not None):
+    if precision not in INTEGER_PRECISIONS and (options.kept or options.min_cosine is not None):
         raise PlumeExportError(
-            f"--ranges, --min-cosine and --keep are for integers; the precision is {precision}.",
+            f"--min-cosine and --keep are for integers; the precision is {precision}.",
             fix=f"--precision {' or '.join(INTEGER_PRECISIONS)}, or leave them out",
         )
+    if COMPUTE_DTYPE[precision] != "float16" and options.ranges_file is not None:
+        raise PlumeExportError(f"--ranges is for integers and fp16; the precision is {precision}.", fix="leave it out")
 
 
 def _precision(text: str, allowed: tuple[Precision, ...]) -> Precision:

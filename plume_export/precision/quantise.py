@@ -1,20 +1,20 @@
 """Integers with a promise: layers go back to 16 bit, those that hurt most first, until every embedding is near enough."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import cast
 
 from ..bundle import Bundle, MeasuredCosine, Modalities, Quantisation
-from ..checkpoint import Checkpoint, checkpoint_sha256
+from ..checkpoint import Checkpoint
 from ..errors import PlumeExportError
 from ..graphs.weights import read_parameter
-from ..samples import calibration_inputs_file, held_out_inputs_file
+from ..samples import held_out_inputs_file
 from ..spec import GRAPH_NAMES, IntegerPrecision, Precision
-from .calibrate import calibrate
+from .folds import linear_layers
 from .held_out import HeldOut
 from .options import QuantiseOptions, promise_of
 from .plan import QuantisationPlan, check_plan, plan_quantisation
-from .ranges import Ranges, read_ranges
+from .ranges import Ranges
 
 # Writes the graphs as a plan has them, in place of those that were written before.
 WriteGraphs = Callable[[QuantisationPlan], Bundle]
@@ -24,7 +24,7 @@ Report = Callable[[str], None]
 class Quantiser:
     """Plans when it is made; called with a function that writes a plan's graphs, it leaves those that keep the promise.
 
-    Raises PlumeExportError, when it is made, for ranges or layers that are not this checkpoint's.
+    `float32_layers` are not quantised. Raises PlumeExportError, when it is made, for layers that are not this checkpoint's.
     """
 
     def __init__(
@@ -33,6 +33,8 @@ class Quantiser:
         precision: Precision,
         modalities: Modalities,
         options: QuantiseOptions,
+        ranges: Ranges,
+        float32_layers: Collection[str] = (),
         report: Report = lambda _: None,
     ) -> None:
         self._checkpoint, self._modalities, self._options, self._report = checkpoint, modalities, options, report
@@ -42,10 +44,11 @@ class Quantiser:
             schemes.pop("vision_encoder", None)
         self._schemes = schemes
         check_plan(checkpoint.model, schemes, options.kept)
-        self._ranges = _ranges(checkpoint, options, report)
+        self._ranges = ranges
+        kept = (*options.kept, *(layer for layer in float32_layers if layer in linear_layers(checkpoint.model)))
         report("choosing scales")
         read = partial(read_parameter, tensors=checkpoint.tensors, model=checkpoint.model)
-        self.plan = plan_quantisation(checkpoint.model, read, self._ranges, schemes, options.kept)
+        self.plan = plan_quantisation(checkpoint.model, read, self._ranges, schemes, kept)
 
     def __call__(self, write: WriteGraphs) -> Quantisation:
         """Write until the promise is kept; raises PlumeExportError for one that can not be."""
@@ -108,13 +111,6 @@ def worst_layers_first(plan: QuantisationPlan) -> list[str]:
     errors over all rows do (Spearman's correlation 0.54 against 0.23), and the first is the one that costs it most.
     """
     return sorted(plan.errors, key=plan.errors.__getitem__, reverse=True)
-
-
-def _ranges(checkpoint: Checkpoint, options: QuantiseOptions, report: Report) -> Ranges:
-    if options.ranges_file is not None:
-        return read_ranges(options.ranges_file, checkpoint_sha256(checkpoint.tensors))
-    report("no --ranges: calibrating on the inputs that ship")
-    return calibrate(checkpoint, calibration_inputs_file(), report)
 
 
 def _broken(promise: float | None, tried: Mapping[int, MeasuredCosine]) -> PlumeExportError:

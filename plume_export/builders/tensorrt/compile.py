@@ -78,6 +78,7 @@ def compile_for_tensorrt(
     """
     manifest = source.manifest
     _check_portable(source)
+    _check_shareable(source, recipe)
     assert recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx"
     flavour = import_flavour(recipe.backend)
     model = model_scaled_to(recipe, manifest.model, target)
@@ -107,6 +108,18 @@ def _check_portable(source: Bundle) -> None:
         raise BundleError(
             f"{source.path} is already compiled for {source.manifest.backend}.",
             fix="pass the bundle that plume-export export wrote",
+        )
+
+
+def _check_shareable(source: Bundle, recipe: Recipe) -> None:
+    """Integers alone in a weight can not be an engine's input: TensorRT-RTX lays out the whole weights anew in every pass."""
+    quantisation = source.manifest.quantisation
+    weight_only = [] if quantisation is None else [name for name, scheme in quantisation.graphs.items() if scheme != "int8"]
+    if recipe.weights == "shared" and weight_only:
+        raise PlumeExportError(
+            f"The engines can not share the weights of {source.path}: {', '.join(weight_only)} would need scratch memory for a "
+            "whole copy of them, laid out anew in every pass.",
+            fix='weights = "baked" in the recipe, or a bundle in int8 or fp16',
         )
 
 
@@ -140,6 +153,7 @@ def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable
         engine_file=str(compilation.directory / f"{graph}.engine"),
         timing_cache_file=timing_cache_file(compilation.flavour),
         precision=compilation.source.manifest.precision,
+        float32_layers=tuple(compilation.source.manifest.float32_layers),
         spec=GraphSpec(inputs=spec.inputs + shared, outputs=spec.outputs),
         axis_ranges=_ranges_of_graph(compilation, graph),
         builder=compilation.recipe.builder,

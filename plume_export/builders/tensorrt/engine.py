@@ -32,6 +32,7 @@ class EngineRequest(msgspec.Struct, frozen=True):
     spec: GraphSpec
     axis_ranges: dict[str, tuple[int, int, int]]
     builder: BuilderSettings
+    float32_layers: tuple[str, ...] = ()
 
 
 class EngineResult(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
     builder = _new_builder(flavour, log)
     network, parser = network_from_onnx(flavour, builder, log, Path(request.onnx_file))
     check_inputs_and_outputs(flavour, network, request.spec)
-    check_layer_dtypes(flavour, network, request.precision)
+    check_layer_dtypes(flavour, network, request.precision, request.float32_layers)
     config = _new_config(flavour, builder, request.builder, tell)
     profile = add_profile(builder, config, request.spec, request.axis_ranges)
     cache = _set_timing_cache(config, request.timing_cache_file)

@@ -1,6 +1,6 @@
 """An ONNX graph as a TensorRT network: parsed strongly typed, its dtypes checked, its shape profile."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +73,24 @@ def _is_left_open(sizes: list[int], shape: list[int]) -> bool:
     return len(sizes) == len(shape) and all(size in (axis, -1) for size, axis in zip(sizes, shape, strict=True))
 
 
-def check_layer_dtypes(flavour: Flavour, network: Any, precision: Precision) -> int:
+def check_layer_dtypes(flavour: Flavour, network: Any, precision: Precision, float32_layers: Collection[str] = ()) -> int:
     """Check that every matrix product runs in the precision and no layer in another; return how many products there are.
+
+    The router's and those of `float32_layers` are float32.
 
     Raises PlumeExportError for the first layer with a wrong dtype, before anything is built.
     """
     trt = flavour.trt
     compute = getattr(trt.DataType, _TRT_FLOATS[COMPUTE_DTYPE[precision]])
     floats = {getattr(trt.DataType, name) for name in _TRT_FLOATS.values()}
+    float32_stems = [f"{name}{end}" for name in float32_layers for end in (".weight", ".fc")]  # a stack has fc1_weight
     products = 0
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
         outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
         wrong = [tensor for tensor in outputs if tensor.dtype in floats - {compute, trt.DataType.FLOAT}]
         if layer.type == trt.LayerType.MATRIX_MULTIPLY:
             products += 1
-            if not layer.get_input(1).name.startswith(_FLOAT32_WEIGHT):
+            if not layer.get_input(1).name.startswith((_FLOAT32_WEIGHT, *float32_stems)):
                 wrong += [tensor for tensor in outputs if tensor.dtype != compute]
         if wrong:
             raise PlumeExportError(
