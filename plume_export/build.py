@@ -71,9 +71,11 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
     from .export import export_bundle
     from .precision.calibrate import ranges_of
     from .precision.guard import guard_text, guarded_layers
-    from .precision.quantise import Quantiser
+    from .precision.quantise import Quantiser, checked_schemes
 
     is_integer = options.precision in INTEGER_PRECISIONS
+    if is_integer:
+        checked_schemes(checkpoint.model, options.precision, options.modalities, options.quantise)
     quantiser, float32_layers = None, {}
     if is_integer or (options.guards_range and options.precision == "fp16"):
         ranges = ranges_of(checkpoint, options.quantise.ranges_file, report)

@@ -13,14 +13,26 @@ class Tolerance(msgspec.Struct, frozen=True):
 
 
 # float32 differs by the order of summation only. 16-bit stages accumulate rounding of 2^-11 (fp16) or 2^-8 (bf16) relative
-# over the layers.
+# over the layers. Integers: about twice what plume-tiny shows over the shipped and the held-out inputs, its worst visual token
+# of a picture that is unlike its training (int8: relative 0.12, cosine 0.907; int8-weight: 0.033 and 0.9994; int4-weight: 0.31
+# and 0.953). What the embedding may lose is promised when a bundle is built.
 _TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(relative=1e-4, cosine=0.99999),
     "fp16": Tolerance(relative=3e-2, cosine=0.999),
     "bf16": Tolerance(relative=1.5e-1, cosine=0.99),
+    "int8": Tolerance(relative=2.5e-1, cosine=0.8),
+    "int8-weight": Tolerance(relative=7e-2, cosine=0.998),
+    "int4-weight": Tolerance(relative=6e-1, cosine=0.9),
 }
 # Two router choices may change places when their probabilities are this near.
-_ROUTER_AGREEMENT: dict[Precision, float] = {"fp32": 1.0, "fp16": 0.9, "bf16": 0.75}
+_ROUTER_AGREEMENT: dict[Precision, float] = {
+    "fp32": 1.0,
+    "fp16": 0.9,
+    "bf16": 0.75,
+    "int8": 0.75,
+    "int8-weight": 0.9,
+    "int4-weight": 0.75,
+}
 
 
 def tolerances(precision: Precision) -> Tolerance:

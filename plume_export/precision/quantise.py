@@ -9,7 +9,7 @@ from ..checkpoint import Checkpoint
 from ..errors import PlumeExportError
 from ..graphs.weights import read_parameter
 from ..samples import held_out_inputs_file
-from ..spec import GRAPH_NAMES, IntegerPrecision, Precision
+from ..spec import GRAPH_NAMES, GraphName, IntegerPrecision, ModelSpec, Precision
 from .folds import linear_layers
 from .held_out import HeldOut
 from .options import QuantiseOptions, promise_of
@@ -39,16 +39,12 @@ class Quantiser:
     ) -> None:
         self._checkpoint, self._modalities, self._options, self._report = checkpoint, modalities, options, report
         self._promise = promise_of(precision, options.min_cosine)
-        schemes = dict(options.schemes or dict.fromkeys(GRAPH_NAMES, cast(IntegerPrecision, precision)))
-        if modalities == "text":
-            schemes.pop("vision_encoder", None)
-        self._schemes = schemes
-        check_plan(checkpoint.model, schemes, options.kept)
+        self._schemes = checked_schemes(checkpoint.model, precision, modalities, options)
         self._ranges = ranges
         kept = (*options.kept, *(layer for layer in float32_layers if layer in linear_layers(checkpoint.model)))
         report("choosing scales")
         read = partial(read_parameter, tensors=checkpoint.tensors, model=checkpoint.model)
-        self.plan = plan_quantisation(checkpoint.model, read, self._ranges, schemes, kept)
+        self.plan = plan_quantisation(checkpoint.model, read, self._ranges, self._schemes, kept)
 
     def __call__(self, write: WriteGraphs) -> Quantisation:
         """Write until the promise is kept; raises PlumeExportError for one that can not be."""
@@ -66,6 +62,17 @@ class Quantiser:
             min_cosine=self._promise,
             measured=measured,
         )
+
+
+def checked_schemes(
+    model: ModelSpec, precision: Precision, modalities: Modalities, options: QuantiseOptions
+) -> dict[GraphName, IntegerPrecision]:
+    """Return the graphs that get integers. Raises PlumeExportError for options that are not the model's, before any work."""
+    schemes = dict(options.schemes or dict.fromkeys(GRAPH_NAMES, cast(IntegerPrecision, precision)))
+    if modalities == "text":
+        schemes.pop("vision_encoder", None)
+    check_plan(model, schemes, options.kept)
+    return schemes
 
 
 def keep_promise(
