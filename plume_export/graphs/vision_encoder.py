@@ -1,5 +1,7 @@
 """Graph `vision_encoder`: patches of equal-sized frames to visual embeddings (Qwen2-VL's vision encoder)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,8 @@ from ..spec import VisionSpec
 from .layers import Linear, Rotary, attend, rotary_from_angles, widened
 
 LAYER_NORM_EPSILON = 1e-6
+# Queries, keys, values and a mask to what attention gives.
+Attend = Callable[[Tensor, Tensor, Tensor, None], Tensor]
 
 
 class VisionBlock(nn.Module):
@@ -15,6 +19,7 @@ class VisionBlock(nn.Module):
     def __init__(self, spec: VisionSpec, dtype: torch.dtype) -> None:
         super().__init__()
         self.heads, self.head_dim, self.dtype = spec.heads, spec.head_dim, dtype
+        self.attend: Attend = attend  # calibration has its own: eager, all scores of a large image do not fit in memory
         self.norm1 = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPSILON, dtype=torch.float32)
         self.qkv = Linear(spec.width, 3 * spec.width, dtype)
         self.proj = Linear(spec.width, spec.width, dtype)
@@ -26,7 +31,7 @@ class VisionBlock(nn.Module):
         qkv = self.qkv(self.norm1(hidden)).to(self.dtype).unflatten(-1, (3 * self.heads, self.head_dim)).transpose(1, 2)
         queries, keys, values = qkv.chunk(3, 1)  # [frames, heads, patches, head_dim]
         queries = (rotary.rotate(queries) * self.head_dim**-0.5).to(values.dtype)
-        attended = attend(queries, rotary.rotate(keys).to(values.dtype), values, mask=None)
+        attended = self.attend(queries, rotary.rotate(keys).to(values.dtype), values, None)
         hidden = hidden + self.proj(attended.transpose(1, 2).flatten(2)).float()
         inner = widened(self.fc1(self.norm2(hidden)), self.fc2)
         return hidden + self.fc2(inner * torch.sigmoid(1.702 * inner)).float()

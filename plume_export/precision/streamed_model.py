@@ -5,6 +5,7 @@ Weights are read anew for every run of a layer, so inputs go through in batches 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from ..checkpoint import Checkpoint, return_large_blocks_to_the_system
 from ..graphs.latent_step import LatentStep
+from ..graphs.layers import attend
 from ..graphs.prefill import Prefill
-from ..graphs.vision_encoder import VisionEncoder
+from ..graphs.vision_encoder import VisionBlock, VisionEncoder
 from ..preprocess import PreparedInput, patch_positions
 from ..runtime.batch import host_batch
 from ..spec import DecoderSpec
@@ -24,8 +26,9 @@ from .ranges import Phase
 from .stream_parameters import stream_parameters
 
 # What goes through at once, padding included. At 2B, a patch takes 0.1 MB in the vision encoder, a token of a prompt 0.3 MB in
-# prefill and 57 kB of cache in the rollout; attention comes on top, by the square of an image's patches and a prompt's tokens.
-_PATCHES, _PREFILL_TOKENS, _CACHE_BYTES = 4096, 4096, 1 << 30
+# prefill and 57 kB of cache in the rollout. Attention's scores, three times in memory, grow by the square of a prompt's tokens;
+# those of an image, which has four times as many patches, are computed in parts.
+_PATCHES, _PREFILL_TOKENS, _CACHE_BYTES, _VISION_SCORES = 4096, 4096, 1 << 30, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class StreamedModel:
             self._vision = VisionEncoder(self._spec.vision, self._spec.decoder.hidden, torch.float32)
             self._prefill = Prefill(self._spec.decoder, torch.float32)
             self._latent_step = LatentStep(self._spec, torch.float32)
+        for block in cast("list[VisionBlock]", list(self._vision.visual.blocks)):
+            block.attend = _attend_in_parts
         for module in (self._vision, self._prefill, self._latent_step):
             observer.watch(module)
             stream_parameters(module, self._tensors, self._spec)
@@ -146,6 +151,13 @@ class _RolloutBatch:
         self.state[rows], self.anchor[rows] = state, anchor
         for padded, part in zip([*self.keys, *self.values], cache, strict=True):
             padded[rows, :, : part.shape[2]] = part
+
+
+def _attend_in_parts(queries: Tensor, keys: Tensor, values: Tensor, mask: None) -> Tensor:
+    """Return what `attend` does, some query rows at a time."""
+    frames, heads, patches, _ = keys.shape
+    rows_at_once = max(1, _VISION_SCORES // (frames * heads * patches))
+    return torch.cat([attend(rows, keys, values, mask) for rows in queries.split(rows_at_once, 2)], 2)
 
 
 def _batches(rows: Sequence[int], token_counts: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
