@@ -17,8 +17,8 @@ from ..spec import GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
 
 _WIDENS_WEIGHTS = "CPU provider has no float16 kernels and would widen whole weights to float32 in every pass"
 _CPU_INTEGERS = "--precision int8 for a CPU; integer weights with 16-bit activations are for GPU targets"
-# Beside the integers of weights.safetensors: what was widened to float32 for the CPU.
-WIDENED_WEIGHTS = "weights-float32.bin"
+# Beside weights.safetensors: what the CPU's graphs hold in another type than the portable ones.
+ADDED_WEIGHTS = "weights-cpu.bin"
 # What a provider has no kernels for, why, and what to take instead. Source: docs/OperatorKernels.md of onnxruntime.
 _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
     ("onnxruntime-cpu", "bf16"): (
@@ -37,7 +37,8 @@ _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
 def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Path, *, is_source_kept: bool = True) -> Bundle:
     """Write a bundle for the CPU provider, of any shape. Files that do not change are copied.
 
-    An int8 bundle gets dynamically quantised graphs, float32 outside the products, and a second file for what was widened.
+    An int8 bundle gets dynamically quantised graphs, float32 outside the products, and a second file for what
+    is stored anew: widened tensors, and the transition's experts in int8.
     With `is_source_kept=False` they are moved, and the source is a bundle no more.
 
     Raises BundleError for a bundle that is not portable; PlumeExportError for a precision that the provider can not run.
@@ -85,7 +86,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
         import onnx_ir as ir
     except ImportError:
         raise MissingExtraError("onnx-ir", "compile") from None
-    from .dynamic_quantisation import WidenedWeights, quantise_dynamically
+    from .dynamic_quantisation import AddedWeights, quantise_dynamically
 
     manifest = bundle.manifest
     is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"
@@ -94,7 +95,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
     rewritten = {f"{name}.onnx": name for name in manifest.graphs if is_dynamic or name != "latent_step"}
     bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:
-        weights = WidenedWeights(directory / WIDENED_WEIGHTS)
+        weights = AddedWeights(directory / ADDED_WEIGHTS)
         for name in manifest.files:
             if name not in rewritten:
                 bring(bundle.file(name), directory / name)

@@ -32,6 +32,8 @@ class OnnxRuntimeCpu(NumpyBuffers):
         if bundle.manifest.backend == "onnx" and bundle.manifest.precision in INTEGER_PRECISIONS:
             # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
             self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Without VNNI, x86's products of uint8 by int8 saturate in 16 bits; such machines then take a slower, exact kernel.
+        self._options.add_session_config_entry("session.x64quantprecision", "1")
         if threads is not None:
             self._options.intra_op_num_threads = threads
         self._sessions: dict[GraphName, OnnxRuntimeSession] = {}
