@@ -1,0 +1,49 @@
+"""Engines of integer bundles, built by TensorRT-RTX: all three graphs, weights that stay integers."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from plume_export.build import ExportOptions, ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
+from plume_export.bundle import WEIGHTS, Bundle
+from plume_export.errors import PlumeExportError
+from plume_export.precision.options import QuantiseOptions
+from plume_export.samples import PLUME_TINY
+from plume_export.spec import GRAPH_NAMES, INTEGER_PRECISIONS, Precision
+
+from .conftest import write_recipe
+
+
+@pytest.fixture(scope="module", params=INTEGER_PRECISIONS)
+def portable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    precision: Precision = request.param
+    options = ExportOptions(precision, quantise=QuantiseOptions(min_cosine=0))
+    opened = open_checkpoint(PLUME_TINY, ModelOptions())
+    return export_checkpoint(opened, tmp_path_factory.mktemp("integers") / precision, options, lambda _: None)
+
+
+def test_baked(portable: Bundle, tmp_path: Path) -> None:
+    bundle = compile_bundle(portable, tmp_path / "engines", write_recipe(tmp_path))
+    manifest = bundle.manifest
+    assert manifest.engines is not None
+    assert tuple(manifest.engines.graphs) == GRAPH_NAMES
+    assert manifest.quantisation == portable.manifest.quantisation
+    weights_bytes = [entry.weights_bytes for entry in manifest.engines.graphs.values()]
+    float16 = sum(2 * weight_values(portable, name) for name in GRAPH_NAMES)
+    assert sum(size for size in weights_bytes if size is not None) < 0.75 * float16
+
+
+def test_shared(portable: Bundle, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, weights="shared")
+    if portable.manifest.precision == "int8":
+        compiled = compile_bundle(portable, tmp_path / "engines", recipe)
+        assert compiled.manifest.files[WEIGHTS] == portable.manifest.files[WEIGHTS]
+    else:
+        with pytest.raises(PlumeExportError, match=r"can not share the weights.*laid out anew in every pass"):
+            compile_bundle(portable, tmp_path / "engines", recipe)
+
+
+def weight_values(bundle: Bundle, graph: str) -> int:
+    initializers = ir.load(bundle.path / f"{graph}.onnx").graph.initializers.values()
+    return sum(value.const_value.size for value in initializers if isinstance(value.const_value, ir.ExternalTensor))
