@@ -70,7 +70,7 @@ def weight_scales(weight: Tensor, scheme: IntegerPrecision) -> Tensor:
 def integers(weight: Tensor, scales: Tensor, scheme: IntegerPrecision) -> Tensor:
     """Return a weight [in, out] in units of its scales, as int8 within the scheme's levels."""
     levels = LEVELS[scheme]
-    return (weight / _expanded(scales)).round().clamp(-levels, levels).to(torch.int8)
+    return (weight / _expanded(scales)).round_().clamp_(-levels, levels).to(torch.int8)  # in place: an embedding table is large
 
 
 def quantised_weight(weight: Tensor, scheme: IntegerPrecision) -> Tensor:
