@@ -61,7 +61,7 @@ def test_the_profile_is_the_recipes_and_names_every_dynamic_input(built: Built) 
                 assert sizes == sorted(sizes)
                 assert isinstance(axis, str) or set(sizes) == {axis}
     values, cached = vision.patch_values, (decoder.kv_heads, 1024, decoder.head_dim)
-    assert profiles["vision_encoder"]["patches"] == ((1, 16, values), (1, 256, values), (2, 1024, values))
+    assert profiles["vision_encoder"]["patches"] == ((1, 16, values), (1, 256, values), (1, 1024, values))
     assert profiles["prefill"]["input_ids"] == ((1, 16), (1, 256), (2, 1024))
     assert profiles["prefill"]["visual_embeddings"][2] == (2 * 1024, decoder.hidden)
     assert profiles["latent_step"]["suffix_embeddings"][0] == (0, decoder.hidden)
