@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU. Buffers are numpy arrays that the sessions read and write in place."""
 
+import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..bundle import Bundle
@@ -32,8 +34,8 @@ class OnnxRuntimeCpu(NumpyBuffers):
         if bundle.manifest.backend == "onnx" and bundle.manifest.precision in INTEGER_PRECISIONS:
             # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
             self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # Without VNNI, x86's products of uint8 by int8 saturate in 16 bits; such machines then take a slower, exact kernel.
-        self._options.add_session_config_entry("session.x64quantprecision", "1")
+        if bundle.manifest.precision == "int8" and not _has_exact_products():
+            self._options.add_session_config_entry("session.x64quantprecision", "1")  # slower kernels, the same integers
         if threads is not None:
             self._options.intra_op_num_threads = threads
         self._sessions: dict[GraphName, OnnxRuntimeSession] = {}
@@ -47,6 +49,17 @@ class OnnxRuntimeCpu(NumpyBuffers):
 
     def close(self) -> None:
         self._sessions.clear()
+
+
+def _has_exact_products() -> bool:
+    """Whether sums of uint8 by int8 are exact here: on x86 without VNNI they saturate in 16 bits. Unknown counts as no."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        processor = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_vnni" in processor or "avx_vnni" in processor
 
 
 class OnnxRuntimeSession:

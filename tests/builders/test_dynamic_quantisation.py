@@ -16,6 +16,7 @@ from plume_export.errors import PlumeExportError
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.options import QuantiseOptions
 from plume_export.precision.ranges import write_ranges
+from plume_export.runtime import onnxruntime_cpu
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import GRAPH_NAMES, GraphName, IntegerPrecision
 
@@ -88,6 +89,14 @@ def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, 
     assert cosines.min() >= 0.997
     # Rows have scales of their own: the rest of a batch moves nothing across more than a rounding here and there.
     np.testing.assert_allclose((actual * alone).sum(-1), 1, atol=1e-4)
+
+
+def test_kernels_without_vnni_compute_the_same(compiled: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Embedder(compiled) as embedder:
+        here = embedder.embed(["three large cyan stars"])
+    monkeypatch.setattr(onnxruntime_cpu, "_has_exact_products", lambda: False)
+    with Embedder(compiled) as embedder:
+        np.testing.assert_allclose(embedder.embed(["three large cyan stars"]), here, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["int8-weight", "int4-weight"])
