@@ -13,10 +13,12 @@ import numpy as np
 from ..bundle import CONSTANTS, Bundle, copy_file, move_file, new_bundle, open_bundle, write_manifest
 from ..errors import BundleError, MissingExtraError, PlumeExportError
 from ..recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
-from ..spec import GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
+from ..spec import INTEGER_PRECISIONS, GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
 
 _WIDENS_WEIGHTS = "CPU provider has no float16 kernels and would widen whole weights to float32 in every pass"
 _CPU_INTEGERS = "--precision int8 for a CPU; integer weights with 16-bit activations are for GPU targets"
+_NO_CUDA_INTEGERS = "CUDA provider would widen integer weights in every pass"
+_CUDA_INTEGERS = "--precision fp16 or bf16 for cuda; integers are for TensorRT, TensorRT-RTX and, as int8, for a CPU"
 # Beside weights.safetensors: what the CPU's graphs hold in another type than the portable ones.
 ADDED_WEIGHTS = "weights-cpu.bin"
 # What a provider has no kernels for, why, and what to take instead. Source: docs/OperatorKernels.md of onnxruntime.
@@ -31,6 +33,7 @@ _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
         "CUDA provider has no float32 kernel of GroupQueryAttention",
         "--precision fp16 or bf16 for a GPU; fp32 is for the target cpu",
     ),
+    **{("onnxruntime-cuda", precision): (_NO_CUDA_INTEGERS, _CUDA_INTEGERS) for precision in INTEGER_PRECISIONS},
 }
 
 
@@ -92,6 +95,8 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
     is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"
     if is_dynamic:
         changes = {**changes, "graphs": {name: _widened(spec) for name, spec in manifest.graphs.items()}}
+        if manifest.quantisation is not None:  # what was measured and promised is of the portable graph
+            changes["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)
     rewritten = {f"{name}.onnx": name for name in manifest.graphs if is_dynamic or name != "latent_step"}
     bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:

@@ -86,6 +86,8 @@ def test_what_is_refused(compiled: Bundle, tiny_fp32: Bundle, tmp_path: Path) ->
         compile_bundle(tiny_fp32, tmp_path / "fp32", "cuda")
     with pytest.raises(PlumeExportError, match="onnxruntime-cuda can not run --precision fp32"):
         check_target(read_recipe("cuda"), "fp32")
+    with pytest.raises(PlumeExportError, match="onnxruntime-cuda can not run --precision int8"):
+        check_target(read_recipe("cuda"), "int8")
     with pytest.raises(BundleError, match="already compiled for onnxruntime-cuda"):
         compile_bundle(compiled, tmp_path / "again", "cuda")
     check_onnxruntime_precision("onnxruntime-cuda", "bf16")
