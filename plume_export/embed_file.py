@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -14,6 +13,7 @@ from .errors import InputError, MissingExtraError, PlumeExportError
 from .preprocess import Item, PreparedInput, item_from_json
 from .runtime.embedder import Embedder
 from .stages import FloatArray
+from .whole_file import replacing
 
 OnError = Literal["fail", "skip"]
 OUTPUT_SUFFIXES = (".npy", ".jsonl", ".parquet")
@@ -119,25 +119,6 @@ def write_jsonl(result: EmbedResult, file: IO[bytes]) -> None:
     for name, embedding in _embedded(result):
         line = {"id": name, "embedding": [float(str(value)) for value in embedding]}  # the shortest digits of a float32
         file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-
-
-@contextmanager
-def replacing(output: Path) -> Iterator[IO[bytes]]:
-    """Write to a temporary file beside `output` and rename it at the end; on an error nothing changes."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                yield file
-            temporary.replace(output)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-    except OSError as error:
-        raise PlumeExportError(
-            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another --output"
-        ) from error
 
 
 def _embedded(result: EmbedResult) -> Iterator[tuple[str, FloatArray]]:

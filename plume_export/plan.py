@@ -16,7 +16,7 @@ from .batch_memory import DTYPE_BYTES, buffer_bytes
 from .errors import PlumeExportError
 from .layout import expected_tensors
 from .recipe import Device, Recipe, ShapeRanges
-from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
+from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INT4_BLOCK, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 
 # Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
 _CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_090_000}
@@ -26,7 +26,6 @@ _STEP_BYTES = 10_000_000
 _INTEGER_TENSORS = re.compile(
     r"layers\..*_proj\.weight$|blocks\..*(qkv|proj|fc1|fc2)\.weight$|merger\.mlp\..\.weight$|embed_tokens"
 )
-_INT4_BLOCK = 128
 # With these, engines can take their weights as inputs; of other integers TensorRT-RTX lays out a whole copy anew in every pass.
 SHAREABLE: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 # CUDA's context and the libraries: an estimate, not measured.
@@ -192,7 +191,7 @@ def _bytes_of(name: str, shape: tuple[int, ...], precision: Precision) -> int:
     if precision not in INTEGER_PRECISIONS or not _INTEGER_TENSORS.search(name):
         return item * values
     if precision == "int4-weight" and "embed_tokens" not in name:
-        return values // 2 + item * values // _INT4_BLOCK
+        return values // 2 + item * values // INT4_BLOCK
     return values + item * shape[0]  # a scale for each output channel, or row of the table
 
 

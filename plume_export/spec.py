@@ -19,6 +19,8 @@ INSTRUCTION = (
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weight", "int4-weight"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 IntegerPrecision = Literal["int8", "int8-weight", "int4-weight"]
+# Input channels that share a scale of an int4 weight.
+INT4_BLOCK = 128
 INTEGER_PRECISIONS: tuple[IntegerPrecision, ...] = get_args(IntegerPrecision)
 RouterContext = Literal["disc", "none"]
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from ..embed_file import check_writable, replacing
+from ..embed_file import check_writable
 from ..preprocess import Item
 from ..runtime.embedder import Embedder
 from ..search.cache import EmbeddingCache, default_cache_file
 from ..search.search import SearchResult, search_folder
+from ..whole_file import replacing
 from .console import print_hits, progress
 
 

@@ -115,8 +115,8 @@ def _cuda_checks(cuda: CudaVersions | None) -> Iterator[Check]:
         return
     driver = cuda_version_text(cuda.driver)
     fix = (
-        f"the driver, of CUDA {driver}, is too old for the CUDA runtime {runtime}: update the NVIDIA driver, "
-        f"or pip install 'cuda-bindings<{cuda.runtime // 1000}'"
+        f"the driver, of CUDA {driver}, is too old for the CUDA runtime {runtime}: update the NVIDIA driver "
+        f"(TensorRT and ONNX Runtime also come for CUDA {cuda.driver // 1000}: see engines/README.md)"
     )
     yield Check("CUDA driver", None if cuda.is_driver_too_old else driver, fix)
 

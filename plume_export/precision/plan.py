@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ..errors import PlumeExportError
 from ..graphs.weights import ReadParameter
-from ..spec import GraphName, IntegerPrecision, ModelSpec
+from ..spec import INT4_BLOCK, GraphName, IntegerPrecision, ModelSpec
 from .folds import folds_of, linear_layers, scale_by_producer
 from .quantise_graph import EMBEDDING, SCALE
 from .ranges import Phase, Ranges
-from .scales import BLOCK, LEVELS, choose_scales, integers, range_of, weight_scales
+from .scales import LEVELS, choose_scales, integers, range_of, weight_scales
 
 _Value = TypeVar("_Value")
-_PHASES: dict[GraphName, tuple[Phase, ...]] = {
+PHASES_OF_GRAPH: dict[GraphName, tuple[Phase, ...]] = {
     "vision_encoder": ("vision",),
     "prefill": ("prefill",),
     "latent_step": ("step", "readout"),
@@ -84,7 +84,7 @@ def plan_quantisation(
         plan.saved_bytes[layer] = _saved_bytes(weight, strictest)
         if layer in kept:
             continue
-        seen = ranges.of(layer, [phase for graph in graphs for phase in _PHASES[graph]])
+        seen = ranges.of(layer, [phase for graph in graphs for phase in PHASES_OF_GRAPH[graph]])
         if seen is None:
             raise PlumeExportError(f"The calibration never ran {layer}.", fix="calibrate with inputs of every kind, images too")
         chosen = choose_scales(weight, seen, strictest, folds.get(layer))
@@ -94,7 +94,7 @@ def plan_quantisation(
         for graph in graphs:
             plan.schemes[graph][layer] = own[graph]
             if own[graph] == "int8":
-                seen_here = ranges.of(layer, _PHASES[graph]) or seen
+                seen_here = ranges.of(layer, PHASES_OF_GRAPH[graph]) or seen
                 plan.activation_scales[graph][layer] = range_of(weight, seen_here, chosen.migration)
     return plan
 
@@ -111,6 +111,7 @@ class QuantisedParameters:
     def __init__(self, model: ModelSpec, read: ReadParameter, plan: QuantisationPlan) -> None:
         self._read, self._plan = read, plan
         self._divided = scale_by_producer(folds_of(model), plan.migrations)
+        self._known_scales: dict[str, Tensor] = {}  # of weights whose scales were not asked for yet
 
     def __call__(self, name: str) -> Tensor:
         """Return a parameter of the quantised graphs by name."""
@@ -119,14 +120,18 @@ class QuantisedParameters:
         layer = name.removesuffix(".weight")
         scheme = self._plan.scheme(layer)
         if name == EMBEDDING and "prefill" in self._plan.schemes:
-            table = self._read(name).float()
-            return integers(table.T, weight_scales(table.T, "int8-weight"), "int8-weight").T
+            return self._integers(name, self._read(name).float().T, "int8-weight").T
         if scheme is None or name == layer:
             return self._folded(name)
-        weight = self._folded(name)
-        return integers(weight, weight_scales(weight, scheme), scheme)
+        return self._integers(name, self._folded(name), scheme)
+
+    def _integers(self, name: str, weight: Tensor, scheme: IntegerPrecision) -> Tensor:
+        self._known_scales[name] = weight_scales(weight, scheme)
+        return integers(weight, self._known_scales[name], scheme)
 
     def _scales(self, name: str) -> Tensor:
+        if name in self._known_scales:
+            return self._known_scales.pop(name)
         if name == EMBEDDING:
             return weight_scales(self._read(name).float().T, "int8-weight")
         scheme = self._plan.scheme(name.removesuffix(".weight"))
@@ -158,14 +163,14 @@ def _check_shared(schemes: Mapping[GraphName, IntegerPrecision]) -> None:
 
 def _scheme_for(scheme: IntegerPrecision, inputs: int) -> IntegerPrecision:
     """Blocks of int4 have to fill the input channels; where they do not, a layer's weight is int8."""
-    return "int8-weight" if scheme == "int4-weight" and inputs % BLOCK else scheme
+    return "int8-weight" if scheme == "int4-weight" and inputs % INT4_BLOCK else scheme
 
 
 def _saved_bytes(weight: Tensor, scheme: IntegerPrecision) -> int:
     """Weights beside float16 ones, scales included."""
     values, outputs = weight.numel(), weight.shape[1]
     if scheme == "int4-weight":
-        return 2 * values - values // 2 - 2 * values // BLOCK
+        return 2 * values - values // 2 - 2 * values // INT4_BLOCK
     return 2 * values - values - 2 * outputs
 
 

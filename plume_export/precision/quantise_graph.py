@@ -11,8 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from ..spec import IntegerPrecision
-from .scales import BLOCK
+from ..spec import INT4_BLOCK, IntegerPrecision
 
 SCALE = "_scale"
 EMBEDDING = "embed_tokens.weight"
@@ -38,9 +37,9 @@ def _quantise_product(
 ) -> None:
     weight, dtype, (inputs, outputs) = _parameter(node.inputs[1])
     is_blocked = scheme == "int4-weight"
-    scale = _initializer(graph, f"{weight.name}{SCALE}", (inputs // BLOCK, outputs) if is_blocked else (outputs,), dtype)
+    scale = _initializer(graph, f"{weight.name}{SCALE}", (inputs // INT4_BLOCK, outputs) if is_blocked else (outputs,), dtype)
     weight.type = ir.TensorType(ir.DataType.INT4 if is_blocked else ir.DataType.INT8)
-    attributes = {"axis": 0, "block_size": BLOCK} if is_blocked else {"axis": 1}
+    attributes = {"axis": 0, "block_size": INT4_BLOCK} if is_blocked else {"axis": 1}
     _insert(graph, node, 1, "DequantizeLinear", [weight, scale], attributes, f"{name}.dequantised", dtype)
     if scheme == "int8":
         activation = node.inputs[0]

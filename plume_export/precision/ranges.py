@@ -1,6 +1,5 @@
 """What a calibration run saw at every linear layer: magnitudes by channel, their distribution, and the largest output."""
 
-import os
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlumeExportError
+from ..whole_file import replacing
 
 # A latent step and the readout (the last pass, with the suffix) are both graph `latent_step`.
 Phase = Literal["vision", "prefill", "step", "readout"]
@@ -91,13 +91,8 @@ def write_ranges(ranges: Ranges, file: Path) -> None:
             arrays[f"{phase}/{name}/input_histogram"] = seen.input_histogram
             arrays[f"{phase}/{name}/output_abs_max"] = np.array(seen.output_abs_max, np.float32)
             arrays[f"{phase}/{name}/input_sample"] = seen.input_sample
-    partial = file.with_name(f".{file.name}.{os.getpid()}.npz")
-    try:
-        np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise PlumeExportError(f"{file} can not be written: {error.strerror or error}.", fix="choose another file") from None
+    with replacing(file) as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
 def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:

@@ -7,13 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..spec import IntegerPrecision
+from ..spec import INT4_BLOCK, IntegerPrecision
 from .folds import Fold
 from .ranges import LinearRange
 
 LEVELS: dict[IntegerPrecision, int] = {"int8": 127, "int8-weight": 127, "int4-weight": 7}
-# Input channels that share a scale of an int4 weight.
-BLOCK = 128
 # How much of a channel's magnitude moves into the weights (SmoothQuant's alpha); 0 leaves the layer as it is.
 _MIGRATIONS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # Ranges of activations as shares of the largest magnitude seen; what lies beyond saturates.
@@ -60,8 +58,8 @@ def range_of(weight: Tensor, seen: LinearRange, migration: NDArray[np.float32] |
 
 def weight_scales(weight: Tensor, scheme: IntegerPrecision) -> Tensor:
     """Return float16 scales of a weight [in, out]: one for each output channel, or for each block of inputs of one."""
-    blocks = weight.reshape(-1, BLOCK, weight.shape[1]) if scheme == "int4-weight" else weight[None]
-    scales = blocks.abs().amax(1) / LEVELS[scheme]  # [in / BLOCK, out] or [1, out]
+    blocks = weight.reshape(-1, INT4_BLOCK, weight.shape[1]) if scheme == "int4-weight" else weight[None]
+    scales = blocks.abs().amax(1) / LEVELS[scheme]  # [in / INT4_BLOCK, out] or [1, out]
     rounded = scales.clamp(min=_LEAST_SCALE).half()
     rounded = torch.where(rounded.float() < scales, torch.nextafter(rounded, torch.tensor(torch.inf).half()), rounded)
     return rounded if scheme == "int4-weight" else rounded[0]
@@ -119,4 +117,4 @@ def _migration(weight: Tensor, seen: LinearRange, share: float, fold: Fold) -> N
 
 def _expanded(scales: Tensor) -> Tensor:
     """Return scales in float32 that broadcast over a weight [in, out]."""
-    return scales.float() if scales.dim() == 1 else scales.float().repeat_interleave(BLOCK, 0)
+    return scales.float() if scales.dim() == 1 else scales.float().repeat_interleave(INT4_BLOCK, 0)

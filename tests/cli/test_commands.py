@@ -21,6 +21,7 @@ from plume_export.cli.main import COMMANDS
 from plume_export.samples import sample_inputs_file
 
 from ..conftest import GOLDEN
+from .failures import assert_fails
 
 Run = Callable[..., Result]
 
@@ -31,15 +32,6 @@ def run() -> Run:
         return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
     return invoke
-
-
-def assert_fails(result: Result, *parts: str) -> None:
-    """One message with a fix, exit code 1, no traceback."""
-    assert result.exit_code == 1, result.output
-    assert result.stderr.count("error: ") == 1
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in result.stderr
 
 
 @pytest.fixture

@@ -15,15 +15,9 @@ from plume_export.export import write_graphs
 from plume_export.graphs.weights import ReadParameter, read_parameter
 from plume_export.precision.folds import linear_layers
 from plume_export.precision.held_out import HeldOut
-from plume_export.precision.plan import QuantisationPlan, plan_quantisation
-from plume_export.precision.ranges import Phase, Ranges
-from plume_export.spec import GRAPH_NAMES, GraphName, IntegerPrecision
-
-PHASES: dict[GraphName, tuple[Phase, ...]] = {
-    "vision_encoder": ("vision",),
-    "prefill": ("prefill",),
-    "latent_step": ("step", "readout"),
-}
+from plume_export.precision.plan import PHASES_OF_GRAPH, QuantisationPlan, plan_quantisation
+from plume_export.precision.ranges import Ranges
+from plume_export.spec import GRAPH_NAMES, IntegerPrecision
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ def naive_plan(checkpoint: Checkpoint, ranges: Ranges) -> QuantisationPlan:
     for graph in GRAPH_NAMES:
         for layer in linear_layers(checkpoint.model):
             if layer.startswith("visual.") == (graph == "vision_encoder"):
-                seen = ranges.of(layer, PHASES[graph])
+                seen = ranges.of(layer, PHASES_OF_GRAPH[graph])
                 assert seen is not None
                 plan.schemes[graph][layer] = "int8"
                 plan.activation_scales[graph][layer] = float(seen.input_abs_max.max()) / 127

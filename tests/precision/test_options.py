@@ -18,6 +18,8 @@ from plume_export.samples import sample_inputs_file
 from plume_export.selftest import run_selftest
 from plume_export.spec import GRAPH_NAMES
 
+from ..cli.failures import assert_fails
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -140,12 +142,3 @@ def test_graphs_that_can_not_share_their_weights(tmp_path: Path) -> None:
 def test_options_of_integers_with_another_precision(tmp_path: Path) -> None:
     assert_fails(run("export", "--precision", "fp16", "--min-cosine", "0.9", "-o", tmp_path / "out"), "are for integers")
     assert_fails(run("export", "--precision", "bf16", "--ranges", tmp_path / "r.npz", "-o", tmp_path / "out"), "leave it out")
-
-
-def assert_fails(result: Result, *parts: str) -> None:
-    """One message with a fix, exit code 1, no traceback."""
-    assert result.exit_code == 1, result.output
-    assert result.stderr.count("error: ") == 1
-    assert "Traceback" not in result.output
-    for part in parts:
-        assert part in result.stderr

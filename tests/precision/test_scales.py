@@ -10,7 +10,6 @@ from plume_export.graphs.weights import packed_int4
 from plume_export.precision.folds import Fold
 from plume_export.precision.ranges import BINS, LinearRange
 from plume_export.precision.scales import (
-    BLOCK,
     LEVELS,
     choose_scales,
     integers,
@@ -19,7 +18,7 @@ from plume_export.precision.scales import (
     range_of,
     weight_scales,
 )
-from plume_export.spec import INTEGER_PRECISIONS, IntegerPrecision
+from plume_export.spec import INT4_BLOCK, INTEGER_PRECISIONS, IntegerPrecision
 
 
 def weight_of(inputs: int = 256, outputs: int = 48) -> torch.Tensor:
@@ -40,7 +39,7 @@ def test_a_weight_is_within_half_a_scale_and_nothing_saturates(scheme: IntegerPr
     assert scales.dtype == torch.float16
     assert tuple(scales.shape) == ((2, 48) if scheme == "int4-weight" else (48,))
     assert integers(weight, scales, scheme).abs().max() == LEVELS[scheme]
-    expanded = scales.float().repeat_interleave(BLOCK, 0) if scheme == "int4-weight" else scales.float()
+    expanded = scales.float().repeat_interleave(INT4_BLOCK, 0) if scheme == "int4-weight" else scales.float()
     assert ((quantised_weight(weight, scheme) - weight).abs() <= 0.5001 * expanded).all()
     assert (quantised_weight(weight, scheme)[:, 7] == 0).all()
 

@@ -21,6 +21,7 @@ from ..mixed_inputs import mixed_items
 from .emulated_cuda import EmulatedCuda
 from .emulated_tensorrt import EmulatedTensorRt
 from .engine_bundles import SHAPES, write_engine_bundle
+from .same_stages import assert_same_stages
 
 ITEMS = [item for item in mixed_items() if item.id not in ("text-5", "large", "long-with-image")]
 
@@ -66,13 +67,7 @@ def expected(tiny_fp32: Bundle) -> Iterator[Embedder]:
 
 def test_every_stage_equals_the_cpu_backend(trt: EmulatedTensorRt, engines: Bundle, expected: Embedder) -> None:
     with opened(trt, engines) as embedder:
-        for item in ITEMS:
-            actual, wanted = embedder.stages(item), expected.stages(item)
-            for name, value in vars(wanted).items():
-                assert np.abs(getattr(actual, name) - value).max(initial=0) <= 1e-4 * np.abs(value).max(initial=1), (
-                    item.id,
-                    name,
-                )
+        assert_same_stages(embedder, expected, ITEMS, relative=1e-4)
 
 
 def test_one_cuda_graph_equals_the_plain_path_bit_for_bit(trt: EmulatedTensorRt, baked: Bundle) -> None:

@@ -18,6 +18,7 @@ from plume_export.runtime.cuda import onnxruntime_cuda
 from ..mixed_inputs import mixed_items
 from .emulated_cuda import EmulatedCuda
 from .engine_bundles import SHAPES
+from .same_stages import assert_same_stages
 
 ITEMS = [item for item in mixed_items() if item.id not in ("text-5", "large", "long-with-image")]
 PROVIDER = "CUDAExecutionProvider"
@@ -99,13 +100,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedOnnxRuntime]:
 
 def test_every_stage_equals_the_cpu_backend(emulated: EmulatedOnnxRuntime, bundle: Bundle, cpu_bundle: Bundle) -> None:
     with Embedder(bundle) as embedder, Embedder(cpu_bundle) as expected:
-        for item in ITEMS:
-            actual, wanted = embedder.stages(item), expected.stages(item)
-            for name, value in vars(wanted).items():
-                assert np.abs(getattr(actual, name) - value).max(initial=0) <= 1e-2 * np.abs(value).max(initial=1), (
-                    item.id,
-                    name,
-                )
+        assert_same_stages(embedder, expected, ITEMS, relative=1e-2)
         assert np.abs(embedder.embed(ITEMS) - expected.embed(ITEMS, batch_size=4)).max() <= 1e-3
     assert emulated.provider_options["user_compute_stream"] == "77"
 

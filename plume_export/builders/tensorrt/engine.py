@@ -14,9 +14,10 @@ import msgspec
 
 from ...errors import PlumeExportError
 from ...machine.flavour import Flavour, FlavourName, import_flavour
-from ...machine.tensorrt_log import LogFigures, errors_in, figures_from_lines, layer_list_in, new_log
+from ...machine.tensorrt_log import LogFigures, figures_from_lines, layer_list_in, new_log, reasons_in
 from ...recipe import BuilderSettings
 from ...spec import GraphSpec, Precision
+from ...whole_file import replacing
 from .layers import EngineLayer, layers_from_log
 from .network import add_profile, check_inputs_and_outputs, check_layer_dtypes, network_from_onnx
 
@@ -76,13 +77,14 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
     cache = _set_timing_cache(config, request.timing_cache_file)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        reasons = "; ".join(errors_in(log.lines)) or "no reason given"
+        reasons = reasons_in(log.lines)
         raise PlumeExportError(f"{flavour.name} {flavour.version} could not build the engine: {reasons}.", fix="see the reason")
     del parser
     with open(request.engine_file, "wb") as file:
         file.write(memoryview(engine))
     if request.timing_cache_file is not None and cache is not None:
-        _write_whole(Path(request.timing_cache_file), memoryview(cache.serialize()))
+        with replacing(Path(request.timing_cache_file)) as file:
+            file.write(memoryview(cache.serialize()))
     layers = layer_list_in(log.lines)
     return EngineResult(
         engine_bytes=engine.nbytes,
@@ -98,9 +100,9 @@ def _new_builder(flavour: Flavour, log: Any) -> Any:
     try:
         return flavour.trt.Builder(log)
     except TypeError:  # the binding's answer where the library finds no GPU or no driver
-        reasons = "; ".join(errors_in(log.lines))
+        reasons = reasons_in(log.lines)
         raise PlumeExportError(
-            f"{flavour.name} {flavour.version} has no GPU to build for here: {reasons or 'no reason given'}.",
+            f"{flavour.name} {flavour.version} has no GPU to build for here: {reasons}.",
             fix="export here, copy the portable bundle, and run `plume-export compile` on the device that will run the engines",
         ) from None
 
@@ -156,12 +158,6 @@ def _new_monitor(trt: Any, tell: Any) -> Any:
             tell(Message(progress=Progress(phase_name, steps, steps)))
 
     return Monitor()
-
-
-def _write_whole(file: Path, data: memoryview) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(file)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import msgspec
 from ...bundle import Bundle
 from ...errors import BundleError, PlumeExportError
 from ...machine.flavour import Flavour, import_runtime
-from ...machine.tensorrt_log import errors_in, new_log
+from ...machine.tensorrt_log import new_log, reasons_in
 from ...spec import GraphName
 from .layers import EngineLayer, layers_from_inspector
 
@@ -44,9 +44,8 @@ def layers_by_inspector(flavour: Flavour, file: Path) -> tuple[EngineLayer, ...]
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         engine = trt.Runtime(log).deserialize_cuda_engine(memoryview(mapped))
     if engine is None:
-        reasons = "; ".join(errors_in(log.lines)) or "no reason given"
         raise PlumeExportError(
-            f"{flavour.name} {flavour.version} can not load {file.name} to list its layers: {reasons}.",
+            f"{flavour.name} {flavour.version} can not load {file.name} to list its layers: {reasons_in(log.lines)}.",
             fix="run this where the engine runs: on a machine with its GPU (plume-export doctor)",
         )
     text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)

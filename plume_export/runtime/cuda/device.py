@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import MissingExtraError, PlumeExportError
 from ...machine.flavour import device_title
+from ...machine.software import cuda_version_text
 from ..backend import Array
 
 HostBytes = NDArray[np.uint8]
@@ -180,8 +181,9 @@ def check_driver(cudart: Any) -> None:
     code, count = cudart.cudaGetDeviceCount()
     _, runtime = cudart.cudaRuntimeGetVersion()
     if code == cudart.cudaError_t.cudaErrorInsufficientDriver:
+        served, needed = cuda_version_text(driver), cuda_version_text(runtime)
         raise PlumeExportError(
-            f"The NVIDIA driver serves CUDA {_version(driver)}; the CUDA runtime here is {_version(runtime)}.",
+            f"The NVIDIA driver serves CUDA {served}; the CUDA runtime here is {needed}.",
             fix=f"update the driver (TensorRT and ONNX Runtime also come for CUDA {driver // 1000}: see engines/README.md)",
         )
     if code != cudart.cudaError_t.cudaSuccess or count == 0:
@@ -191,11 +193,6 @@ def check_driver(cudart: Any) -> None:
 def _reason(cudart: Any, code: Any) -> str:
     _, text = cudart.cudaGetErrorString(code)
     return f"{_text(text)} ({getattr(code, 'name', code)})"
-
-
-def _version(number: int) -> str:
-    """12060 is 12.6."""
-    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _text(value: bytes | str) -> str:

@@ -2,12 +2,13 @@
 
 import warnings
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from ...bundle import Bundle
+from ...errors import PlumeExportError
 from ...machine.flavour import Flavour
 from ...spec import GraphName
+from ...whole_file import replacing
 
 
 class KernelCache:
@@ -40,10 +41,9 @@ class KernelCache:
             return
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=self._file.parent, prefix=f".{self._name}.", delete=False) as partial:
-                partial.write(memoryview(data))
-            Path(partial.name).replace(self._file)
-        except OSError as error:
+            with replacing(self._file) as file:
+                file.write(memoryview(data))
+        except (OSError, PlumeExportError) as error:
             warnings.warn(f"Compiled kernels could not be kept in {self._file}: {error}", stacklevel=2)
 
     @property

@@ -9,13 +9,13 @@ import numpy as np
 from ...batch_memory import buffer_bytes
 from ...bundle import Bundle
 from ...errors import MissingExtraError, PlumeExportError
+from ...machine.software import CUDA_PROVIDER
 from ...spec import DType, GraphName
 from .arena import DeviceBuffer
 from .buffers import CudaBuffers
 from .device import CudaDevice
 from .fit import check_graphs_fit
 
-PROVIDER = "CUDAExecutionProvider"
 _EXTRA = "gpu"
 _DEVICE = ("cuda", 0)
 # numpy has no bfloat16: ONNX's own number stands for it.
@@ -60,7 +60,7 @@ class OnnxRuntimeCuda(CudaBuffers):
         file = str(self._bundle.graph_file(graph))
         with _as_error(f"can not load {file}"):  # without the fallback, which would print and go on on the CPU
             session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()], enable_fallback=0)
-        if session.get_providers()[0] != PROVIDER:
+        if session.get_providers()[0] != CUDA_PROVIDER:
             raise PlumeExportError(
                 f"ONNX Runtime {self._onnxruntime.__version__} could not load its CUDA provider.",
                 fix="install the CUDA and cuDNN libraries that this onnxruntime-gpu is for; plume-export doctor",
@@ -75,7 +75,7 @@ class OnnxRuntimeCuda(CudaBuffers):
             "use_tf32": "0",
             "arena_extend_strategy": "kSameAsRequested",
         }
-        return PROVIDER, options
+        return CUDA_PROVIDER, options
 
 
 class OnnxRuntimeCudaSession:
@@ -124,7 +124,7 @@ def _import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime-gpu", _EXTRA) from None
-    if PROVIDER not in onnxruntime.get_available_providers():
+    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         raise PlumeExportError(
             f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.",
             fix=f"pip uninstall onnxruntime, then pip install 'plume-export[{_EXTRA}]'",
