@@ -97,7 +97,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
         changes = {**changes, "graphs": {name: _widened(spec) for name, spec in manifest.graphs.items()}}
         if manifest.quantisation is not None:  # what was measured and promised is of the portable graph
             changes["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)
-    rewritten = {f"{name}.onnx": name for name in manifest.graphs if is_dynamic or name != "latent_step"}
+    rewritten = {f"{name}.onnx": name for name in manifest.graphs}
     bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:
         weights = AddedWeights(directory / ADDED_WEIGHTS)
@@ -110,23 +110,29 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
             graph = ir.load(directory / name)
             if is_dynamic:
                 quantise_dynamically(graph, weights)
-            _fuse_attention(graph, graph_name, manifest.model)
+            _fuse_operators(graph, graph_name, manifest.model)
             ir.save(graph, directory / name)
         write_manifest(directory, msgspec.structs.replace(manifest, **changes))
     return open_bundle(output, verify_hashes=False)
 
 
-def _fuse_attention(graph: Any, name: GraphName, model: ModelSpec) -> None:
-    """Fuse the attention of the vision encoder and of prefill; the latent step's has few queries and stays as it is."""
+def _fuse_operators(graph: Any, name: GraphName, model: ModelSpec) -> None:
+    """Fuse norms, rotary embeddings and attention. The latent step's attention has few queries and stays as it is."""
     from .fused_attention import fuse_prefill_attention, fuse_vision_attention
+    from .fused_norms import fuse_norms
+    from .fused_rotary import fuse_rotary
 
-    if name == "vision_encoder":
-        fused, expected = fuse_vision_attention(graph, model), model.vision.depth
+    depth, layers = model.vision.depth, model.decoder.layers
+    is_vision = name == "vision_encoder"
+    attentions = {"vision_encoder": depth, "prefill": layers - 1, "latent_step": 0}
+    expected = (0 if is_vision else 2 * layers + 1, 2 * (depth if is_vision else layers), attentions[name])
+    fused_attentions = 0
+    if is_vision:
+        fused_attentions = fuse_vision_attention(graph, model)
     elif name == "prefill":
-        fused, expected = fuse_prefill_attention(graph, model), model.decoder.layers - 1
-    else:
-        return
-    assert fused == expected, f"{name}: fused {fused} attentions of {expected}"
+        fused_attentions = fuse_prefill_attention(graph, model)
+    fused = (fuse_norms(graph), fuse_rotary(graph), fused_attentions)
+    assert fused == expected, f"{name}: fused {fused} norms, rotations and attentions of {expected}"
 
 
 def _widened(spec: GraphSpec) -> GraphSpec:

@@ -1,0 +1,42 @@
+"""Rewrite the decoder's RMS norms into ONNX Runtime's operator: one pass over the hidden state instead of seven.
+
+The pattern is the one that `graphs.layers.RMSNorm` traces to. Ensures: the same values, computed in float32.
+Source: operator SimplifiedLayerNormalization, which ONNX Runtime adds to ONNX's own domain.
+"""
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+# From the hidden state's inverse root mean square back to its square.
+_CHAIN = ("Reciprocal", "Sqrt", "Add", "ReduceMean", "Mul")
+
+
+def fuse_norms(graph: ir.Model) -> int:
+    """Replace every RMS norm; return how many were replaced."""
+    chains = [chain for node in graph.graph if (chain := _match(node)) is not None]
+    for reciprocal, add, square in chains:
+        epsilon = ir.convenience.get_const_tensor(add.inputs[1])  # type: ignore[arg-type]
+        assert epsilon is not None
+        (unit,) = reciprocal.outputs[0].consumers()
+        (weighted,) = unit.outputs[0].consumers()
+        attributes = {"axis": -1, "epsilon": float(epsilon.numpy().item()), "stash_type": ir.DataType.FLOAT.value}
+        norm = ir.node("SimplifiedLayerNormalization", [square.inputs[0], weighted.inputs[0]], attributes)
+        normed, output = norm.outputs[0], weighted.outputs[0]  # the last one's is an output of the graph by its name
+        normed.name, normed.type, normed.shape = output.name, output.type, output.shape
+        graph.graph.insert_before(weighted, norm)
+        ir.convenience.replace_all_uses_with(output, normed, replace_graph_outputs=True)
+    RemoveUnusedNodesPass()(graph)
+    return len(chains)
+
+
+def _match(reciprocal: ir.Node) -> tuple[ir.Node, ir.Node, ir.Node] | None:
+    """Return the Reciprocal, the Add of epsilon and the square of one norm; None for another use of Reciprocal."""
+    chain: list[ir.Node] = []
+    node: ir.Node | None = reciprocal
+    for op_type in _CHAIN:
+        if node is None or node.op_type != op_type:
+            return None
+        chain.append(node)
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    square = chain[-1]
+    return (reciprocal, chain[2], square) if square.inputs[0] is square.inputs[1] else None

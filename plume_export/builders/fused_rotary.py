@@ -1,0 +1,99 @@
+"""Rewrite rotary embeddings into ONNX Runtime's operator: one pass over queries or keys instead of eight.
+
+The pattern is the one that `graphs.layers.Rotary.rotate` traces to. The angles, M-RoPE's or the patches', stay as the graph
+computes them: their cosines and sines become the operator's table, of which every row of the batch reads its own.
+Source: operator RotaryEmbedding of domain com.microsoft.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+DOMAIN = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One matched rotation: what is rotated [batch, heads, rows, head_dim], its cosines and sines, and the result."""
+
+    source: ir.Value
+    cos: ir.Value
+    sin: ir.Value
+    output: ir.Value
+
+
+def fuse_rotary(graph: ir.Model) -> int:
+    """Replace every rotary embedding; return how many were replaced."""
+    found = [rotation for node in graph.graph if (rotation := _match(node)) is not None]
+    operands: list[ir.Value] = []
+    for rotation in found:
+        concat = rotation.output.producer()
+        assert concat is not None
+        if not operands:  # all layers have the same angles
+            nodes, operands = _table(rotation)
+            graph.graph.insert_before(concat, nodes)
+        node = ir.node("RotaryEmbedding", [rotation.source, *operands], domain=DOMAIN)
+        rotated, output = node.outputs[0], rotation.output  # keys are outputs of the graph by their names
+        rotated.name, rotated.type, rotated.shape = output.name, output.type, output.shape
+        graph.graph.insert_before(concat, node)
+        ir.convenience.replace_all_uses_with(output, rotated, replace_graph_outputs=True)
+    if found:
+        assert len({(rotation.cos, rotation.sin) for rotation in found}) == 1, "layers of different angles"
+        graph.graph.opset_imports[DOMAIN] = 1
+    RemoveUnusedNodesPass()(graph)
+    return len(found)
+
+
+def _match(concat: ir.Node) -> Rotation | None:
+    """Match [first * cos - second * sin, second * cos + first * sin]; None for another use of Concat."""
+    if concat.op_type != "Concat" or len(concat.inputs) != 2:
+        return None
+    products = []
+    for value, op_type in zip(concat.inputs, ("Sub", "Add"), strict=True):
+        node = None if value is None else value.producer()
+        if node is None or node.op_type != op_type:
+            return None
+        for operand in node.inputs:
+            product = None if operand is None else operand.producer()
+            if product is None or product.op_type != "Mul":
+                return None
+            products.append(tuple(product.inputs))
+    (first, cos), (second, sin), *rest = products
+    if rest != [(second, cos), (first, sin)]:
+        return None
+    assert first is not None
+    assert cos is not None
+    assert sin is not None
+    split = first.producer()
+    assert split is not None
+    assert split.op_type == "Split"
+    assert split.inputs[0] is not None
+    return Rotation(split.inputs[0], cos, sin, concat.outputs[0])
+
+
+def _table(rotation: Rotation) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Nodes, and of them the operator's position_ids [batch, rows], cos_cache and sin_cache [batch * rows, head_dim / 2].
+
+    Angles [batch, 1, rows, head_dim / 2] may be the same for the whole batch and lack its axis.
+    """
+    one, zero, everything = (ir.node("Constant", [], {"value": ir.tensor(np.array(value))}) for value in (1, 0, [-1]))
+    axis = ir.node("Constant", [], {"value": ir.tensor(np.array([1]))})
+    batch = ir.node("Shape", [rotation.source], {"start": 0, "end": 1})
+    rows = ir.node("Shape", [rotation.source], {"start": 2, "end": 3})
+    half = ir.node("Shape", [rotation.cos], {"start": -1})
+    whole = ir.node("Concat", [batch.outputs[0], axis.outputs[0], rows.outputs[0], half.outputs[0]], {"axis": 0})
+    flat = ir.node("Concat", [everything.outputs[0], half.outputs[0]], {"axis": 0})
+    nodes = [one, zero, everything, axis, batch, rows, half, whole, flat]
+    caches = []
+    for angles in (rotation.cos, rotation.sin):
+        expanded = ir.node("Expand", [angles, whole.outputs[0]])
+        cache = ir.node("Reshape", [expanded.outputs[0], flat.outputs[0]])
+        nodes += [expanded, cache]
+        caches.append(cache.outputs[0])
+    pair = ir.node("Concat", [batch.outputs[0], rows.outputs[0]], {"axis": 0})
+    count = ir.node("ReduceProd", [pair.outputs[0]], {"keepdims": 0})
+    order = ir.node("Range", [zero.outputs[0], count.outputs[0], one.outputs[0]])
+    positions = ir.node("Reshape", [order.outputs[0], pair.outputs[0]])
+    return [*nodes, pair, count, order, positions], [positions.outputs[0], *caches]
