@@ -96,11 +96,13 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """How linear layers became integers, and what the embeddings lost by it.
 
     `graphs` lists those with integers; the others are float16. `kept` are layers that stayed in 16 bit, with the bytes that
-    each costs; a cosine below `min_cosine` was not accepted (None: nothing was promised). `measured` None: nobody measured.
+    each costs, `weight_only` layers of int8 graphs whose inputs stayed in 16 bit. A cosine below `min_cosine` was not
+    accepted (None: nothing was promised). `measured` None: nobody measured.
     """
 
     graphs: dict[GraphName, IntegerPrecision]
     kept: dict[str, int]
+    weight_only: tuple[str, ...] = ()
     calibration_inputs: int
     calibration_sha256: str
     min_cosine: float | None

@@ -70,6 +70,8 @@ def print_quantisation(quantisation: Quantisation) -> None:
     """Print which graphs have integers, what stayed in 16 bit, and what the embeddings lost."""
     graphs = ", ".join(f"{graph} {precision}" for graph, precision in quantisation.graphs.items())
     click.echo(f"integers: {graphs}; calibrated on {quantisation.calibration_inputs} inputs")
+    if quantisation.weight_only:
+        click.echo(f"inputs in 16 bit: {len(quantisation.weight_only)} layers, {', '.join(quantisation.weight_only)}")
     if quantisation.kept:
         click.echo(f"in 16 bit: {len(quantisation.kept)} layers, {sum(quantisation.kept.values()):,} bytes more")
         for layer, more_bytes in quantisation.kept.items():

@@ -14,7 +14,7 @@ from ..graphs.weights import ReadParameter
 from ..spec import INT4_BLOCK, GraphName, IntegerPrecision, ModelSpec
 from .folds import folds_of, linear_layers, scale_by_producer
 from .quantise_graph import EMBEDDING, SCALE
-from .ranges import Phase, Ranges
+from .ranges import LinearRange, Phase, Ranges
 from .scales import LEVELS, choose_scales, integers, range_of, weight_scales
 
 _Value = TypeVar("_Value")
@@ -25,6 +25,9 @@ PHASES_OF_GRAPH: dict[GraphName, tuple[Phase, ...]] = {
 }
 # The precision that asks the most of a layer's scales decides on its migration.
 _STRICTEST_FIRST: tuple[IntegerPrecision, ...] = ("int8", "int4-weight", "int8-weight")
+# An int8 layer whose output is wrong by more, on the sampled input row that fares worst, has its weight alone in int8. Mostly
+# these are the decoder's down-projections, whose inputs have rows of very different magnitudes.
+MOST_ROW_ERROR = 0.03
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class QuantisationPlan:
 
     `migrations` [input channels] divide a layer's inputs; `errors` are the relative errors of a layer's output on the
     sampled input row that fares worst. `kept` are layers of the graphs that stay in 16 bit, and `saved_bytes` what integers
-    save, for them too.
+    save, for them too. `weight_only` are layers of int8 graphs whose inputs stay in 16 bit.
     """
 
     schemes: dict[GraphName, dict[str, IntegerPrecision]]
@@ -42,6 +45,7 @@ class QuantisationPlan:
     errors: dict[str, float]
     saved_bytes: dict[str, int]
     kept: tuple[str, ...] = ()
+    weight_only: tuple[str, ...] = ()
 
     def keeping(self, layers: Collection[str]) -> "QuantisationPlan":
         """Return the plan with more layers in 16 bit."""
@@ -52,6 +56,7 @@ class QuantisationPlan:
             migrations=_without(self.migrations, layers),
             errors=_without(self.errors, layers),
             kept=(*self.kept, *(layer for layer in layers if layer not in self.kept)),
+            weight_only=tuple(layer for layer in self.weight_only if layer not in layers),
         )
 
     def scheme(self, layer: str) -> IntegerPrecision | None:
@@ -74,6 +79,7 @@ def plan_quantisation(
     check_plan(model, schemes, kept)
     plan = QuantisationPlan({graph: {} for graph in schemes}, {graph: {} for graph in schemes}, {}, {}, {}, tuple(kept))
     folds = folds_of(model)
+    weight_only = []
     for layer in linear_layers(model):
         graphs = [graph for graph in schemes if (graph == "vision_encoder") == layer.startswith("visual.")]
         if not graphs:
@@ -84,10 +90,12 @@ def plan_quantisation(
         plan.saved_bytes[layer] = _saved_bytes(weight, strictest)
         if layer in kept:
             continue
-        seen = ranges.of(layer, [phase for graph in graphs for phase in PHASES_OF_GRAPH[graph]])
-        if seen is None:
-            raise PlumeExportError(f"The calibration never ran {layer}.", fix="calibrate with inputs of every kind, images too")
+        seen = _seen(ranges, layer, graphs)
         chosen = choose_scales(weight, seen, strictest, folds.get(layer))
+        if strictest == "int8" and chosen.row_error > MOST_ROW_ERROR:
+            weight_only.append(layer)
+            own = dict.fromkeys(own, "int8-weight")
+            chosen = choose_scales(weight, seen, "int8-weight", folds.get(layer))
         plan.errors[layer] = chosen.row_error
         if chosen.migration is not None:
             plan.migrations[layer] = chosen.migration
@@ -96,13 +104,20 @@ def plan_quantisation(
             if own[graph] == "int8":
                 seen_here = ranges.of(layer, PHASES_OF_GRAPH[graph]) or seen
                 plan.activation_scales[graph][layer] = range_of(weight, seen_here, chosen.migration)
-    return plan
+    return replace(plan, weight_only=tuple(weight_only))
 
 
 def check_plan(model: ModelSpec, schemes: Mapping[GraphName, IntegerPrecision], kept: Collection[str]) -> None:
     """Raise PlumeExportError for a layer that does not exist, and for schemes that can not share the decoder's weights."""
     _check_kept(kept, linear_layers(model))
     _check_shared(schemes)
+
+
+def _seen(ranges: Ranges, layer: str, graphs: Collection[GraphName]) -> LinearRange:
+    seen = ranges.of(layer, [phase for graph in graphs for phase in PHASES_OF_GRAPH[graph]])
+    if seen is None:
+        raise PlumeExportError(f"The calibration never ran {layer}.", fix="calibrate with inputs of every kind, images too")
+    return seen
 
 
 class QuantisedParameters:

@@ -59,6 +59,7 @@ class Quantiser:
             kept={layer: plan.saved_bytes[layer] for layer in plan.kept if layer in plan.saved_bytes},
             calibration_inputs=self._ranges.about.inputs,
             calibration_sha256=self._ranges.about.inputs_sha256,
+            weight_only=plan.weight_only,
             min_cosine=self._promise,
             measured=measured,
         )
