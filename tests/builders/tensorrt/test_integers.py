@@ -16,10 +16,17 @@ from .conftest import write_recipe
 
 
 @pytest.fixture(scope="module", params=INTEGER_PRECISIONS)
-def portable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    precision: Precision = request.param
+def precision(request: pytest.FixtureRequest) -> Precision:
+    chosen: Precision = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module", params=[PLUME_TINY, "random"])
+def portable(
+    request: pytest.FixtureRequest, precision: Precision, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
     options = ExportOptions(precision, quantise=QuantiseOptions(min_cosine=0))
-    opened = open_checkpoint(PLUME_TINY, ModelOptions())
+    opened = open_checkpoint(str(tiny_checkpoint) if request.param == "random" else PLUME_TINY, ModelOptions())
     return export_checkpoint(opened, tmp_path_factory.mktemp("integers") / precision, options, lambda _: None)
 
 
