@@ -7,9 +7,12 @@ import pytest
 
 from plume_export.build import ExportOptions, ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
 from plume_export.bundle import WEIGHTS, Bundle
+from plume_export.checkpoint import Checkpoint
 from plume_export.errors import PlumeExportError
+from plume_export.precision.calibrate import calibrate
 from plume_export.precision.options import QuantiseOptions
-from plume_export.samples import PLUME_TINY
+from plume_export.precision.ranges import write_ranges
+from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import GRAPH_NAMES, INTEGER_PRECISIONS, Precision
 
 from .conftest import write_recipe
@@ -22,12 +25,21 @@ def precision(request: pytest.FixtureRequest) -> Precision:
 
 
 @pytest.fixture(scope="module", params=[PLUME_TINY, "random"])
-def portable(
-    request: pytest.FixtureRequest, precision: Precision, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
-    options = ExportOptions(precision, quantise=QuantiseOptions(min_cosine=0))
-    opened = open_checkpoint(str(tiny_checkpoint) if request.param == "random" else PLUME_TINY, ModelOptions())
-    return export_checkpoint(opened, tmp_path_factory.mktemp("integers") / precision, options, lambda _: None)
+def calibrated(
+    request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Checkpoint, Path]:
+    """A checkpoint and its ranges on the few inputs of the self-test."""
+    checkpoint = open_checkpoint(str(tiny_checkpoint) if request.param == "random" else PLUME_TINY, ModelOptions())
+    file = tmp_path_factory.mktemp("ranges") / "ranges.npz"
+    write_ranges(calibrate(checkpoint, sample_inputs_file()), file)
+    return checkpoint, file
+
+
+@pytest.fixture(scope="module")
+def portable(calibrated: tuple[Checkpoint, Path], precision: Precision, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    checkpoint, ranges_file = calibrated
+    options = ExportOptions(precision, quantise=QuantiseOptions(ranges_file=ranges_file, min_cosine=0))
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("integers") / precision, options, lambda _: None)
 
 
 def test_baked(portable: Bundle, tmp_path: Path) -> None:
