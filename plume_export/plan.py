@@ -110,6 +110,15 @@ def _activations(model: ModelSpec, shapes: ShapeRanges, item: int) -> dict[Graph
     }
 
 
+def bytes_read_by_pass(model: ModelSpec, precision: Precision, graph: GraphName) -> int:
+    """Return the weights that one pass of a graph reads: all but the embedding table, of which a prompt takes its rows."""
+    return sum(
+        _bytes_of(name, shape, precision)
+        for name, shape in expected_tensors(model).items()
+        if _is_in(name, graph) and "embed_tokens" not in name
+    )
+
+
 def check_plan_fits(
     target: str,
     recipe: Recipe,

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 
 from ..checkpoint import Checkpoint
-from ..errors import CheckpointError
 from ..preprocess import Item
 from ..reference import Reference, ReferenceProcessor
 from ..runtime.embedder import Embedder
 from ..spec import Precision
 from ..stages import Stages
 from .compare import ParityReport, compare_inputs
+from .dimensions import check_same_dimensions
 
 
 def measure_parity(
@@ -22,13 +22,7 @@ def measure_parity(
     Rollout and pixel limits are the bundle's. Raises CheckpointError for a checkpoint of other dimensions.
     """
     manifest = embedder.bundle.manifest
-    for part in ("vision", "decoder"):
-        received, built = getattr(checkpoint.model, part), getattr(manifest.model, part)
-        if received != built:
-            raise CheckpointError(
-                f"{checkpoint.name} is not the bundle's checkpoint: its {part} is {received}, the bundle's {built}.",
-                fix=f"pass the checkpoint that the bundle was made from ({manifest.checkpoint})",
-            )
+    check_same_dimensions(checkpoint.name, checkpoint.model, manifest)
     dtype = torch.bfloat16 if reference_precision == "bf16" else torch.float32
     reference = Reference(checkpoint.directory, checkpoint.tensors, manifest.model, dtype=dtype, resident=False)
     processor = ReferenceProcessor(checkpoint.directory, manifest.model)

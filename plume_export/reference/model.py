@@ -17,20 +17,29 @@ from ..stages import FloatArray, Stages
 from .processor import ReferenceInputs
 from .transition import LatentTransition
 
+_TABLE = "model.embed_tokens.weight"
+
 
 class Reference:
     """PLUME over transformers' Qwen2-VL, with `max_new_tokens = 0`: nothing is decoded after the forced suffix.
 
     With `resident=False` every layer's weights are read from the checkpoint when the layer runs and dropped after it: slow,
-    but memory stays bounded by one layer.
+    but memory stays bounded by one layer. Else all weights lie on `device`.
     """
 
     def __init__(
-        self, directory: Path, tensors: CheckpointTensors, model: ModelSpec, *, dtype: torch.dtype, resident: bool = True
+        self,
+        directory: Path,
+        tensors: CheckpointTensors,
+        model: ModelSpec,
+        *,
+        dtype: torch.dtype,
+        resident: bool = True,
+        device: str = "cpu",
     ) -> None:
         if not resident:
             return_large_blocks_to_the_system()
-        self._tensors, self._model, self._dtype = tensors, model, dtype
+        self._tensors, self._model, self._dtype, self._device = tensors, model, dtype, torch.device(device)
         config: Any = Qwen2VLConfig.from_pretrained(directory)
         config._attn_implementation = "sdpa"
         config.text_config.vocab_size = model.decoder.vocab
@@ -38,14 +47,20 @@ class Reference:
             self._qwen = qwen.Qwen2VLModel(config).eval()
             self._transition = LatentTransition(model.decoder.hidden, model.transition).eval()
         # Buffers that no checkpoint holds.
-        self._qwen.language_model.rotary_emb = qwen.Qwen2VLRotaryEmbedding(config.text_config)
-        self._qwen.visual.rotary_pos_emb = qwen.Qwen2VLVisionRotaryEmbedding(config.vision_config)
+        self._qwen.language_model.rotary_emb = qwen.Qwen2VLRotaryEmbedding(config.text_config).to(self._device)
+        self._qwen.visual.rotary_pos_emb = qwen.Qwen2VLVisionRotaryEmbedding(config.vision_config).to(self._device)
+        self._table = self._read(_TABLE) if resident else None
         for name, unit in self._units():
             if resident:
                 self._load(name, unit)
             else:
                 unit.register_forward_pre_hook(lambda module, _, name=name: self._load(name, module))
                 unit.register_forward_hook(lambda module, _inputs, _outputs: self._unload(module))
+
+    def compile(self) -> None:
+        """Have torch.compile compile the vision encoder and the decoder when they first run, for lengths of any size."""
+        self._qwen.visual.compile(dynamic=True)
+        self._qwen.language_model.compile(dynamic=True)
 
     @torch.inference_mode()
     def stages(self, inputs: ReferenceInputs, *, latent_steps: int | None = None) -> Stages:
@@ -71,7 +86,7 @@ class Reference:
         hidden, experts = self._model.decoder.hidden, self._model.transition.experts
         return Stages(
             visual_embeddings=_array(visual),
-            position_ids=position_ids[:, 0].numpy(),
+            position_ids=position_ids[:, 0].cpu().numpy(),
             anchor=_array(anchor),
             prefix_state=_array(prefix[-1]),
             latent_states=_array(torch.stack(states) if states else torch.empty(0, hidden)),
@@ -83,7 +98,8 @@ class Reference:
     def visual_embeddings(self, inputs: ReferenceInputs) -> Tensor:
         """Return the visual tokens of all media in prompt order: [visual_tokens, hidden]."""
         grids = [grid for grid in (inputs.image_grids, inputs.video_grids) if grid is not None]
-        output = self._qwen.visual(inputs.pixel_values.to(self._dtype), grid_thw=torch.cat(grids))
+        pixels = inputs.pixel_values.to(self._device, self._dtype)
+        output = self._qwen.visual(pixels, grid_thw=torch.cat(grids).to(self._device))
         visual: Tensor = output.pooler_output
         return visual
 
@@ -119,15 +135,17 @@ class Reference:
                 axes = torch.arange(time), torch.arange(height // merge), torch.arange(width // merge)
                 parts.append(start + torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1))
             start = int(parts[-1].max()) + 1
-        return torch.cat(parts, 1)[:, None]
+        return torch.cat(parts, 1)[:, None].to(self._device)
 
     def _next_positions(self, cache: DynamicCache, tokens: int) -> Tensor:
         """The KV length, on all three rotary axes: as published, not the continuation of the M-RoPE positions."""
         length = cache.get_seq_length()
-        return torch.arange(length, length + tokens).expand(3, 1, -1)
+        return torch.arange(length, length + tokens, device=self._device).expand(3, 1, -1)
 
     def _embed(self, ids: Tensor) -> Tensor:
-        return self._tensors.read_rows("model.embed_tokens.weight", ids).to(self._dtype)
+        if self._table is not None:
+            return self._table[ids.to(self._device)]
+        return self._tensors.read_rows(_TABLE, ids).to(self._device, self._dtype)
 
     def _units(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules that are loaded as a whole, with the canonical prefix of their tensors."""
@@ -141,13 +159,16 @@ class Reference:
         yield "model.norm.", self._qwen.language_model.norm
 
     def _load(self, prefix: str, module: nn.Module) -> None:
-        state = {name: self._tensors.read(prefix + name).to(self._dtype) for name, _ in module.named_parameters()}
+        state = {name: self._read(prefix + name) for name, _ in module.named_parameters()}
         module.load_state_dict(state, strict=True, assign=True)
+
+    def _read(self, name: str) -> Tensor:
+        return self._tensors.read(name).to(self._device, self._dtype)
 
     def _unload(self, module: nn.Module) -> None:
         module.to("meta")
 
 
 def _array(tensor: Tensor) -> FloatArray:
-    array: FloatArray = tensor.float().numpy()
+    array: FloatArray = tensor.float().cpu().numpy()
     return array
