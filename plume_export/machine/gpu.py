@@ -115,7 +115,15 @@ def device_memory(run: Run = output_of, read: Read = text_of) -> DeviceMemory | 
     if not gpus:
         return None
     total, free = gpus[0].memory_bytes, gpus[0].free_memory_bytes
-    return _system_memory(read) if total is None or free is None else DeviceMemory(total, free)
+    return system_memory(read) if total is None or free is None else DeviceMemory(total, free)
+
+
+def system_memory(read: Read = text_of) -> DeviceMemory | None:
+    """Return MemTotal and MemAvailable of /proc/meminfo, which are in kB of 1024 bytes; None where there is none."""
+    found = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", read(SYSTEM_MEMORY) or "", re.MULTILINE))
+    if len(found) != 2:
+        return None
+    return DeviceMemory(int(found["MemTotal"]) << 10, int(found["MemAvailable"]) << 10)
 
 
 def _gpu(parts: list[str]) -> Gpu:
@@ -138,11 +146,3 @@ def _told(field: str) -> str:
 def _bytes_of_mib(field: str) -> int | None:
     """Return None for "[N/A]" and the like."""
     return int(field) << 20 if field.isdecimal() else None
-
-
-def _system_memory(read: Read) -> DeviceMemory | None:
-    """Return MemTotal and MemAvailable of /proc/meminfo, which are in kB of 1024 bytes."""
-    found = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", read(SYSTEM_MEMORY) or "", re.MULTILINE))
-    if len(found) != 2:
-        return None
-    return DeviceMemory(int(found["MemTotal"]) << 10, int(found["MemAvailable"]) << 10)

@@ -1,0 +1,1 @@
+"""Measure a bundle: against PyTorch, against other bundles and against what the hardware allows."""

@@ -1,0 +1,36 @@
+"""What is measured, and how often."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PlumeExportError
+
+PYTORCH = "pytorch"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """`against` names other bundles, or "pytorch", which needs `checkpoint` (a directory or a hub id).
+
+    `inputs` is a JSON lines file as for `embed`; None: drawn ones. `threads` None: one for each core. `sweep` measures the
+    bundle over lengths of prompts and sizes of images.
+    """
+
+    bundle: Path
+    against: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    offline: bool = False
+    compiled: bool = False
+    inputs: Path | None = None
+    batch_sizes: tuple[int, ...] = (1, 8)
+    runs: int = 10
+    threads: int | None = None
+    sweep: bool = False
+
+
+def batch_sizes_from_text(text: str) -> tuple[int, ...]:
+    """Return the sizes of "1,8". Raises PlumeExportError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise PlumeExportError(f"--batch is {text!r}; expected numbers from 1 on with commas between them.", fix="--batch 1,8")
+    return tuple(sorted({int(part) for part in parts}))

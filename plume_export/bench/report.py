@@ -1,0 +1,54 @@
+"""All that `bench` finds, for a script; tables and page are made of it."""
+
+import msgspec
+
+from .cold_start import ColdStart
+from .environment import Environment
+from .inputs import InputSize
+from .latency import Latency, LatencyRatio
+from .machine_limits import MachineLimits
+from .rollout_parts import RolloutParts
+from .roofline import StageLimit
+from .sweep import Sweep
+from .throughput import Throughput
+
+
+class MeasuredBundle(msgspec.Struct, frozen=True):
+    """The bundle that was measured, or another that it was measured against."""
+
+    name: str
+    sha256: str
+    backend: str
+    precision: str
+    checkpoint: str
+
+
+class PeakMemory(msgspec.Struct, frozen=True):
+    """Peak resident bytes of a contestant's process, over the runs for latency and throughput."""
+
+    contestant: str
+    peak_bytes: int
+
+
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`contestants` are in the order in which they stand in every list, the measured bundle first.
+
+    `baseline` is whom cosines are taken with. `not_run` says why a contestant or an input was left out, by name.
+    """
+
+    environment: Environment
+    bundles: list[MeasuredBundle]
+    contestants: list[str]
+    baseline: str | None
+    not_run: dict[str, str]
+    runs: int
+    inputs: list[InputSize]
+    latency: list[Latency]
+    ratios: list[LatencyRatio]
+    throughput: list[Throughput]
+    cold_start: list[ColdStart]
+    memory: list[PeakMemory]
+    machine: MachineLimits
+    rollout: list[RolloutParts]
+    roofline: list[StageLimit]
+    sweeps: list[Sweep]

@@ -1,0 +1,133 @@
+"""Measure a bundle: the one function behind `plume-export bench`."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..errors import MissingExtraError
+from .cold_start import ColdStart, measure_cold_starts
+from .contestant import PytorchContestant
+from .environment import core_count, environment
+from .inputs import InputSet, Sizer, latency_inputs, mixed_texts
+from .latency import latencies, latency_ratios, measure_turns
+from .lineup import Lineup, line_up
+from .machine_limits import MachineLimits
+from .options import BenchOptions
+from .process import WorkerProcess
+from .protocol import AskMemory, MeasureLimits, Memory, RolloutTimes, TimeRollout
+from .report import BenchReport, MeasuredBundle, PeakMemory
+from .rollout_parts import RolloutParts, rollout_parts
+from .roofline import roofline
+from .sweep import Sweep, measure_sweeps
+from .throughput import Throughput, measure_throughput
+from .warm_workers import WarmWorkers, warm_workers
+
+_COLD_PROCESSES = 3
+# Rounds over many inputs, and over sizes of a sweep, need not be as many as those over one input.
+_FEWER_RUNS = 5
+_FEWEST_TEXTS = 8
+Report = Callable[[str], None]
+
+
+def run_bench(options: BenchOptions, report: Report) -> BenchReport:
+    """Measure; `report` is told what is being done. Raises PlumeExportError for whatever can not be measured as asked."""
+    if find_spec("onnx_ir") is None:
+        raise MissingExtraError("onnx-ir", "bench")
+    threads = options.threads or core_count()
+    lineup = line_up(options, threads)
+    sizers = [Sizer(bundle) for bundle in lineup.bundles.values()]
+    with tempfile.TemporaryDirectory() as scratch:
+        return _Bench(options, lineup, sizers, threads, Path(scratch), report).run()
+
+
+class _Bench:
+    """One measurement: what all of its parts need."""
+
+    def __init__(
+        self, options: BenchOptions, lineup: Lineup, sizers: Sequence[Sizer], threads: int, scratch: Path, report: Report
+    ) -> None:
+        self._options, self._lineup, self._threads = options, lineup, threads
+        self._sizer, self._scratch, self._report = sizers[0], scratch, report
+        self._inputs = latency_inputs(sizers, options.inputs, scratch)
+        count = max(_FEWEST_TEXTS, *options.batch_sizes)
+        self._texts = (mixed_texts(self._sizer, count, scratch), range(count))
+
+    def run(self) -> BenchReport:
+        """Cold starts and the machine's limits come first, while nothing else is in memory."""
+        described = environment(self._threads)
+        cold_start = self._cold_starts()
+        machine = self._machine_limits()
+        inputs, runs = self._inputs, self._options.runs
+        with warm_workers(self._lineup.contestants, (inputs.file, inputs.rows), self._texts, self._report) as warm:
+            measured, *others = warm.workers
+            baseline = others[0] if others else None
+            turns = measure_turns(warm.workers, inputs, runs, self._report)
+            latency = latencies(turns, baseline)
+            throughput = self._throughput(warm)
+            memory = [PeakMemory(name, worker.ask(AskMemory(), Memory).peak) for name, worker in warm.workers.items()]
+            own = warm.workers[measured]
+            sweeps = self._sweeps(own)
+            rollout = self._rollouts(own)
+        own_latency = [one for one in latency if one.contestant == measured]
+        return BenchReport(
+            environment=described,
+            bundles=self._bundles(),
+            contestants=list(warm.workers),
+            baseline=baseline,
+            not_run=warm.not_run | inputs.left_out,
+            runs=runs,
+            inputs=inputs.sizes,
+            latency=latency,
+            ratios=latency_ratios(turns, measured),
+            throughput=throughput,
+            cold_start=cold_start,
+            memory=memory,
+            machine=machine,
+            rollout=rollout,
+            roofline=roofline(self._lineup.bundle, machine, inputs.sizes, own_latency, rollout, self._sizer.suffix_tokens),
+            sweeps=sweeps,
+        )
+
+    def _cold_starts(self) -> list[ColdStart]:
+        """Compiled ones are left out: they would compile."""
+        contestants = [one for one in self._lineup.contestants if not (isinstance(one, PytorchContestant) and one.is_compiled)]
+        return measure_cold_starts(contestants, self._texts[0], _COLD_PROCESSES, self._report)
+
+    def _machine_limits(self) -> MachineLimits:
+        self._report("limits of this machine")
+        with WorkerProcess("the measurement of this machine") as worker:
+            return worker.ask(MeasureLimits(self._lineup.measured), MachineLimits)
+
+    def _throughput(self, warm: WarmWorkers) -> list[Throughput]:
+        """Over texts, and over the user's inputs if there are any."""
+        sets: list[tuple[str, Path, Sequence[int]]] = [("texts", *self._texts)]
+        if self._options.inputs is not None:
+            sets.append((self._options.inputs.name, self._inputs.file, self._inputs.rows))
+        contestants = [one for one in self._lineup.contestants if one.name in warm.workers]
+        rounds = min(self._options.runs, _FEWER_RUNS)
+        return [
+            result
+            for inputs in sets
+            for result in measure_throughput(warm.workers, contestants, self._options.batch_sizes, inputs, rounds, self._report)
+        ]
+
+    def _sweeps(self, worker: WorkerProcess) -> list[Sweep]:
+        if not self._options.sweep:
+            return []
+        return measure_sweeps(worker, self._sizer, self._scratch, min(self._options.runs, _FEWER_RUNS), self._report)
+
+    def _rollouts(self, worker: WorkerProcess) -> list[RolloutParts]:
+        inputs: InputSet = self._inputs
+        parts = []
+        for row, size in zip(inputs.rows, inputs.sizes, strict=True):
+            self._report(f"rollout: {size.name}")
+            times = worker.ask(TimeRollout(str(inputs.file), row, self._options.runs), RolloutTimes)
+            parts.append(rollout_parts(size.name, times.rollouts))
+        return parts
+
+    def _bundles(self) -> list[MeasuredBundle]:
+        return [
+            MeasuredBundle(name, bundle.sha256, bundle.manifest.backend, bundle.manifest.precision, bundle.manifest.checkpoint)
+            for name, bundle in self._lineup.bundles.items()
+        ]
