@@ -19,8 +19,8 @@ class BenchOptions:
     bundle: Path
     against: tuple[str, ...] = ()
     checkpoint: str | None = None
-    offline: bool = False
     compiled: bool = False
+    offline: bool = False
     inputs: Path | None = None
     batch_sizes: tuple[int, ...] = (1, 8)
     runs: int = 10

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Measure retrieval on a dataset."),
     "parity": ("parity", "Compare a bundle with the PyTorch reference, stage by stage."),
     "selftest": ("parity", "Check a bundle on this machine. Needs no torch."),
+    "bench": ("bench", "Measure a bundle: against PyTorch, other bundles and the hardware's limits."),
     "inspect": ("inspect", "Show what a bundle is and verify every file's hash."),
     "sample-data": ("sample_data", "Draw pictures to search, and plume-tiny's evaluation set."),
     "random-checkpoint": ("build", "Write a checkpoint of random weights in the published layout."),

@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("huggingface-hub", "jinja2", "onnx", "onnx-ir", "onnxscript", "safetensors", "torch", "transformers"),
     "compile": ("onnx", "onnx-ir"),
     "cpu": ("onnxruntime",),
+    "bench": ("matplotlib", "onnx", "onnx-ir"),
     "evaluate": ("pytrec-eval-terrier", "scipy"),
     "video": ("av",),
     "parquet": ("pyarrow",),

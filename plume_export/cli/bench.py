@@ -1,0 +1,50 @@
+"""bench."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ..bench.options import BenchOptions, batch_sizes_from_text
+from ..bench.plots import check_plotting
+from ..bench.run import run_bench
+from ..embed_file import check_writable
+from ..whole_file import replacing
+from .console import print_bench, report_step
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--against", multiple=True, metavar="pytorch|BUNDLE", help="PyTorch or another bundle, as often as you like.")
+@click.option("--checkpoint", help="The checkpoint that the bundle was made from, for --against pytorch.")
+@click.option("--compile", "compiled", is_flag=True, help="PyTorch under torch.compile too.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: drawn inputs]")
+@click.option("--batch", default="1,8", show_default=True, help="Batch sizes whose throughput is measured.")
+@click.option("--runs", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds over each input.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of everyone.  [default: one for each core]")
+@click.option("--sweep", is_flag=True, help="Measure the bundle over lengths of prompts and sizes of images too.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page with pictures.")
+@click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def bench(bundle: Path, batch: str, page: Path | None, as_json: bool, **options: Any) -> None:
+    """Measure a bundle: against PyTorch, other bundles and the hardware's limits."""
+    batch_sizes = batch_sizes_from_text(batch)
+    if page is not None:
+        check_writable(page)
+        check_plotting()
+    report = run_bench(BenchOptions(bundle=bundle, batch_sizes=batch_sizes, **options), report_step)
+    if page is not None:
+        from ..bench.page import page_from_report
+
+        with replacing(page) as file:
+            file.write(page_from_report(report).encode("utf-8", "replace"))
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        print_bench(report)
+    if page is not None:
+        click.echo(str(page), err=as_json)
+
+
+COMMANDS = (bench,)
