@@ -33,7 +33,7 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class LatencyRatio(msgspec.Struct, frozen=True):
-    """The bundle is so many times faster than a contestant on an input: by medians; 5th and 95th percentile over rounds."""
+    """The bundle is so many times faster than a contestant on an input: by medians, with a 95 % interval over rounds."""
 
     input: str
     contestant: str

@@ -52,9 +52,8 @@ def _headlines(report: BenchReport) -> str:
 
 
 def _section(title: str, picture: str, tables: list[TextTable]) -> str:
-    return (
-        f"<section><h2>{html.escape(title)}</h2>{picture}{''.join(_table(table) for table in tables if table.rows)}</section>"
-    )
+    shown = "".join(_table(table) for table in tables if table.rows)
+    return f"<section><h2>{html.escape(title)}</h2>{picture}{shown}</section>"
 
 
 def _table(table: TextTable) -> str:

@@ -2,23 +2,26 @@
 
 import io
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
 from .latency import OTHER, Latency
+from .products import ProductKind
 from .report import BenchReport
 from .sweep import Sweep
 from .tables import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Stand for the page's colours until the picture is text.
 _TEXT, _LINE, _MARK = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {_TEXT: "var(--text)", _LINE: "var(--line)", _MARK: "var(--mark)"}
 _STAGE_COLOURS = {"preprocess": "#8d99ae", "vision": "#2a9d8f", "prefill": "#4f7cac", "rollout": "#8e5fd0", OTHER: "#c9a227"}
-_OTHERS = ("#5f7a8c", "#b56b45", "#3f8f6b", "#a05195", "#8a8a3a", "#7a6a58")
+_OTHERS = ("#7d838c", "#a9855f", "#3f8f6b", "#a05195", "#8a8a3a", "#5f7a8c")
 # A user's file may have any number of inputs; the table has them all.
 _MOST_INPUTS = 6
 _WIDTH_INCHES = 9.6
@@ -49,6 +52,7 @@ def latency_plot(report: BenchReport) -> str:
         axes.set(yticks=range(count), yticklabels=[one.contestant for one in series], xlim=(0, 1.28 * most))
         axes.set_title(name, loc="left", color=_TEXT)
         axes.invert_yaxis()
+        _plain_numbers(axes.xaxis)
     rows[-1].set_xlabel("milliseconds, median; the whisker ends at the 95th percentile")
     used = [stage for stage in _STAGE_COLOURS if any(stage in one.stages_ms for one in report.latency)]
     _legend(figure, [(stage, _STAGE_COLOURS[stage]) for stage in used])
@@ -77,28 +81,22 @@ def throughput_plot(report: BenchReport) -> str:
 
 
 def roofline_plot(report: BenchReport) -> str:
-    """Operations per second over operations per byte read: the machine's limits, and a point a stage."""
+    """GFLOP/s over operations per byte read: the machine's limits, and a point a stage."""
     machine = report.machine
     figure, (axes,) = _figure(1, 4.6)
     intensities = [one.flops / one.bytes for one in report.roofline]
     left, right = min(intensities) / 3, max(intensities) * 3
     if machine.read_bytes_per_s is not None and machine.flops_per_s:
-        fastest = max(machine.flops_per_s.values())
-        ridge = fastest / machine.read_bytes_per_s
-        right = max(right, 4 * ridge)
-        axes.plot([left, ridge], [left * machine.read_bytes_per_s, fastest], color=_TEXT, linewidth=1.4)
-        for kind, flops in machine.flops_per_s.items():
-            axes.plot([flops / machine.read_bytes_per_s, right], [flops, flops], color=_TEXT, linewidth=1.4)
-            axes.text(right, 1.08 * flops, f"{kind}: {flops / 1e9:,.0f} GFLOP/s", ha="right", va="bottom", color=_TEXT)
-        label = f"memory: {machine.read_bytes_per_s / 1e9:.1f} GB/s"
-        axes.annotate(label, (left, left * machine.read_bytes_per_s), (4, 14), textcoords="offset points", color=_TEXT)
+        right = max(right, 4 * max(machine.flops_per_s.values()) / machine.read_bytes_per_s)
+        _draw_limits(axes, machine.read_bytes_per_s / 1e9, machine.flops_per_s, (left, right))
     markers = {"vision": "s", "prefill": "o", "latent step": "^", "readout": "D"}
     colours = dict(zip([size.name for size in report.inputs], [_MARK, *_OTHERS] * len(report.inputs), strict=False))
     for one in report.roofline:
-        point = (one.flops / one.bytes, 1e3 * one.flops / one.measured_ms)
+        point = (one.flops / one.bytes, one.flops / one.measured_ms / 1e6)
         axes.scatter(*point, marker=markers[one.stage], color=colours[one.input], s=44, zorder=3)
     axes.set(xscale="log", yscale="log", xlim=(left, right), xlabel="operations per byte of weights and cache read")
-    axes.set_ylabel("operations per second")
+    axes.set_ylabel("GFLOP/s")
+    _plain_numbers(axes.yaxis, axes.xaxis)
     _marker_legend(axes, {stage: markers[stage] for stage in dict.fromkeys(one.stage for one in report.roofline)}, colours)
     return _svg(figure, "roofline")
 
@@ -113,6 +111,7 @@ def sweep_plot(sweep: Sweep) -> str:
         values = [one.stages_ms[stage].p50 for one in sweep.points]
         latency.plot(sizes, values, color=_STAGE_COLOURS[stage], marker=".", linewidth=1, label=stage)
     latency.set(xscale="log", yscale="log", xlabel=sweep.over, ylabel="milliseconds, median")
+    _plain_numbers(latency.xaxis, latency.yaxis, cost.xaxis)
     latency.legend(frameon=False, labelcolor=_TEXT)
     cost.plot(sizes, [1e3 * one.ms.p50 / one.size for one in sweep.points], "o", color=_MARK, label="measured")
     cost.set(xscale="log", ylim=(0, None), xlabel=sweep.over, ylabel=f"microseconds a {unit}")
@@ -131,6 +130,32 @@ def _draw_curve(axes: "Axes", sweep: Sweep) -> None:
     axes.plot(sizes, [1e3 * curve.milliseconds(size) / size for size in sizes], color=_MARK, linewidth=1, label="fitted")
     if curve.rises_at is not None:
         axes.axvline(curve.rises_at, color=_OTHERS[1], linestyle="--", label=f"25 % more from {curve.rises_at:,.0f}")
+
+
+def _draw_limits(
+    axes: "Axes", gigabytes_per_s: float, flops_per_s: Mapping[ProductKind, float], span: tuple[float, float]
+) -> None:
+    """A slope for memory, and a level for every kind of product."""
+    left, right = span
+    for kind, flops in flops_per_s.items():
+        level = flops / 1e9
+        axes.plot([level / gigabytes_per_s, right], [level, level], color=_TEXT, linewidth=1.4)
+        _note(axes, f"{kind}: {level:,.0f} GFLOP/s", (right, level), (-4, 5))
+    fastest = max(flops_per_s.values()) / 1e9
+    axes.plot([left, fastest / gigabytes_per_s], [left * gigabytes_per_s, fastest], color=_TEXT, linewidth=1.4)
+    middle = (left * fastest / gigabytes_per_s) ** 0.5
+    _note(axes, f"memory: {gigabytes_per_s:.1f} GB/s", (middle, middle * gigabytes_per_s), (-8, 4))
+
+
+def _note(axes: "Axes", text: str, point: tuple[float, float], offset: tuple[float, float]) -> None:
+    """Write a text that ends near a point, `offset` in points of type."""
+    axes.annotate(text, point, offset, textcoords="offset points", ha="right", color=_TEXT)
+
+
+def _plain_numbers(*axis: "Axis") -> None:
+    """Powers of ten as people write them."""
+    for one in axis:
+        one.set_major_formatter(lambda value, _: f"{value:,g}")
 
 
 def _bar(axes: "Axes", position: int, one: Latency, contestants: list[str]) -> None:

@@ -1,5 +1,6 @@
 """A report's numbers as tables of text, for the terminal and for the page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .latency import OTHER
