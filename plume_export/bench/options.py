@@ -13,7 +13,7 @@ class BenchOptions:
     """`against` names other bundles, or "pytorch", which needs `checkpoint` (a directory or a hub id).
 
     `inputs` is a JSON lines file as for `embed`; None: drawn ones. `threads` None: one for each core. `sweep` measures the
-    bundle over lengths of prompts and sizes of images.
+    bundle over lengths of prompts and sizes of images. `cold_starts` are the processes started for each contestant; 0: none.
     """
 
     bundle: Path
@@ -24,6 +24,7 @@ class BenchOptions:
     inputs: Path | None = None
     batch_sizes: tuple[int, ...] = (1, 8)
     runs: int = 10
+    cold_starts: int = 3
     threads: int | None = None
     sweep: bool = False
 

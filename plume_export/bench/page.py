@@ -9,6 +9,7 @@ from .report import BenchReport
 from .sentences import environment_lines, left_out_lines, sweep_lines
 from .tables import (
     TextTable,
+    filled,
     latency_table,
     process_table,
     rollout_table,
@@ -52,7 +53,7 @@ def _headlines(report: BenchReport) -> str:
 
 
 def _section(title: str, picture: str, tables: list[TextTable]) -> str:
-    shown = "".join(_table(table) for table in tables if table.rows)
+    shown = "".join(_table(filled(table)) for table in tables if table.rows)
     return f"<section><h2>{html.escape(title)}</h2>{picture}{shown}</section>"
 
 

@@ -111,10 +111,10 @@ def sweep_plot(sweep: Sweep) -> str:
         values = [one.stages_ms[stage].p50 for one in sweep.points]
         latency.plot(sizes, values, color=_STAGE_COLOURS[stage], marker=".", linewidth=1, label=stage)
     latency.set(xscale="log", yscale="log", xlabel=sweep.over, ylabel="milliseconds, median")
-    _plain_numbers(latency.xaxis, latency.yaxis, cost.xaxis)
     latency.legend(frameon=False, labelcolor=_TEXT)
     cost.plot(sizes, [1e3 * one.ms.p50 / one.size for one in sweep.points], "o", color=_MARK, label="measured")
     cost.set(xscale="log", ylim=(0, None), xlabel=sweep.over, ylabel=f"microseconds a {unit}")
+    _plain_numbers(latency.xaxis, latency.yaxis, cost.xaxis)
     if sweep.curve is not None:
         _draw_curve(cost, sweep)
     cost.legend(frameon=False, labelcolor=_TEXT)
@@ -143,8 +143,8 @@ def _draw_limits(
         _note(axes, f"{kind}: {level:,.0f} GFLOP/s", (right, level), (-4, 5))
     fastest = max(flops_per_s.values()) / 1e9
     axes.plot([left, fastest / gigabytes_per_s], [left * gigabytes_per_s, fastest], color=_TEXT, linewidth=1.4)
-    middle = (left * fastest / gigabytes_per_s) ** 0.5
-    _note(axes, f"memory: {gigabytes_per_s:.1f} GB/s", (middle, middle * gigabytes_per_s), (-8, 4))
+    upper = left**0.3 * (fastest / gigabytes_per_s) ** 0.7
+    _note(axes, f"memory: {gigabytes_per_s:.1f} GB/s", (upper, upper * gigabytes_per_s), (-8, 4))
 
 
 def _note(axes: "Axes", text: str, point: tuple[float, float], offset: tuple[float, float]) -> None:
@@ -155,7 +155,7 @@ def _note(axes: "Axes", text: str, point: tuple[float, float], offset: tuple[flo
 def _plain_numbers(*axis: "Axis") -> None:
     """Powers of ten as people write them."""
     for one in axis:
-        one.set_major_formatter(lambda value, _: f"{value:,g}")
+        one.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
 
 def _bar(axes: "Axes", position: int, one: Latency, contestants: list[str]) -> None:

@@ -23,7 +23,6 @@ from .sweep import Sweep, measure_sweeps
 from .throughput import Throughput, measure_throughput
 from .warm_workers import WarmWorkers, warm_workers
 
-_COLD_PROCESSES = 3
 # Rounds over many inputs, and over sizes of a sweep, need not be as many as those over one input.
 _FEWER_RUNS = 5
 _FEWEST_TEXTS = 8
@@ -91,8 +90,10 @@ class _Bench:
 
     def _cold_starts(self) -> list[ColdStart]:
         """Compiled ones are left out: they would compile."""
+        if self._options.cold_starts == 0:
+            return []
         contestants = [one for one in self._lineup.contestants if not (isinstance(one, PytorchContestant) and one.is_compiled)]
-        return measure_cold_starts(contestants, self._texts[0], _COLD_PROCESSES, self._report)
+        return measure_cold_starts(contestants, self._texts[0], self._options.cold_starts, self._report)
 
     def _machine_limits(self) -> MachineLimits:
         self._report("limits of this machine")

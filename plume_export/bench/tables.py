@@ -32,7 +32,7 @@ def tables_of(report: BenchReport) -> list[TextTable]:
         roofline_table(report),
         *(sweep_table(sweep) for sweep in report.sweeps),
     ]
-    return [table for table in tables if table.rows]
+    return [filled(table) for table in tables if table.rows]
 
 
 def latency_table(report: BenchReport) -> TextTable:
@@ -108,7 +108,9 @@ def process_table(report: BenchReport) -> TextTable:
         rows,
         labels=1,
         note="Cold start: from the start of a process to its first embedding, of a text; files were read before. p50 of "
-        f"{report.cold_start[0].processes if report.cold_start else 0} processes.",
+        f"{report.cold_start[0].processes} processes."
+        if report.cold_start
+        else "",
     )
 
 
@@ -172,6 +174,14 @@ def sweep_table(sweep: Sweep) -> TextTable:
     sizes = (sweep.over,) if is_text else (sweep.over, "prompt tokens")
     columns = (*sizes, "p50 ms", "p95 ms", f"µs a {'token' if is_text else 'pixel'}", *_STAGES[:-1])
     return TextTable(f"sweep over {sweep.over}", columns, rows, labels=0)
+
+
+def filled(table: TextTable) -> TextTable:
+    """Return the table without columns that say nothing."""
+    kept = [index for index in range(len(table.columns)) if any(row[index] for row in table.rows)]
+    rows = [tuple(row[index] for index in kept) for row in table.rows]
+    columns = tuple(table.columns[index] for index in kept)
+    return TextTable(table.title, columns, rows, sum(index < table.labels for index in kept), table.note)
 
 
 def number(value: float) -> str:
