@@ -216,7 +216,7 @@ def _svg(figure: "Figure", name: str) -> str:
     import matplotlib
 
     file = io.StringIO()
-    settings: Any = {"svg.fonttype": "path", "svg.hashsalt": name}  # ids of several pictures must differ
+    settings: Any = {"svg.fonttype": "path", "svg.hashsalt": name}  # the same picture every time
     with matplotlib.rc_context(settings):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _inline(file.getvalue(), name)
@@ -224,6 +224,8 @@ def _svg(figure: "Figure", name: str) -> str:
 
 def _inline(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    prefix = name.replace(" ", "-")  # ids of several pictures on a page must differ
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
     for stand_in, colour in _PAGE_COLOURS.items():
         svg = svg.replace(stand_in, colour)

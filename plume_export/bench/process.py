@@ -36,6 +36,10 @@ class WorkerProcess:
             bufsize=0,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, request: Request, expected: type[Expected], *, timeout_s: float | None = None) -> Expected:
         """Return the reply. Raises what the worker raised, and WorkerError if it dies or takes longer than `timeout_s`."""
         assert self._process.stdin is not None

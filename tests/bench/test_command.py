@@ -1,0 +1,176 @@
+"""`plume-export bench` as a user types it. What is checked is what is said, never how fast it was."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from plume_export.bench.page import page_from_report
+from plume_export.bench.report import BenchReport
+from plume_export.bundle import MANIFEST, Bundle, write_manifest
+from plume_export.cli import main
+from plume_export.recipe import ShapeRanges
+from plume_export.spec import RolloutSpec
+
+from ..cli.failures import assert_fails
+
+QUICK = ("--runs", 2, "--threads", 1)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["bench", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("inputs") / "mine.jsonl"
+    file.write_text('{"id": "short", "text": "two dogs"}\n{"id": "long", "text": "two dogs on a beach"}\n')
+    return file
+
+
+@pytest.fixture(scope="module")
+def against_pytorch(tiny_cpu: Bundle, tiny_checkpoint: Path, inputs: Path) -> dict[str, Any]:
+    arguments = (
+        "--against",
+        "pytorch",
+        "--checkpoint",
+        tiny_checkpoint,
+        "--inputs",
+        inputs,
+        "--cold-starts",
+        0,
+        "--batch",
+        "2",
+    )
+    result = run(tiny_cpu.path, *arguments, *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+@pytest.fixture(scope="module")
+def with_page(tiny_cpu: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, str]:
+    page = tmp_path_factory.mktemp("page") / "report.html"
+    result = run(tiny_cpu.path, "--against", tiny_cpu.path, *QUICK, "--cold-starts", 1, "--html", page)
+    return result, page.read_text()
+
+
+def test_ratios_are_those_of_the_medians(against_pytorch: dict[str, Any]) -> None:
+    own, *others = against_pytorch["contestants"]
+    assert others == ["pytorch-fp32", "pytorch-bf16"]
+    medians = {(one["input"], one["contestant"]): one["ms"]["p50"] for one in against_pytorch["latency"]}
+    assert len(against_pytorch["ratios"]) == 4
+    for ratio in against_pytorch["ratios"]:
+        expected = medians[ratio["input"], ratio["contestant"]] / medians[ratio["input"], own]
+        assert ratio["times_faster"] == pytest.approx(expected)
+
+
+def test_cosines_are_with_pytorch(against_pytorch: dict[str, Any]) -> None:
+    assert against_pytorch["baseline"] == "pytorch-fp32"
+    for one in against_pytorch["latency"]:
+        assert one["cosine"] == pytest.approx(1, abs=1e-5 if one["contestant"] != "pytorch-bf16" else 1e-2)
+
+
+def test_stages_are_a_bundle_s_and_make_up_its_time(against_pytorch: dict[str, Any]) -> None:
+    for one in against_pytorch["latency"]:
+        names = set(one["stages_ms"])
+        assert names == (set() if one["contestant"].startswith("pytorch") else {"preprocess", "prefill", "rollout", "other"})
+
+
+def test_throughput_has_both_sets_and_pytorch_one_at_a_time(against_pytorch: dict[str, Any]) -> None:
+    sizes = {(one["inputs"], one["contestant"]): one["batch_size"] for one in against_pytorch["throughput"]}
+    own = against_pytorch["contestants"][0]
+    for inputs in ("texts", "mine.jsonl"):
+        assert sizes[inputs, own] == 2
+        assert sizes[inputs, "pytorch-fp32"] == sizes[inputs, "pytorch-bf16"] == 1
+    assert {one["count"] for one in against_pytorch["throughput"]} == {8, 2}
+
+
+def test_every_input_has_a_rollout_and_its_limits(against_pytorch: dict[str, Any]) -> None:
+    assert [one["steps"] for one in against_pytorch["rollout"]] == [8, 8]
+    stages = [(one["input"], one["stage"]) for one in against_pytorch["roofline"]]
+    assert stages == [(name, stage) for name in ("short", "long") for stage in ("prefill", "latent step", "readout")]
+    for one in against_pytorch["roofline"]:
+        assert one["share_of_limit"] == pytest.approx(one["limit_ms"] / one["measured_ms"])
+
+
+def test_environment_says_what_and_where(against_pytorch: dict[str, Any], tiny_cpu: Bundle) -> None:
+    assert against_pytorch["environment"]["threads"] == 1
+    assert {"python", "torch", "onnxruntime"} <= set(against_pytorch["environment"]["versions"])
+    assert against_pytorch["bundles"][0]["sha256"] == tiny_cpu.sha256
+
+
+def test_table_and_page(with_page: tuple[Result, str]) -> None:
+    result, page = with_page
+    assert result.exit_code == 0, result.output
+    for title in ("latency, end to end", "throughput", "cold start s", "rollout of", "against this machine's limits"):
+        assert title in result.stdout
+    assert "tiny-cpu (2)" in result.stdout
+    assert page.count("<svg ") == 3
+
+
+def test_page_needs_nothing_beside_it(with_page: tuple[Result, str]) -> None:
+    page = re.sub(r'xmlns(:\w+)?="[^"]*"', "", with_page[1])
+    assert not re.findall(r"https?://", page)
+    assert not re.findall(r'(?:src|href)="(?!#)', page)
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_sweep_is_shown_with_what_it_means(against_pytorch: dict[str, Any]) -> None:
+    spread = {"p50": 1.0, "p95": 2.0}
+    points = [
+        {"size": size, "prompt_tokens": size, "visual_tokens": 4, "ms": {"p50": 5 + size / 50, "p95": 99.0}, "stages_ms": {}}
+        for size in (64, 128, 256)
+    ]
+    curve = dict.fromkeys(("fixed_ms", "linear_ms", "quadratic_ms", "worst_error", "cheapest_ms_per_unit"), 0.02)
+    sweep = {"over": "prompt tokens", "points": points, "curve": {**curve, "cheapest_size": 200.0, "rises_at": 210.0}}
+    points[0]["stages_ms"] = points[1]["stages_ms"] = points[2]["stages_ms"] = {"prefill": spread}
+    page = page_from_report(msgspec.convert({**against_pytorch, "sweeps": [sweep]}, BenchReport))
+    assert page.count("<svg ") == 4
+    assert "a token is cheapest at 200 prompt tokens, 20 µs, and costs 25 % more from 210 on" in page
+
+
+def test_pytorch_needs_a_checkpoint_of_the_same_dimensions(tiny_cpu: Bundle) -> None:
+    assert_fails(run(tiny_cpu.path, "--against", "pytorch"), "needs the checkpoint", "fix: --checkpoint")
+    other = run(tiny_cpu.path, "--against", "pytorch", "--checkpoint", "plume-tiny")
+    assert_fails(other, "plume-tiny is not the bundle's checkpoint", "its vision is")
+    assert_fails(run(tiny_cpu.path, "--checkpoint", "plume-tiny"), "add --against pytorch")
+
+
+def copy_with(bundle: Bundle, directory: Path, **changes: object) -> Path:
+    """Copy a bundle and change fields of its manifest."""
+    shutil.copytree(bundle.path, directory)
+    (directory / MANIFEST).unlink()
+    write_manifest(directory, msgspec.structs.replace(bundle.manifest, files={}, **changes))
+    return directory
+
+
+def test_unknown_opponents_and_sizes_are_refused(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    assert_fails(run(tiny_cpu.path, "--against", "jax"), "'jax'", "fix: --against pytorch")
+    assert_fails(run(tiny_cpu.path, "--batch", "1,x"), "'1,x'", "--batch 1,8")
+    assert_fails(run(tmp_path / "none"), "There is no bundle")
+
+
+def test_another_model_is_no_opponent(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    shorter = msgspec.structs.replace(tiny_cpu.manifest.model, rollout=RolloutSpec(latent_steps=4))
+    other = copy_with(tiny_cpu, tmp_path / "other", model=shorter)
+    assert_fails(run(tiny_cpu.path, "--against", other), "another model", "its rollout is")
+
+
+def test_a_batch_over_the_bundle_s_limit_is_refused(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    limits = ShapeRanges((1, 1, 4), (16, 64, 2048), (4, 4, 1024))
+    limited = copy_with(tiny_cpu, tmp_path / "limited", limits=limits)
+    assert_fails(run(limited, "--batch", "1,8"), "takes 4 at most")
+
+
+def test_bad_files_are_refused_before_any_work(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    assert_fails(run(tiny_cpu.path, "--html", tmp_path / "none" / "report.html"), "can not be written")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "gone", "image": "gone.png"}\n')
+    assert_fails(run(tiny_cpu.path, "--inputs", bad), "'gone'", "does not exist")
