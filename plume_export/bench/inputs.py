@@ -76,6 +76,10 @@ def latency_inputs(sizers: Sequence[Sizer], inputs: Path | None, directory: Path
             continue
         rows.append(row)
         sizes.append(size)
+    names = [size.name for size in sizes]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{file} has the id {twice!r} more than once.", fix="give every line an id of its own")
     if not rows:
         raise InputError(f"{file} has no input.", fix='write one a line, as {"text": "..."}')
     return InputSet(file, rows, sizes, left_out)

@@ -6,7 +6,7 @@ from string import Template
 
 from .plots import latency_plot, roofline_plot, sweep_plot, throughput_plot
 from .report import BenchReport
-from .sentences import environment_lines, left_out_lines, sweep_lines
+from .sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
 from .tables import (
     TextTable,
     filled,
@@ -33,16 +33,17 @@ def page_from_report(report: BenchReport) -> str:
         lines = "".join(f"<p>{html.escape(line)}</p>" for line in sweep_lines([sweep]))
         sections.append(_section(f"How cost grows with {sweep.over}", sweep_plot(sweep) + lines, [sweep_table(sweep)]))
     first = report.bundles[0]
+    about = (*environment_lines(report), *warning_lines(report), *left_out_lines(report))
     return Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"{first.name}: {first.backend} {first.precision}"),
         headlines=_headlines(report),
-        about="".join(f"<li>{html.escape(line)}</li>" for line in environment_lines(report) + left_out_lines(report)),
+        about="".join(f"<li>{html.escape(line)}</li>" for line in about),
         sections="\n".join(sections),
     )
 
 
 def _headlines(report: BenchReport) -> str:
-    """One tile an input against the first baseline, which the others in the tables are not needed for."""
+    """A tile an input, against the baseline; the tables have the others."""
     tiles = [
         f"<div><b>{ratio.times_faster:.1f}x</b><span>{html.escape(ratio.input)}</span>"
         f"<i>as fast as {html.escape(ratio.contestant)}</i></div>"

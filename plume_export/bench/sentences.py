@@ -6,6 +6,9 @@ from .environment import Environment
 from .report import BenchReport
 from .sweep import Sweep
 
+# Of the cores, wanted by other work in the minute before.
+_DISTURBING_SHARE = 0.5
+
 
 def environment_lines(report: BenchReport) -> list[str]:
     """Say what was measured, and where."""
@@ -23,6 +26,15 @@ def left_out_lines(report: BenchReport) -> list[str]:
     return [f"not run: {name}: {reason}" for name, reason in report.not_run.items()] + [
         f"not measured: {name}: {reason}" for name, reason in report.machine.reasons.items()
     ]
+
+
+def warning_lines(report: BenchReport) -> list[str]:
+    """Say what makes the times doubtful: other work that wanted the cores, just before."""
+    found = report.environment
+    if found.load is None or found.load < _DISTURBING_SHARE * found.cores:
+        return []
+    load = f"load {found.load:.1f} on {found.cores} cores before"
+    return [f"note: other work used this machine ({load}): measure again when it is idle"]
 
 
 def _machine_line(environment: Environment) -> str:

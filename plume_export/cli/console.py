@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import click
 
 from ..bench.report import BenchReport
-from ..bench.sentences import environment_lines, left_out_lines, sweep_lines
+from ..bench.sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
 from ..bench.tables import tables_of
 from ..builders.tensorrt.audit import audit_engine
 from ..builders.tensorrt.compile import BuildProgress
@@ -208,5 +208,5 @@ def print_bench(report: BenchReport) -> None:
         for row in text.rows:
             table.add_row(*row)
         print_table(table)
-    for line in sweep_lines(report.sweeps) + left_out_lines(report):
+    for line in (*sweep_lines(report.sweeps), *left_out_lines(report), *warning_lines(report)):
         click.echo(line)

@@ -174,3 +174,7 @@ def test_bad_files_are_refused_before_any_work(tiny_cpu: Bundle, tmp_path: Path)
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "gone", "image": "gone.png"}\n')
     assert_fails(run(tiny_cpu.path, "--inputs", bad), "'gone'", "does not exist")
+    bad.write_text('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n')
+    assert_fails(run(tiny_cpu.path, "--inputs", bad), "the id 'a' more than once")
+    bad.write_text("\n")
+    assert_fails(run(tiny_cpu.path, "--inputs", bad), "has no input")
