@@ -19,7 +19,7 @@ from plume_export.spec import RolloutSpec
 
 from ..cli.failures import assert_fails
 
-QUICK = ("--runs", 2, "--threads", 1)
+QUICK = ("--runs", 1, "--threads", 1)
 
 
 def run(*arguments: object) -> Result:
