@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from .builders.onnxruntime import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .bundle import Bundle, Modalities, check_output, scratch_directory
-from .errors import MissingExtraError
+from .errors import BundleError, MissingExtraError
 from .machine.flavour import import_flavour
 from .machine.gpu import device_memory, find_gpus
 from .plan import check_plan_fits
-from .precision.options import QuantiseOptions
+from .precision.options import QuantiseOptions, check_meant_for_modelopt
 from .recipe import Device, Recipe, read_recipe
 from .spec import GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, RouterContext
 
@@ -68,6 +68,8 @@ def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) 
 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
     """Write the portable ONNX bundle."""
+    if options.quantise.quantizer == "modelopt":
+        return _export_by_modelopt(checkpoint, output, options, report)
     from .export import export_bundle
     from .precision.calibrate import ranges_of
     from .precision.guard import guard_text, guarded_layers
@@ -93,6 +95,26 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
         selftest_inputs=options.selftest_inputs,
         quantise=quantiser,
         float32_layers=float32_layers,
+        report=report,
+    )
+
+
+def _export_by_modelopt(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
+    """What is not int8 is float32, so no range has to be guarded."""
+    from .export import export_bundle
+    from .precision.foreign import ForeignQuantiser
+    from .precision.modelopt import modelopt, modelopt_name
+
+    check_meant_for_modelopt(options.precision, options.quantise)
+    settings = (checkpoint, options.modalities, options.quantise.min_cosine, report)
+    return export_bundle(
+        checkpoint,
+        output,
+        precision=options.precision,
+        modalities=options.modalities,
+        selftest_inputs=options.selftest_inputs,
+        quantise=ForeignQuantiser(modelopt_name(), modelopt(), *settings),
+        traced_in="fp32",
         report=report,
     )
 
@@ -130,6 +152,7 @@ def compile_bundle(
 
     With `is_source_kept=False` files that do not change are moved out of the source. Raises PlumeExportError.
     """
+    _check_compilable(source)
     recipe = read_recipe(target)
     if recipe.backend == "onnxruntime-cpu":
         return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept)
@@ -145,6 +168,15 @@ def check_target(recipe: Recipe, precision: Precision) -> None:
         import_flavour(recipe.backend)
     else:
         check_onnxruntime_precision(recipe.backend, precision)
+
+
+def _check_compilable(source: Bundle) -> None:
+    quantisation = source.manifest.quantisation
+    if quantisation is not None and quantisation.quantizer != "own":
+        raise BundleError(
+            f"{source.path} was quantised by {quantisation.quantizer}; such bundles are for comparison and run as they are.",
+            fix="plume-export evaluate it, or export with --quantizer own to compile",
+        )
 
 
 def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> None:

@@ -95,9 +95,10 @@ class MeasuredCosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How linear layers became integers, and what the embeddings lost by it.
 
-    `graphs` lists those with integers; the others are float16. `kept` are layers that stayed in 16 bit, with the bytes that
+    `graphs` lists those with integers; the others are floats. `kept` are layers that stayed in 16 bit, with the bytes that
     each costs, `weight_only` layers of int8 graphs whose inputs stayed in 16 bit. A cosine below `min_cosine` was not
     accepted (None: nothing was promised). `measured` None: nobody measured.
+    `quantizer` is "own", or the name and version of another tool, whose graphs run as they are and are not compiled.
     """
 
     graphs: dict[GraphName, IntegerPrecision]
@@ -107,6 +108,7 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     calibration_sha256: str
     min_cosine: float | None
     measured: MeasuredCosine | None
+    quantizer: str = "own"
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -41,8 +41,9 @@ from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, Mod
 _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
 # Tells what is being done now.
 Report = Callable[[str], None]
-# Gets a function that writes the graphs of a plan; what was written last stays. Returns what the manifest says of it.
-Quantise = Callable[[Callable[[QuantisationPlan], Bundle]], Quantisation]
+# Gets a function that writes the graphs of a plan (None: in floats); what was written last stays. Returns what the manifest
+# says of it.
+Quantise = Callable[[Callable[[QuantisationPlan | None], Bundle]], Quantisation]
 
 
 def export_bundle(
@@ -53,6 +54,7 @@ def export_bundle(
     modalities: Modalities = "all",
     selftest_inputs: Path | None = None,
     quantise: Quantise | None = None,
+    traced_in: Precision | None = None,
     float32_layers: Mapping[str, float] = MappingProxyType({}),
     report: Report = lambda _: None,
 ) -> Bundle:
@@ -60,10 +62,12 @@ def export_bundle(
 
     Memory stays bounded: graphs are traced without data, tensors streamed one at a time, and the reference stages of
     `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. For an integer precision,
-    `quantise` gets a function that writes the graphs as a plan has them, and calls it as often as it likes. `float32_layers`
-    are layers that float16 can not hold, with their largest magnitude.
+    `quantise` gets a function that writes the graphs as a plan has them, and calls it as often as it likes. `traced_in`
+    is the precision of the graphs that it starts from; None: the floats of `precision`. `float32_layers` are layers that
+    float16 can not hold, with their largest magnitude.
     """
     assert (quantise is not None) == (precision in INTEGER_PRECISIONS)
+    traced_in = traced_in or precision
     model = checkpoint.model
     names: list[GraphName] = [name for name in GRAPH_NAMES if modalities == "all" or name != "vision_encoder"]
     manifest = Manifest(
@@ -71,7 +75,7 @@ def export_bundle(
         precision=precision,
         modalities=modalities,
         model=model,
-        graphs={name: graph_specs(model, precision)[name] for name in names},
+        graphs={name: graph_specs(model, traced_in)[name] for name in names},
         checkpoint=checkpoint.name,
         versions={package: version(package) for package in _VERSIONED},
         float32_layers=dict(float32_layers),
@@ -84,7 +88,7 @@ def export_bundle(
         traced = {}
         for name in names:
             report(f"tracing {name}")
-            traced[name] = _trace(name, model, precision, float32_layers)
+            traced[name] = _trace(name, model, traced_in, float32_layers)
         write = partial(write_graphs, Bundle(directory, manifest), checkpoint, traced, report=report)
         if quantise is None:
             write(None)

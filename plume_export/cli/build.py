@@ -20,7 +20,15 @@ from ..build import (
 from ..bundle import Bundle, check_output, open_bundle
 from ..machine.target import AUTO, target_of_this_machine
 from ..plan import nearest_that_fits, plan_memory
-from ..precision.options import GraphPrecisions, QuantiseOptions, check_meant_for_integers, precisions_from_text
+from ..precision.options import (
+    QUANTIZERS,
+    GraphPrecisions,
+    QuantiseOptions,
+    Quantizer,
+    check_meant_for_integers,
+    check_meant_for_modelopt,
+    precisions_from_text,
+)
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY, sample_inputs_file
 from ..selftest import run_selftest
@@ -127,10 +135,17 @@ def _check_here(bundle: Bundle) -> None:
 
 @click.command()
 @_checkpoint_options
-def export(**options: Any) -> None:
+@click.option(
+    "--quantizer",
+    type=click.Choice(QUANTIZERS),
+    default="own",
+    show_default=True,
+    help="modelopt: int8 by NVIDIA's, to compare on a small model (extra `modelopt`); its bundle is not compiled.",
+)
+def export(quantizer: Quantizer, **options: Any) -> None:
     """Checkpoint to portable ONNX bundle."""
     options["precision"] = precisions_from_text(options["precision"] or "fp16")
-    checkpoint, output, export_options = _opened(options, "onnx")
+    checkpoint, output, export_options = _opened(options, "onnx", quantizer)
     bundle = export_checkpoint(checkpoint, output, export_options, report_step)
     click.echo(str(bundle.path))
     if bundle.manifest.quantisation is not None:
@@ -173,7 +188,7 @@ def random_checkpoint(output: Path, preset: Any, seed: int) -> None:
     click.echo(str(output))
 
 
-def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOptions]:
+def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") -> tuple[Any, Path, ExportOptions]:
     """Check everything that can be checked before the long work starts."""
     name = options["checkpoint"]
     if name is None:
@@ -185,8 +200,9 @@ def _opened(options: dict[str, Any], target: str) -> tuple[Any, Path, ExportOpti
     model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
     checkpoint = open_checkpoint(name, model_options, offline=options["offline"])
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
-    quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"])
+    quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"], quantizer)
     check_meant_for_integers(precisions.name, quantise)
+    check_meant_for_modelopt(precisions.name, quantise)
     return (
         checkpoint,
         output,

@@ -73,6 +73,8 @@ def print_quantisation(quantisation: Quantisation) -> None:
     """Print which graphs have integers, what stayed in 16 bit, and what the embeddings lost."""
     graphs = ", ".join(f"{graph} {precision}" for graph, precision in quantisation.graphs.items())
     click.echo(f"integers: {graphs}; calibrated on {quantisation.calibration_inputs} inputs")
+    if quantisation.quantizer != "own":
+        click.echo(f"quantised by {quantisation.quantizer}; all the rest in float32")
     if quantisation.weight_only:
         click.echo(f"inputs in 16 bit: {len(quantisation.weight_only)} layers, {', '.join(quantisation.weight_only)}")
     if quantisation.kept:

@@ -40,7 +40,7 @@ def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Callable[[str],
         checkpoint=checkpoint.name,
         checkpoint_sha256=checkpoint_sha256(checkpoint.tensors),
         inputs=len(inputs),
-        inputs_sha256=_inputs_sha256([item.prepared for item in inputs]),
+        inputs_sha256=inputs_sha256([item.prepared for item in inputs]),
         modalities=_modalities_of(items),
     )
     return Ranges(about, observer.linears)
@@ -72,7 +72,7 @@ def _modalities_of(items: Sequence[Item]) -> tuple[Modality, ...]:
     return tuple(modality for modality in MODALITIES if is_there[modality])
 
 
-def _inputs_sha256(inputs: Sequence[PreparedInput]) -> str:
+def inputs_sha256(inputs: Sequence[PreparedInput]) -> str:
     """Hash what the model is given: token ids and pixels."""
     digest = sha256()
     for item in inputs:

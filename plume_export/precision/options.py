@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast, get_args
 
 from ..errors import PlumeExportError
 from ..spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, PRECISIONS, GraphName, IntegerPrecision, Precision
 
+# Whose int8: this toolkit's, or that of NVIDIA's ModelOpt.
+Quantizer = Literal["own", "modelopt"]
+QUANTIZERS: tuple[Quantizer, ...] = get_args(Quantizer)
 # The least cosine of an embedding with the float32 one that a build accepts; int4 promises nothing.
 _PROMISES: dict[Precision, float | None] = {"int8": 0.99, "int8-weight": 0.99, "int4-weight": None}
 _COARSEST_FIRST: tuple[Precision, ...] = ("int4-weight", "int8", "int8-weight")
@@ -26,13 +29,15 @@ class QuantiseOptions:
     """How to quantise. `schemes` empty: all graphs in the precision of the bundle.
 
     Without `ranges_file` the checkpoint is calibrated on the inputs that ship. `min_cosine` None is the precision's default;
-    0 leaves out the measurement too. `kept` are layers that stay in 16 bit.
+    0 leaves out the measurement too. `kept` are layers that stay in 16 bit. The quantizer `modelopt` calibrates by itself and
+    promises nothing unless `min_cosine` is given.
     """
 
     schemes: Mapping[GraphName, IntegerPrecision] = field(default_factory=dict)
     ranges_file: Path | None = None
     min_cosine: float | None = None
     kept: tuple[str, ...] = ()
+    quantizer: Quantizer = "own"
 
 
 def promise_of(precision: Precision, min_cosine: float | None) -> float | None:
@@ -71,6 +76,22 @@ def check_meant_for_integers(precision: Precision, options: QuantiseOptions) -> 
         )
     if COMPUTE_DTYPE[precision] != "float16" and options.ranges_file is not None:
         raise PlumeExportError(f"--ranges is for integers and fp16; the precision is {precision}.", fix="leave it out")
+
+
+def check_meant_for_modelopt(precision: Precision, options: QuantiseOptions) -> None:
+    """Raise for what ModelOpt is not asked for here: other integers, some of the graphs, layers or ranges of ours."""
+    if options.quantizer != "modelopt":
+        return
+    if precision != "int8" or options.schemes != dict.fromkeys(GRAPH_NAMES, "int8"):
+        chosen = ", ".join(f"{graph}={scheme}" for graph, scheme in options.schemes.items()) or precision
+        raise PlumeExportError(
+            f"--quantizer modelopt is for int8 in all graphs; the precision is {chosen}.", fix="--precision int8"
+        )
+    if options.kept or options.ranges_file is not None:
+        raise PlumeExportError(
+            "--keep and --ranges are for plume-export's own quantizer; modelopt chooses layers and ranges by itself.",
+            fix="leave them out, or --quantizer own",
+        )
 
 
 def _precision(text: str, allowed: tuple[Precision, ...]) -> Precision:
