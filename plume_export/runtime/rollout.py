@@ -80,6 +80,7 @@ class BoundRollout:
     def close(self) -> None:
         """Free what was recorded, then the sessions."""
         self._replay.close()
+        del self._replay  # it refers to this rollout, which would keep the buffers until Python looks for cycles
         for session in self._sessions:
             session.close()
 

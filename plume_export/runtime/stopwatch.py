@@ -4,13 +4,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 
 class Stopwatch:
-    """Sums the seconds that each named stage took."""
+    """Sums the seconds that each named stage took. Threads may share it; stages that ran at the same time count in full."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -18,7 +20,10 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            elapsed = time.perf_counter() - start
+            with self._lock:
+                self.seconds[name] += elapsed
 
     def reset(self) -> None:
-        self.seconds.clear()
+        with self._lock:
+            self.seconds.clear()
