@@ -55,7 +55,7 @@ def test_random_batches_fit(limits: ShapeRanges, is_text: bool) -> None:
     sizes = buffer_bytes(TEXT_GRAPHS if is_text else GRAPHS, VISION, limits)
     for seed in range(60):
         batch = random_batch(limits, seed, is_text=is_text)
-        placed(host_batch(batch, limits.prompt_tokens[2], VISION, limits.frames[2]), sizes)
+        placed(host_batch(batch, limits.prompt_tokens[2], VISION, limits), sizes)
 
 
 def test_the_batch_block_is_full_with_the_largest() -> None:

@@ -26,8 +26,11 @@ def report_step(step: str) -> None:
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the rate on stderr; yield the function that advances it."""
+def progress(total: int | None, unit: str, *, is_shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the rate and the time left on stderr; yield the function that advances it.
+
+    None: nobody knows how many.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Task as RichTask
@@ -38,7 +41,8 @@ def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
             return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    period = 3600  # a batch of photographs can take minutes on a CPU
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=period, disable=not is_shown) as bar:
         task = bar.add_task("embedding", total=total)
         yield lambda count: bar.advance(task, count)
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from ..bundle import Bundle, MeasuredCosine, Modalities
 from ..checkpoint import Checkpoint, tokenizer_json_from_checkpoint
 from ..embed_file import sources_from_file
@@ -32,7 +30,7 @@ class HeldOut:
     def measure(self, bundle: Bundle) -> MeasuredCosine:
         """Embed with a bundle and compare. An embedding that is not finite is an error of the embedder's."""
         with Embedder(bundle, verify_hashes=False) as embedder:
-            actual = np.concatenate(list(embedder.embed_batches(item.prepared for item in self._inputs)))
+            actual = embedder.embed_prepared([item.prepared for item in self._inputs])
         cosines = (self._expected * actual).sum(-1)
         worst = int(cosines.argmin())
         return MeasuredCosine(len(cosines), float(cosines.mean()), float(cosines[worst]), self._inputs[worst].name)

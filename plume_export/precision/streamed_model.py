@@ -18,7 +18,7 @@ from ..graphs.layers import attend
 from ..graphs.prefill import Prefill
 from ..graphs.vision_encoder import VisionBlock, VisionEncoder
 from ..preprocess import PreparedInput, patch_positions
-from ..runtime.batch import host_batch
+from ..runtime.batch import prompt_arrays
 from ..spec import DecoderSpec
 from .media import Frame, FrameSize, frames_by_size
 from .observe import Observer
@@ -102,7 +102,7 @@ class StreamedModel:
         inputs = [batch.inputs[index] for index in part]
         tokens = inputs[-1].prepared.token_count
         self._report(f"prefill: {len(inputs)} inputs of up to {tokens} tokens")
-        arrays = host_batch([item.prepared for item in inputs], tokens, self._spec.vision, None).arrays
+        arrays = prompt_arrays([item.prepared for item in inputs], tokens)
         names = ("visual_index", "position_ids", "token_count", "anchor_index")
         input_ids, *others = (torch.from_numpy(arrays[name]) for name in ("input_ids", *names))
         is_real = torch.arange(tokens) < torch.from_numpy(arrays["token_count"])[:, None]  # [batch, tokens]

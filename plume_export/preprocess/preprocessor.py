@@ -48,6 +48,11 @@ class PreparedInput:
     def visual_token_count(self) -> int:
         return int(self.visual_index.max(initial=-1)) + 1
 
+    @property
+    def patch_count(self) -> int:
+        """Patches of all media, which take most of the memory."""
+        return sum(medium.patches.shape[0] * medium.patches.shape[1] for medium in self.media)
+
     def extended(self, ids: Sequence[int] | NDArray[np.int64]) -> "PreparedInput":
         """Return this prompt with text tokens appended, whose positions on all axes are the KV length."""
         added = np.asarray(ids, np.int64)

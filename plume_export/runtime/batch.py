@@ -1,13 +1,21 @@
 """Prompts of different lengths as the host arrays of one batch."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..preprocess import PreparedInput, patch_positions
+from ..preprocess.patches import PatchArray
+from ..recipe import ShapeRanges
 from ..spec import VisionSpec
 from .backend import Array
+
+# What is encoded in one call where a bundle has no limits: enough to fill a CPU, and activations stay small.
+_PATCHES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -24,39 +32,49 @@ class VisionCall:
 
 @dataclass(frozen=True)
 class HostBatch:
-    """Everything that goes to the device for one batch, and what the vision encoder has to do with it, in row order."""
+    """Everything that goes to the device for one batch, and what the vision encoder has to do with it, in row order.
+
+    `visual_rows` [visual_tokens] names the row of every visual embedding in the order of the prompts.
+    """
 
     arrays: dict[str, Array]
     vision_calls: list[VisionCall]
+    visual_rows: NDArray[np.int64]
 
     @property
     def visual_tokens(self) -> int:
-        return sum(call.visual_tokens for call in self.vision_calls)
+        return len(self.visual_rows)
 
 
-def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, max_frames: int | None) -> HostBatch:
-    """Pad the prompts to `tokens` on the right; rows of `visual_index` count over the visual embeddings of the whole batch.
+def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, limits: ShapeRanges | None) -> HostBatch:
+    """Pad the prompts to `tokens` on the right; `visual_index` names rows over the visual embeddings of the whole batch.
 
-    Frames of a video are encoded at most `max_frames` at a time.
+    Frames and images of one size are encoded together, as many at a time as the bundle allows and as memory is meant for: no
+    more patches than the largest image has.
     """
-    arrays = _prompt_arrays(batch, tokens)
+    arrays = prompt_arrays(batch, tokens)
     calls: list[VisionCall] = []
-    for media in (media for item in batch for media in item.media):
-        frames, patches, _ = media.patches.shape
-        frame_tokens = patches // vision.merged_patches
-        if media.is_blank:
-            calls.append(VisionCall(None, "", frames * frame_tokens))
-            continue
-        for first in range(0, frames, max_frames or frames):
-            part = media.patches[first : first + (max_frames or frames)]
+    rows: list[NDArray[np.int64]] = []  # of each call, where its embeddings stand in the order of the prompts
+    blanks, parts_by_size = _parts_by_size(batch, vision)
+    for part in blanks:
+        calls.append(VisionCall(None, "", len(part.rows)))
+        rows.append(part.rows)
+    for (height, width), parts in parts_by_size.items():
+        for together in _together(parts, _frames_at_once(height * width, vision, limits)):
             number = len(calls)
-            calls.append(VisionCall(f"patches {number}", f"patch_positions {number}", len(part) * frame_tokens))
-            arrays[f"patches {number}"] = part
-            arrays[f"patch_positions {number}"] = patch_positions(media.grid, vision.merge_size)
-    return HostBatch(arrays, calls)
+            patches = [part.patches for part in together]
+            arrays[f"patches {number}"] = patches[0] if len(patches) == 1 else np.concatenate(patches)
+            arrays[f"patch_positions {number}"] = patch_positions((1, height, width), vision.merge_size)
+            rows.append(np.concatenate([part.rows for part in together]))
+            calls.append(VisionCall(f"patches {number}", f"patch_positions {number}", len(rows[-1])))
+    visual_rows = np.argsort(np.concatenate(rows))  # a permutation's inverse
+    index = arrays["visual_index"]
+    arrays["visual_index"] = np.where(index >= 0, visual_rows[index], -1)
+    return HostBatch(arrays, calls, visual_rows)
 
 
-def _prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Array]:
+def prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Array]:
+    """Pad the prompts to `tokens` on the right; rows of `visual_index` count over all visual embeddings in prompt order."""
     shape = (len(batch), tokens)
     input_ids, visual_index = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     position_ids = np.zeros((3, *shape), np.int64)
@@ -74,3 +92,51 @@ def _prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Arr
         "visual_index": visual_index,
         "position_ids": position_ids,
     }
+
+
+class _Part(NamedTuple):
+    """Consecutive frames of one medium, and where their visual embeddings stand in the order of the prompts."""
+
+    patches: PatchArray  # [frames, patches, patch_values]
+    rows: NDArray[np.int64]  # [visual_tokens]
+
+
+def _parts_by_size(
+    batch: Sequence[PreparedInput], vision: VisionSpec
+) -> tuple[list[_Part], dict[tuple[int, int], list[_Part]]]:
+    """Return the blank images, and all other media by the rows and columns of their patches."""
+    blanks: list[_Part] = []
+    by_size: dict[tuple[int, int], list[_Part]] = defaultdict(list)
+    row = 0
+    for medium in (medium for item in batch for medium in item.media):
+        frames, patches, _ = medium.patches.shape
+        visual_tokens = frames * patches // vision.merged_patches
+        part = _Part(medium.patches, np.arange(row, row + visual_tokens))
+        (blanks if medium.is_blank else by_size[medium.grid[1:]]).append(part)
+        row += visual_tokens
+    return blanks, by_size
+
+
+def _frames_at_once(patches: int, vision: VisionSpec, limits: ShapeRanges | None) -> int:
+    if limits is None:
+        return max(1, _PATCHES_AT_ONCE // patches)
+    return max(1, min(limits.frames[2], limits.image_tokens[2] * vision.merged_patches // patches))
+
+
+def _together(parts: Sequence[_Part], most_frames: int) -> Iterator[list[_Part]]:
+    """Yield what is encoded in one call each; media with more frames than have room are cut, without a copy."""
+    call: list[_Part] = []
+    room = most_frames
+    for patches, rows in parts:
+        frame_tokens = len(rows) // len(patches)
+        first = 0
+        while first < len(patches):
+            last = min(first + room, len(patches))
+            call.append(_Part(patches[first:last], rows[first * frame_tokens : last * frame_tokens]))
+            room -= last - first
+            first = last
+            if room == 0:
+                yield call
+                call, room = [], most_frames
+    if call:
+        yield call

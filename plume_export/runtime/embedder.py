@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from threading import RLock
 from typing import Any, Literal
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from ..bundle import TOKENIZER, Bundle, open_bundle
 from ..errors import InputError, PlumeExportError
 from ..preprocess import PreparedInput, Preprocessor, item_from
+from ..progress import Advance
 from ..stages import FloatArray, Stages
 from .backend import Backend
 from .open_backend import open_backend
 from .runner import Runner
 from .stopwatch import Stopwatch
+from .windows import WINDOW_BATCHES, windows_ahead
 
 Mode = Literal["gen", "disc"]
 # What `item_from` takes: a text, a PIL image, an Item, or a mapping with text, image, video.
@@ -52,8 +54,8 @@ class Embedder:
                 bundle = open_bundle(bundle, verify_hashes=verify_hashes)
             self.bundle = bundle
             self.stopwatch = Stopwatch()
-            self._mode = mode
-            self._steps = _checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
+            self.mode, self.allow_control_tokens = mode, allow_control_tokens
+            self.steps = _checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
             self.preprocessor = Preprocessor(
                 bundle.file(TOKENIZER).read_text(encoding="utf-8"),
                 bundle.manifest.model,
@@ -63,7 +65,7 @@ class Embedder:
             if backend is None:
                 backend = open_backend(bundle, threads=threads)
                 opened.callback(backend.close)
-            self._runner = Runner(backend, bundle, self._steps, self.stopwatch)
+            self._runner = Runner(backend, bundle, self.steps, self.stopwatch)
             opened.callback(self._runner.close)
             self._opened = opened.pop_all()
         self._lock = RLock()
@@ -77,9 +79,12 @@ class Embedder:
     def embed(self, items: Iterable[ItemLike], *, batch_size: int | None = None) -> FloatArray:
         """Return unit vectors, float32 [items, hidden]. Raises InputError for an item that can not be embedded.
 
-        `batch_size` is 8 if it is not given, or the most that the bundle was compiled for.
+        `batch_size` is 8 if it is not given, or the most that the bundle was compiled for. Of many items some are prepared in a
+        thread while others are embedded.
         """
-        rows = list(self.embed_batches((self.prepare(item) for item in items), batch_size=batch_size))
+        batch_size = self.checked_batch_size(batch_size)
+        with closing(windows_ahead(items, self.prepare, WINDOW_BATCHES * batch_size)) as windows:
+            rows = [self.embed_prepared(window, batch_size=batch_size) for window in windows]
         return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
 
     def encode(self, sentences: ItemLike | Sequence[ItemLike], *, batch_size: int | None = None) -> FloatArray:
@@ -100,17 +105,32 @@ class Embedder:
                 )
             return self.preprocessor.prepare(item)
 
-    def embed_batches(self, prepared: Iterable[PreparedInput], *, batch_size: int | None = None) -> Iterator[FloatArray]:
-        """Yield unit vectors [batch, hidden] for consecutive batches of mixed lengths."""
-        batch_size = self._checked_batch_size(batch_size)
-        batch: list[PreparedInput] = []
-        for item in prepared:
-            batch.append(item)
-            if len(batch) == batch_size:
-                yield self._embed_batch(batch)
-                batch = []
-        if batch:
-            yield self._embed_batch(batch)
+    def embed_prepared(
+        self, prepared: Sequence[PreparedInput], *, batch_size: int | None = None, advance: Advance = lambda _: None
+    ) -> FloatArray:
+        """Return unit vectors [inputs, hidden]. Prompts of like lengths share a batch, so that little is padded."""
+        batch_size = self.checked_batch_size(batch_size)
+        embeddings = np.empty((len(prepared), self.dimension), np.float32)
+        # The longest first, so that memory is at its most at once.
+        by_length = sorted(range(len(prepared)), key=lambda row: -prepared[row].token_count)
+        for first in range(0, len(prepared), batch_size):
+            rows = by_length[first : first + batch_size]
+            embeddings[rows] = self._embed_batch([prepared[row] for row in rows])
+            advance(len(rows))
+        return embeddings
+
+    def checked_batch_size(self, batch_size: int | None) -> int:
+        """Return the size of batches, chosen where it is None. Raises PlumeExportError if the bundle does not take it."""
+        limits = self.bundle.manifest.limits
+        most = None if limits is None else limits.batch[2]
+        if batch_size is None:
+            return _BATCH_SIZE if most is None else min(_BATCH_SIZE, most)
+        if batch_size < 1 or (most is not None and batch_size > most):
+            raise PlumeExportError(
+                f"batch_size is {batch_size}; the bundle {self.bundle.path} takes 1 to {most or 'any number'}.",
+                fix="lower --batch-size, or compile with a --target whose batch reaches it",
+            )
+        return batch_size
 
     def stages(self, item: ItemLike) -> Stages:
         """Return every stage that the runtime can see for one item, for parity."""
@@ -152,12 +172,12 @@ class Embedder:
 
     def _final_states(self, batch: list[PreparedInput], runner: Runner) -> FloatArray:
         """Return the states [batch, hidden] that the embeddings are the direction of."""
-        if self._steps == 0 and self._mode == "gen":
+        if self.steps == 0 and self.mode == "gen":
             batch = [self.preprocessor.with_suffix(item) for item in batch]
         prefilled = runner.prefill(batch)
-        if self._mode == "disc":
+        if self.mode == "disc":
             return runner.download(prefilled.buffer("anchor"))
-        if self._steps == 0:
+        if self.steps == 0:
             return runner.download(prefilled.buffer("state"))
         return runner.roll_out(prefilled)
 
@@ -167,7 +187,7 @@ class Embedder:
 
         def observe(step: int) -> None:
             probabilities.append(first("router_probabilities"))
-            if step < self._steps - 1:
+            if step < self.steps - 1:
                 latent_states.append(first("next_state"))
 
         def first(name: str) -> FloatArray:
@@ -175,8 +195,9 @@ class Embedder:
             return row
 
         prefilled = runner.prefill([prepared])
-        visual_embeddings, prefix_state, anchor = runner.download(prefilled.visual_embeddings), first("state"), first("anchor")
-        if self._steps > 0:
+        visual_embeddings = runner.download(prefilled.visual_embeddings)[prefilled.visual_rows]
+        prefix_state, anchor = first("state"), first("anchor")
+        if self.steps > 0:
             embedding = runner.roll_out(prefilled, observe)
         else:
             embedding = runner.download(runner.prefill([self.preprocessor.with_suffix(prepared)]).buffer("state"))
@@ -189,18 +210,6 @@ class Embedder:
             router_probabilities=np.array(probabilities, np.float32).reshape(-1, self.bundle.manifest.model.transition.experts),
             embedding=_unit_rows(embedding)[0],
         )
-
-    def _checked_batch_size(self, batch_size: int | None) -> int:
-        limits = self.bundle.manifest.limits
-        most = None if limits is None else limits.batch[2]
-        if batch_size is None:
-            return _BATCH_SIZE if most is None else min(_BATCH_SIZE, most)
-        if batch_size < 1 or (most is not None and batch_size > most):
-            raise PlumeExportError(
-                f"batch_size is {batch_size}; the bundle {self.bundle.path} takes 1 to {most or 'any number'}.",
-                fix="lower --batch-size, or compile with a --target whose batch reaches it",
-            )
-        return batch_size
 
 
 def _checked_steps(steps: int | None, latent_steps: int) -> int:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..bundle import CONSTANTS, Bundle
 from ..preprocess import PreparedInput
@@ -25,6 +26,7 @@ class Prefilled:
 
     workspace: Workspace
     visual_embeddings: Buffer  # [visual_tokens, hidden]
+    visual_rows: NDArray[np.int64]  # [visual_tokens]: the row of each in the order of the prompts
 
     def buffer(self, name: str) -> Buffer:
         return self.workspace.buffers[name]
@@ -49,8 +51,7 @@ class Runner:
     def prefill(self, batch: Sequence[PreparedInput]) -> Prefilled:
         """Run vision and prefill. What an earlier batch left is overwritten."""
         tokens = self._backend.padded_tokens(max(item.token_count for item in batch))
-        max_frames = None if self._limits is None else self._limits.frames[2]
-        host = host_batch(batch, tokens, self._model.vision, max_frames)
+        host = host_batch(batch, tokens, self._model.vision, self._limits)
         uploaded = self._backend.upload(host.arrays)
         visual = self._encode_media(host, uploaded)
         with self._stage("prefill"):
@@ -60,7 +61,7 @@ class Runner:
             known = uploaded | workspace.buffers | {_VISUAL: visual}
             inputs, outputs = ({tensor.name: known[tensor.name] for tensor in side} for side in (spec.inputs, spec.outputs))
             self._session("prefill").bind(inputs, outputs).run()
-        return Prefilled(workspace, visual)
+        return Prefilled(workspace, visual, host.visual_rows)
 
     def roll_out(self, prefilled: Prefilled, observe: StepObserver | None = None) -> FloatArray:
         """Return the states [batch, hidden] at the suffix's last token. The prefilled states are overwritten."""

@@ -101,6 +101,21 @@ def test_a_bad_line_is_skipped_and_reported(run: Run, tiny_cpu: Bundle, inputs: 
     assert ids == ["good", "last"]
 
 
+def test_a_stopped_embed_goes_on(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    """A line behind the first window fails; it is put right, and the file is what one run would have written."""
+    lines = [json.dumps({"text": f"text {number}"}) for number in range(20)]
+    file, common = tmp_path / "in.jsonl", ("embed", tiny_cpu.path, "--input", tmp_path / "in.jsonl", "--batch-size", 1)
+    file.write_text("\n".join([*lines[:17], "{broken", *lines[18:]]))
+    assert_fails(run(*common, "-o", tmp_path / "out.npy"), "line 18", "16 inputs before it are done: --resume")
+    file.write_text("\n".join(lines))
+    assert_fails(run(*common, "-o", tmp_path / "out.npy", "--resume", "--mode", "disc"), "mode was 'gen' and is 'disc'", "fix:")
+    assert run(*common, "-o", tmp_path / "out.npy", "--resume").exit_code == 0
+    assert run(*common, "-o", tmp_path / "whole.npy").exit_code == 0
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.npy", "whole.npy"]
+    assert run("embed", tiny_cpu.path, "--text", "a", "--resume").exit_code == 2
+
+
 def test_a_broken_line_is_named(run: Run, tiny_cpu: Bundle, inputs: Path) -> None:
     inputs.write_text(inputs.read_text() + "{broken\n")
     assert_fails(run("embed", tiny_cpu.path, "--input", inputs, "--on-error", "fail"), "gone")

@@ -1,5 +1,7 @@
 """The embedder's own behaviour: kinds of input, modes, limits."""
 
+import gc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from plume_export.bundle import Bundle
 from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.preprocess import Item
 from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from plume_export.runtime.rollout import BoundRollout
 
 PICTURE = Image.new("RGB", (70, 50), (200, 30, 60))
 
@@ -24,6 +27,41 @@ def test_embeddings_are_unit_float32(tiny_cpu: Bundle) -> None:
 def test_no_items_give_no_rows(tiny_cpu: Bundle) -> None:
     with Embedder(tiny_cpu) as embedder:
         assert embedder.embed([]).shape == (0, embedder.dimension)
+
+
+def test_batches_of_like_lengths_keep_the_order(tiny_cpu: Bundle) -> None:
+    """More than one window of texts and pictures, of equal and of other sizes."""
+    pictures = [Image.new("RGB", (60 + 30 * (number % 3), 60), (9 * number, 0, 90)) for number in range(20)]
+    texts: list[object] = ["word " * (7 * number % 40) + str(number) for number in range(20)]
+    items = [item for pair in zip(texts, pictures, strict=True) for item in pair]
+    with Embedder(tiny_cpu) as embedder:
+        one_by_one = np.concatenate([embedder.embed([item], batch_size=1) for item in items])
+        together = embedder.embed(items, batch_size=2)
+        assert np.abs(together - one_by_one).max() <= 1e-5
+        assert np.abs(embedder.embed(items) - one_by_one).max() <= 1e-5
+    assert np.abs(one_by_one[:-1] - one_by_one[1:]).max(1).min() > 1e-3
+
+
+def test_stages_have_the_pictures_in_the_order_of_the_prompt(tiny_cpu: Bundle) -> None:
+    """Equal sizes are encoded together, whatever stands between them."""
+    wide, tall = (Image.effect_noise(size, 90).convert("RGB") for size in ((90, 60), (60, 90)))
+    images = (wide, tall, wide.rotate(180), tall.rotate(180))
+    with Embedder(tiny_cpu) as embedder:
+        together = embedder.stages(Item(images=images)).visual_embeddings
+        alone = np.concatenate([embedder.stages(Item(images=(image,))).visual_embeddings for image in images])
+    assert np.abs(together - alone).max() <= 1e-5
+
+
+def test_buffers_of_an_earlier_batch_are_freed_at_once(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu) as embedder:
+        gc.collect()
+        gc.disable()
+        try:
+            for length in range(4):
+                embedder.embed(["word " * length + "end"])
+            assert sum(type(value) is BoundRollout for value in gc.get_objects()) == 1
+        finally:
+            gc.enable()
 
 
 def test_encode_is_like_sentence_transformers(tiny_cpu: Bundle) -> None:

@@ -1,0 +1,21 @@
+"""Many inputs to one file of embeddings: read as they are needed, written as they come."""
+
+from .embed import EmbedResult, OnError, embed_sources
+from .sources import Inputs, Source, inputs_from_arguments, inputs_from_file, sources_from_file
+from .stream import embed_to_file, embed_to_lines
+from .write import check_output_file, check_writable
+
+__all__ = [
+    "EmbedResult",
+    "Inputs",
+    "OnError",
+    "Source",
+    "check_output_file",
+    "check_writable",
+    "embed_sources",
+    "embed_to_file",
+    "embed_to_lines",
+    "inputs_from_arguments",
+    "inputs_from_file",
+    "sources_from_file",
+]

@@ -1,0 +1,104 @@
+"""Sources to embeddings, window by window."""
+
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..errors import InputError
+from ..preprocess import PreparedInput
+from ..progress import Advance
+from ..runtime.embedder import Embedder
+from ..runtime.windows import WINDOW_BATCHES, is_whole, windows_ahead
+from ..stages import FloatArray
+from .sources import Source
+
+OnError = Literal["fail", "skip"]
+
+
+@dataclass
+class EmbedResult:
+    """Embeddings by input. A skipped input has a row of NaN, so that row i stays input i, and its reason in `skipped`.
+
+    `is_whole` is false of a window that the end of the inputs has cut.
+    """
+
+    sources: list[Source]
+    embeddings: FloatArray  # [inputs, hidden]
+    skipped: dict[str, str] = field(default_factory=dict)
+    is_whole: bool = True
+
+    @property
+    def ids(self) -> list[str]:
+        return [source.id for source in self.sources]
+
+
+def embed_sources(
+    embedder: Embedder,
+    sources: Iterable[Source],
+    *,
+    batch_size: int | None,
+    on_error: OnError,
+    advance: Advance = lambda _: None,
+) -> EmbedResult:
+    """Embed all sources. With `on_error="skip"` a bad input is recorded and the others go on; with "fail" it raises."""
+    result = EmbedResult([], np.empty((0, embedder.dimension), np.float32))
+    parts = [result.embeddings]
+    for window in embed_windows(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance):
+        result.sources += window.sources
+        result.skipped |= window.skipped
+        parts.append(window.embeddings)
+    result.embeddings = np.concatenate(parts)
+    return result
+
+
+def embed_windows(
+    embedder: Embedder,
+    sources: Iterable[Source],
+    *,
+    batch_size: int | None,
+    on_error: OnError,
+    advance: Advance = lambda _: None,
+) -> Generator[EmbedResult, None, None]:
+    """Yield the embeddings of consecutive sources as they come. Which batch an input is in depends on its window alone."""
+    batch_size = embedder.checked_batch_size(batch_size)
+    most_inputs = WINDOW_BATCHES * batch_size
+
+    def read(source: Source) -> _Read:
+        try:
+            return _Read(source, embedder.prepare(source.read()))
+        except InputError as error:
+            if on_error == "fail":
+                raise InputError(f"input {source.id!r}: {error}") from error
+            return _Read(source, None, str(error))
+
+    with closing(windows_ahead(sources, read, most_inputs)) as windows:
+        for window in windows:
+            result = EmbedResult(
+                [entry.source for entry in window],
+                np.full((len(window), embedder.dimension), np.nan, np.float32),
+                {entry.source.id: entry.reason for entry in window if entry.prepared is None},
+                is_whole(window, most_inputs),
+            )
+            good = [(row, entry.prepared) for row, entry in enumerate(window) if entry.prepared is not None]
+            advance(len(window) - len(good))
+            prepared = [item for _, item in good]
+            result.embeddings[[row for row, _ in good]] = embedder.embed_prepared(
+                prepared, batch_size=batch_size, advance=advance
+            )
+            yield result
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A source that was read: ready for the graphs, or why it is not."""
+
+    source: Source
+    prepared: PreparedInput | None
+    reason: str = ""
+
+    @property
+    def patch_count(self) -> int:
+        return 0 if self.prepared is None else self.prepared.patch_count

@@ -1,0 +1,211 @@
+"""A run that is not done: its rows and a journal of its windows, in two hidden files beside the output.
+
+A window's rows are written first, then its line in the journal, so whatever the moment of a kill, the journal names whole
+windows only. What follows the last of them is cut off when a run goes on.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+
+from ..errors import PlumeExportError
+from ..runtime.embedder import Mode
+from .embed import EmbedResult, OnError
+from .sources import Source
+from .write import Block
+
+_FIX = "give what it was started with, or leave --resume out to start again"
+
+
+class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What rows depend on beside the inputs. `bundle` is its hash."""
+
+    version: str
+    bundle: str
+    mode: Mode
+    steps: int
+    batch_size: int
+    allow_control_tokens: bool
+
+
+class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of the journal. `sha256` is of all inputs up to the window's end; a window that is not whole is the last one."""
+
+    ids: list[str]
+    skipped: dict[str, str]
+    sha256: str
+    is_whole: bool
+
+
+class PartialRun:
+    """The rows that are done. A context manager: what is done stays for a later run unless it was removed, or is nothing.
+
+    Without `is_resumed` what is there is replaced. Raises PlumeExportError if it is of other settings, if another run is
+    writing it, and if it can not be written.
+    """
+
+    def __init__(self, output: Path, settings: RunSettings, dimension: int, *, is_resumed: bool) -> None:
+        self.inputs = 0
+        self.skipped: dict[str, str] = {}
+        self._output, self._settings, self._dimension = output, settings, dimension
+        self._digest = sha256()
+        self._rows_file = output.with_name(f".{output.name}.partial")
+        self._journal_file = output.with_name(f".{output.name}.partial.jsonl")
+        with self._errors(), ExitStack() as opened:
+            self._rows = opened.enter_context(_opened(self._rows_file))
+            _lock(self._rows, self._rows_file)
+            self._journal = opened.enter_context(_opened(self._journal_file))
+            self._cut(self._read_journal() if is_resumed else 0)
+            self._opened = opened.pop_all()
+
+    def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """Return the sources that are not done. Raises PlumeExportError if those that are done have changed."""
+        unread = iter(sources)
+        first = 0
+        for window in self._windows():
+            last = first + len(window.ids)
+            done = list(islice(unread, len(window.ids)))
+            self._update_digest(done)
+            if self._digest.hexdigest() != window.sha256:
+                raise self._refusal(f"the inputs {first + 1} to {last} are not those that it has embedded")
+            first = last
+        return unread
+
+    def check_skipped(self, on_error: OnError) -> None:
+        """Raise PlumeExportError if inputs were skipped that are to be errors now."""
+        if on_error == "fail" and self.skipped:
+            name = next(iter(self.skipped))
+            raise self._refusal(f"it skipped {len(self.skipped)} inputs, {name!r} first", fix="give --on-error skip, as before")
+
+    def append(self, window: EmbedResult) -> None:
+        """Make a window's rows lasting, then its line in the journal."""
+        self._update_digest(window.sources)
+        with self._errors():
+            self._rows.write(np.ascontiguousarray(window.embeddings).data)
+            _flush(self._rows)
+            self._write_line(_Window(window.ids, window.skipped, self._digest.hexdigest(), window.is_whole))
+        self.inputs += len(window.sources)
+        self.skipped |= window.skipped
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all rows with their ids, window by window."""
+        self._rows.seek(0)
+        for window in self._windows():
+            size = len(window.ids) * self._row_bytes
+            yield Block(window.ids, np.frombuffer(self._rows.read(size), np.float32).reshape(-1, self._dimension))
+
+    def remove(self) -> None:
+        """Delete both files."""
+        self._journal_file.unlink(missing_ok=True)
+        self._rows_file.unlink(missing_ok=True)
+
+    def __enter__(self) -> "PartialRun":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.inputs == 0:
+            self.remove()
+        self._opened.close()
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._dimension * np.dtype(np.float32).itemsize
+
+    def _read_journal(self) -> int:
+        """Count what is done; return where its last line ends in the journal, 0 if nothing is."""
+        head = self._journal.readline()
+        if not head.endswith(b"\n"):
+            return 0
+        self._check_settings(self._decoded(head, RunSettings))
+        rows_bytes, end = self._rows_file.stat().st_size, len(head)
+        for line, window in self._lines():
+            inputs = self.inputs + len(window.ids)
+            # More lines may have come behind a window that is not whole. Rows are missing after a crash of the machine only.
+            if not window.is_whole or inputs * self._row_bytes > rows_bytes:
+                break
+            self.inputs, end = inputs, end + len(line)
+            self.skipped |= window.skipped
+        return end
+
+    def _cut(self, end: int) -> None:
+        """Drop what follows `end` in the journal, and rows that it does not name. A new journal starts with the settings."""
+        self._journal.truncate(end)
+        self._rows.truncate(self.inputs * self._row_bytes)
+        self._rows.seek(0, os.SEEK_END)
+        if end == 0:
+            self._write_line(self._settings)
+
+    def _windows(self) -> Iterator[_Window]:
+        self._journal.seek(0)
+        self._journal.readline()
+        for _, window in self._lines():
+            yield window
+
+    def _lines(self) -> Iterator[tuple[bytes, _Window]]:
+        """Yield the lines from here on that were written to their ends."""
+        while (line := self._journal.readline()).endswith(b"\n"):
+            yield line, self._decoded(line, _Window)
+
+    def _decoded(self, line: bytes, kind: Any) -> Any:
+        try:  # msgspec's own decoder refuses ids of bytes that are no text
+            return msgspec.convert(json.loads(line), kind)
+        except (ValueError, msgspec.ValidationError):
+            raise self._refusal("its journal is damaged, or of another version") from None
+
+    def _write_line(self, value: msgspec.Struct) -> None:
+        self._journal.seek(0, os.SEEK_END)
+        self._journal.write(json.dumps(msgspec.to_builtins(value)).encode() + b"\n")
+        _flush(self._journal)
+
+    def _update_digest(self, sources: Iterable[Source]) -> None:
+        for source in sources:
+            self._digest.update(json.dumps([source.id, source.content]).encode())
+
+    def _check_settings(self, found: RunSettings) -> None:
+        before, now = (msgspec.to_builtins(settings) for settings in (found, self._settings))
+        changed = [f"{name} was {before[name]!r} and is {now[name]!r}" for name in now if before[name] != now[name]]
+        if changed:
+            raise self._refusal("; ".join(changed))
+
+    def _refusal(self, reason: str, fix: str = _FIX) -> PlumeExportError:
+        return PlumeExportError(f"The run in {self._rows_file} can not go on: {reason}.", fix=fix)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise PlumeExportError(
+                f"{self._rows_file} can not be written: {error.strerror or error}.",
+                fix="free space, then go on with --resume; or choose another --output",
+            ) from error
+
+
+def _opened(file: Path) -> IO[bytes]:
+    """Open for reading and writing, whatever is there."""
+    return os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    """Two runs must not write the same rows. The lock ends with the process, however it ends."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise PlumeExportError(
+            f"Another run is writing {path}.", fix="wait until it is done, or choose another --output"
+        ) from None
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,103 @@
+"""Files of embeddings, written block by block."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from ..errors import MissingExtraError, PlumeExportError
+from ..stages import FloatArray
+from ..whole_file import replacing
+
+OUTPUT_SUFFIXES = (".npy", ".jsonl", ".parquet")
+_ROW_GROUP = 4096
+
+
+class Block(NamedTuple):
+    """Consecutive rows with their ids. A row of NaN is an input that was skipped."""
+
+    ids: list[str]
+    embeddings: FloatArray  # [inputs, hidden]
+
+
+def check_output_file(output: Path) -> None:
+    """Raise unless embeddings can be written to `output`, before any work is done."""
+    if output.suffix not in OUTPUT_SUFFIXES:
+        raise PlumeExportError(
+            f"The output {output} ends in {output.suffix or 'nothing'!r}.", fix=f"end it in one of {', '.join(OUTPUT_SUFFIXES)}"
+        )
+    if output.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise MissingExtraError("pyarrow", "parquet") from None
+    check_writable(output)
+
+
+def check_writable(output: Path) -> None:
+    """Raise unless a file can be written to `output`, before any work is done."""
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
+        raise PlumeExportError(f"{output} can not be written.", fix="choose a file in a directory that is there and writable")
+
+
+def write_embeddings(blocks: Iterable[Block], inputs: int, dimension: int, output: Path) -> None:
+    """Write .npy (row i is input i), .jsonl or .parquet (id and embedding; skipped inputs left out), all or nothing."""
+    with replacing(output) as file:
+        if output.suffix == ".npy":
+            _write_npy(blocks, inputs, dimension, file)
+        elif output.suffix == ".jsonl":
+            write_jsonl(blocks, file)
+        else:
+            _write_parquet(blocks, dimension, file)
+
+
+def write_jsonl(blocks: Iterable[Block], file: IO[bytes]) -> None:
+    """Write one {"id": ..., "embedding": [...]} a line."""
+    for block in blocks:
+        for name, embedding in zip(*_embedded(block), strict=True):
+            line = {"id": name, "embedding": [float(str(value)) for value in embedding]}  # the shortest digits of a float32
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def _write_npy(blocks: Iterable[Block], inputs: int, dimension: int, file: IO[bytes]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": (inputs, dimension)}
+    np.lib.format.write_array_header_1_0(file, header)
+    for block in blocks:
+        file.write(np.ascontiguousarray(block.embeddings).data)
+
+
+def _write_parquet(blocks: Iterable[Block], dimension: int, file: IO[bytes]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    kind = pyarrow.list_(pyarrow.float32(), dimension)
+    schema = pyarrow.schema({"id": pyarrow.string(), "embedding": kind})
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        for ids, embeddings in _row_groups(blocks):
+            rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(embeddings.reshape(-1)), type=kind)
+            writer.write_table(pyarrow.table([pyarrow.array(ids, pyarrow.string()), rows], schema=schema))
+
+
+def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield blocks of the rows that were embedded, large enough that a reader does not pay for each."""
+    ids: list[str] = []
+    parts: list[FloatArray] = []
+    for block in blocks:
+        embedded = _embedded(block)
+        ids += embedded.ids
+        parts.append(embedded.embeddings)
+        if len(ids) >= _ROW_GROUP:
+            yield Block(ids, np.concatenate(parts))
+            ids, parts = [], []
+    if ids:
+        yield Block(ids, np.concatenate(parts))
+
+
+def _embedded(block: Block) -> Block:
+    """Return the rows that were not skipped, with ids that can be written: of bytes that are no text an escape is left."""
+    is_there = ~np.isnan(block.embeddings[:, 0])
+    ids = [name.encode("utf-8", "backslashreplace").decode() for name, there in zip(block.ids, is_there, strict=True) if there]
+    return Block(ids, block.embeddings[is_there])

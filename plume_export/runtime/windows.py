@@ -1,0 +1,58 @@
+"""Inputs cut into windows; the next one is prepared while the last one is embedded."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from threading import Event
+from typing import Protocol, TypeVar
+
+# Of so many batches, lengths are sorted: enough for batches of nearly equal lengths, few enough to be done soon.
+WINDOW_BATCHES = 16
+# Pixels take 4.7 kB a patch; two windows are in memory.
+_MOST_PATCHES = 16384
+
+
+class Prepared(Protocol):
+    """What is ready for the graphs."""
+
+    @property
+    def patch_count(self) -> int: ...
+
+
+_Raw = TypeVar("_Raw")
+_Prepared = TypeVar("_Prepared", bound=Prepared)
+
+
+def windows_ahead(
+    items: Iterable[_Raw], prepare: Callable[[_Raw], _Prepared], most_items: int
+) -> Generator[Sequence[_Prepared], None, None]:
+    """Yield all items, prepared and in order, in windows that depend on the items alone.
+
+    While a window is used, a thread prepares the next one. `items` is read in the caller's thread. What `prepare` raises is
+    raised where its window would come. A caller that stops early closes the generator, which waits for one item at most.
+    """
+    unread, waiting, is_stopped = iter(items), deque[_Raw](), Event()
+
+    def next_window() -> list[_Prepared]:
+        window: list[_Prepared] = []
+        while waiting and not is_whole(window, most_items) and not is_stopped.is_set():
+            window.append(prepare(waiting.popleft()))
+        return window
+
+    waiting.extend(islice(unread, most_items))
+    window = next_window()
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as thread:  # started by its first task: not for one window
+        try:
+            while window:
+                waiting.extend(islice(unread, most_items - len(waiting)))
+                following = thread.submit(next_window) if waiting else None
+                yield window
+                window = [] if following is None else following.result()
+        finally:
+            is_stopped.set()
+
+
+def is_whole(window: Sequence[Prepared], most_items: int) -> bool:
+    """Whether a window takes no more: it has so many items, or the pixels of a window."""
+    return len(window) >= most_items or sum(item.patch_count for item in window) >= _MOST_PATCHES

@@ -1,0 +1,256 @@
+"""Embeddings that are written as they come, runs that were stopped, and what they go on with."""
+
+import io
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from plume_export.embed_file import embed_to_file, embed_to_lines, inputs_from_file, partial
+from plume_export.errors import InputError, PlumeExportError
+
+from .embedder_double import EmbedderDouble
+
+INPUTS = 40  # with batches of one, windows of 16: two whole ones and one of 8
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    file = tmp_path / "in.jsonl"
+    write(file, [f"text {number}" for number in range(INPUTS)])
+    return file
+
+
+def write(file: Path, texts: list[str]) -> None:
+    file.write_text("".join(json.dumps({"id": f"id {row}", "text": text}) + "\n" for row, text in enumerate(texts)))
+
+
+def embed(
+    lines: Path, name: str = "out.npy", *, resume: bool = False, on_error: str = "fail", batch_size: int = 1, **double: object
+) -> SimpleNamespace:
+    """Run to the end; return the file's bytes, the embedder, and what progress was told."""
+    output = lines.with_name(name)
+    embedder, told = EmbedderDouble(**double), []
+    skipped = embed_to_file(
+        embedder,  # type: ignore[arg-type]
+        inputs_from_file(lines),
+        output,
+        batch_size=batch_size,
+        on_error=on_error,  # type: ignore[arg-type]
+        is_resumed=resume,
+        advance=told.append,
+    )
+    return SimpleNamespace(bytes=output.read_bytes(), embedded=embedder.embedded, told=sum(told), skipped=skipped)
+
+
+def hidden(directory: Path) -> list[str]:
+    return sorted(file.name for file in directory.iterdir() if file.name.startswith("."))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(("stop_after", "left"), [(3, INPUTS), (16, 24), (17, 24), (31, 24), (33, 8)])
+def test_a_stopped_run_goes_on_to_the_same_file(lines: Path, suffix: str, stop_after: int, left: int) -> None:
+    whole = embed(lines, f"whole{suffix}")
+    assert whole.told == INPUTS
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, f"out{suffix}", stop_after=stop_after)
+    assert not lines.with_name(f"out{suffix}").exists()
+    resumed = embed(lines, f"out{suffix}", resume=True)
+    assert resumed.bytes == whole.bytes
+    assert (resumed.embedded, resumed.told) == (left, INPUTS)
+    assert hidden(lines.parent) == []
+
+
+@pytest.mark.parametrize("stop_at", range(7))
+def test_killed_between_any_two_writes(lines: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
+    """Each is made lasting: the settings, then the rows and the journal's line of the three windows."""
+    whole = embed(lines, "whole.npy").bytes
+    calls = iter(range(7))
+    flush = partial._flush
+
+    def killed(file: io.BufferedRandom) -> None:
+        if next(calls) == stop_at:
+            raise KeyboardInterrupt
+        flush(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partial, "_flush", killed)
+        patch.setattr(partial.PartialRun, "remove", lambda _: None)  # a kill cleans nothing up
+        with pytest.raises(KeyboardInterrupt):
+            embed(lines)
+    assert hidden(lines.parent) == [".out.npy.partial", ".out.npy.partial.jsonl"]
+    assert embed(lines, resume=True).bytes == whole
+    assert hidden(lines.parent) == []
+
+
+def test_cut_at_any_byte(lines: Path) -> None:
+    """A torn line of the journal, rows that it does not name, and rows that it names and that are lost."""
+    whole = embed(lines, "whole.npy").bytes
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=33)
+    files = [lines.with_name(name) for name in hidden(lines.parent)]
+    rows, journal = (file.read_bytes() for file in files)
+    settings, last = journal.index(b"\n"), journal.rindex(b"\n", 0, -1)
+    for kept_rows in (b"", rows[:17], rows[: len(rows) // 2 - 1], rows[: len(rows) // 2], rows, rows + b"torn"):
+        for kept in (0, 1, settings, settings + 1, last + 1, last + 9, len(journal) - 1, len(journal)):
+            files[0].write_bytes(kept_rows)
+            files[1].write_bytes(journal[:kept])
+            assert embed(lines, resume=True).bytes == whole
+
+
+def test_resume_with_nothing_there_starts(lines: Path) -> None:
+    assert embed(lines, resume=True).bytes == embed(lines, "whole.npy").bytes
+
+
+def test_without_resume_a_stopped_run_is_replaced(lines: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=33)
+    write(lines, ["other"] * INPUTS)
+    assert embed(lines).embedded == INPUTS
+
+
+def test_a_failing_line_is_put_right(lines: Path) -> None:
+    texts = [f"text {number}" for number in range(INPUTS)]
+    write(lines, [*texts[:37], "bad", *texts[38:]])
+    with pytest.raises(InputError, match=r"input 'id 37': The input is bad(.|\n)*32 inputs before it are done: --resume"):
+        embed(lines)
+    write(lines, texts)
+    resumed = embed(lines, resume=True)
+    assert resumed.embedded == 8
+    assert resumed.bytes == embed(lines, "whole.npy").bytes
+
+
+def test_a_failing_line_is_skipped_when_the_run_goes_on(lines: Path) -> None:
+    write(lines, [*(f"text {number}" for number in range(37)), "bad", "last"])
+    with pytest.raises(InputError):
+        embed(lines)
+    resumed = embed(lines, resume=True, on_error="skip")
+    assert list(resumed.skipped) == ["id 37"]
+    assert resumed.bytes == embed(lines, "whole.npy", on_error="skip").bytes
+    assert np.isnan(np.load(lines.with_name("out.npy"))[37]).all()
+
+
+def test_nothing_stays_of_a_run_that_did_nothing(lines: Path) -> None:
+    write(lines, ["bad"])
+    with pytest.raises(InputError, match=r"^input 'id 0': The input is bad\.\n  fix: give a good one$"):
+        embed(lines)
+    assert hidden(lines.parent) == []
+
+
+def test_skipped_inputs_are_reported_by_the_run_that_goes_on(lines: Path) -> None:
+    write(lines, ["bad", *(f"text {number}" for number in range(39))])
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, on_error="skip", stop_after=33)
+    with pytest.raises(PlumeExportError, match=r"it skipped 1 inputs, 'id 0' first(.|\n)*--on-error skip"):
+        embed(lines, resume=True)
+    assert list(embed(lines, resume=True, on_error="skip").skipped) == ["id 0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mode": "disc"}, "mode was 'gen' and is 'disc'"),
+        ({"steps": 4}, "steps was 8 and is 4"),
+        ({"batch_size": 2}, "batch_size was 1 and is 2"),
+        ({"allow_control_tokens": True}, "allow_control_tokens was False and is True"),
+        ({"bundle": SimpleNamespace(sha256="another")}, "bundle was 'bundle' and is 'another'"),
+    ],
+)
+def test_a_run_of_other_settings_does_not_go_on(lines: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=33)
+    with pytest.raises(PlumeExportError, match=rf"out\.npy\.partial can not go on: {message}\.\n  fix: .*leave --resume out"):
+        embed(lines, resume=True, **changes)  # type: ignore[arg-type]
+    assert embed(lines, resume=True).embedded == 8  # what was done is still there
+
+
+@pytest.mark.parametrize("change", ["text", "id", "fewer"])
+def test_inputs_that_are_done_have_changed(lines: Path, change: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=33)
+    text = lines.read_text()
+    changed = {
+        "text": text.replace("text 20", "TEXT 20"),
+        "id": text.replace("id 20", "ID 20"),
+        "fewer": text[: len(text) // 2],
+    }
+    lines.write_text(changed[change])
+    with pytest.raises(PlumeExportError, match="the inputs 17 to 32 are not those that it has embedded"):
+        embed(lines, resume=True)
+
+
+def test_lines_were_added_after_a_run_that_was_stopped_at_its_end(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last window was cut by the end of the file; it is embedded again, with what has come."""
+    with monkeypatch.context() as patch:
+        patch.setattr("plume_export.embed_file.stream.write_embeddings", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            embed(lines)
+    write(lines, [f"text {number}" for number in range(INPUTS + 3)])
+    assert embed(lines, resume=True).bytes == embed(lines, "whole.npy").bytes
+
+
+def test_a_damaged_journal(lines: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=33)
+    lines.with_name(".out.npy.partial.jsonl").write_text('{"version": 1}\n')
+    with pytest.raises(PlumeExportError, match="its journal is damaged"):
+        embed(lines, resume=True)
+
+
+def test_two_runs_to_one_file(lines: Path) -> None:
+    settings = partial.RunSettings("0", "bundle", "gen", 8, 1, False)
+    with (
+        partial.PartialRun(lines.with_name("out.npy"), settings, 8, is_resumed=False),
+        pytest.raises(PlumeExportError, match=r"Another run is writing .*out\.npy\.partial"),
+    ):
+        embed(lines)
+
+
+def test_a_full_disk_names_the_way_on(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(99))
+
+    def full(file: io.BufferedRandom) -> None:
+        if next(calls) == 3:
+            raise OSError(28, os.strerror(28))
+        file.flush()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partial, "_flush", full)
+        with pytest.raises(PlumeExportError, match=r"can not be written: No space left on device\.\n  fix: .*--resume"):
+            embed(lines)
+    assert embed(lines, resume=True).embedded == INPUTS - 16
+
+
+def test_lines_come_window_by_window(lines: Path) -> None:
+    file = io.BytesIO()
+    embedder = EmbedderDouble(stop_after=33)
+    with pytest.raises(KeyboardInterrupt):
+        embed_to_lines(embedder, inputs_from_file(lines), file, batch_size=1, on_error="fail")  # type: ignore[arg-type]
+    assert [json.loads(line)["id"] for line in file.getvalue().splitlines()] == [f"id {number}" for number in range(32)]
+
+
+def test_every_format_has_the_same_rows(lines: Path) -> None:
+    write(lines, ["first", "bad", *(f"text {number}" for number in range(30))])
+    for suffix in (".npy", ".jsonl", ".parquet"):
+        embed(lines, f"out{suffix}", on_error="skip")
+    array = np.load(lines.with_name("out.npy"))
+    assert array.shape == (32, 8)
+    assert np.isnan(array).all(1).nonzero()[0].tolist() == [1]
+    table = pyarrow.parquet.read_table(lines.with_name("out.parquet")).to_pydict()
+    read = [json.loads(line) for line in lines.with_name("out.jsonl").read_text().splitlines()]
+    assert table["id"] == [line["id"] for line in read] == [f"id {number}" for number in range(32) if number != 1]
+    assert (np.array(table["embedding"], np.float32) == np.delete(array, 1, 0)).all()
+    assert (np.array([line["embedding"] for line in read], np.float32) == np.delete(array, 1, 0)).all()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+def test_no_inputs(lines: Path, suffix: str) -> None:
+    lines.write_text("\n  \n")
+    embed(lines, f"out{suffix}")
+    assert hidden(lines.parent) == []
+    if suffix == ".npy":
+        assert np.load(lines.with_name("out.npy")).shape == (0, 8)
