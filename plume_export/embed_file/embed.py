@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..preprocess import PreparedInput
 from ..progress import Advance
 from ..runtime.embedder import Embedder
-from ..runtime.windows import WINDOW_BATCHES, is_whole, windows_ahead
+from ..runtime.windows import is_whole, windows_ahead
 from ..stages import FloatArray
 from .sources import Source
 
@@ -64,7 +64,6 @@ def embed_windows(
 ) -> Generator[EmbedResult, None, None]:
     """Yield the embeddings of consecutive sources as they come. Which batch an input is in depends on its window alone."""
     batch_size = embedder.checked_batch_size(batch_size)
-    most_inputs = WINDOW_BATCHES * batch_size
 
     def read(source: Source) -> _Read:
         try:
@@ -74,13 +73,13 @@ def embed_windows(
                 raise InputError(f"input {source.id!r}: {error}") from error
             return _Read(source, None, str(error))
 
-    with closing(windows_ahead(sources, read, most_inputs)) as windows:
+    with closing(windows_ahead(sources, read, batch_size)) as windows:
         for window in windows:
             result = EmbedResult(
                 [entry.source for entry in window],
                 np.full((len(window), embedder.dimension), np.nan, np.float32),
                 {entry.source.id: entry.reason for entry in window if entry.prepared is None},
-                is_whole(window, most_inputs),
+                is_whole(window, batch_size),
             )
             good = [(row, entry.prepared) for row, entry in enumerate(window) if entry.prepared is not None]
             advance(len(window) - len(good))

@@ -18,7 +18,7 @@ from .backend import Backend
 from .open_backend import open_backend
 from .runner import Runner
 from .stopwatch import Stopwatch
-from .windows import WINDOW_BATCHES, windows_ahead
+from .windows import windows_ahead
 
 Mode = Literal["gen", "disc"]
 # What `item_from` takes: a text, a PIL image, an Item, or a mapping with text, image, video.
@@ -83,7 +83,7 @@ class Embedder:
         thread while others are embedded.
         """
         batch_size = self.checked_batch_size(batch_size)
-        with closing(windows_ahead(items, self.prepare, WINDOW_BATCHES * batch_size)) as windows:
+        with closing(windows_ahead(items, self.prepare, batch_size)) as windows:
             rows = [self.embed_prepared(window, batch_size=batch_size) for window in windows]
         return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
 

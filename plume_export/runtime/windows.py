@@ -8,9 +8,10 @@ from threading import Event
 from typing import Protocol, TypeVar
 
 # Of so many batches, lengths are sorted: enough for batches of nearly equal lengths, few enough to be done soon.
-WINDOW_BATCHES = 16
-# Pixels take 4.7 kB a patch; two windows are in memory.
-_MOST_PATCHES = 16384
+_BATCHES = 16
+# Pixels take 4.7 kB a patch, and two windows are in memory. With larger ones, the process grew for hundreds of inputs (2,000
+# mixed ones of plume-tiny): freed pixels left holes.
+_PATCHES = 8192
 
 
 class Prepared(Protocol):
@@ -25,7 +26,7 @@ _Prepared = TypeVar("_Prepared", bound=Prepared)
 
 
 def windows_ahead(
-    items: Iterable[_Raw], prepare: Callable[[_Raw], _Prepared], most_items: int
+    items: Iterable[_Raw], prepare: Callable[[_Raw], _Prepared], batch_size: int
 ) -> Generator[Sequence[_Prepared], None, None]:
     """Yield all items, prepared and in order, in windows that depend on the items alone.
 
@@ -33,10 +34,11 @@ def windows_ahead(
     raised where its window would come. A caller that stops early closes the generator, which waits for one item at most.
     """
     unread, waiting, is_stopped = iter(items), deque[_Raw](), Event()
+    most_items = _BATCHES * batch_size
 
     def next_window() -> list[_Prepared]:
         window: list[_Prepared] = []
-        while waiting and not is_whole(window, most_items) and not is_stopped.is_set():
+        while waiting and not is_whole(window, batch_size) and not is_stopped.is_set():
             window.append(prepare(waiting.popleft()))
         return window
 
@@ -53,6 +55,8 @@ def windows_ahead(
             is_stopped.set()
 
 
-def is_whole(window: Sequence[Prepared], most_items: int) -> bool:
-    """Whether a window takes no more: it has so many items, or the pixels of a window."""
-    return len(window) >= most_items or sum(item.patch_count for item in window) >= _MOST_PATCHES
+def is_whole(window: Sequence[Prepared], batch_size: int) -> bool:
+    """Whether a window takes no more: it has all its batches, or the last batch brought enough pixels."""
+    if len(window) % batch_size:
+        return False
+    return len(window) >= _BATCHES * batch_size or sum(item.patch_count for item in window) >= _PATCHES

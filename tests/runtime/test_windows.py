@@ -26,20 +26,21 @@ def numbers(windows: Iterator[list[Prepared]]) -> list[list[int]]:
     return [[item.number for item in window] for window in windows]
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 5, 8, 11])
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 32, 43])
 def test_every_item_once_and_in_order(count: int) -> None:
-    windows = numbers(windows_ahead(iter(range(count)), prepared, 4))
+    windows = numbers(windows_ahead(iter(range(count)), prepared, 1))
     assert [number for window in windows for number in window] == list(range(count))
-    assert [len(window) for window in windows] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+    assert [len(window) for window in windows] == [16] * (count // 16) + [count % 16] * (count % 16 > 0)
 
 
 def test_a_window_ends_early_with_many_pixels() -> None:
-    patches = [100, 9000, 9000, 100, 40000, 100, 100]
-    windows = list(windows_ahead(range(7), lambda number: Prepared(number, patches[number]), 4))
-    assert numbers(windows) == [[0, 1, 2], [3, 4], [5, 6]]
-    assert [is_whole(window, 4) for window in windows] == [True, True, False]
-    behind = windows_ahead(range(3, 7), lambda number: Prepared(number, patches[number]), 4)
-    assert numbers(behind) == [[3, 4], [5, 6]]  # the cuts do not depend on where one begins
+    """But not within a batch."""
+    patches = [100, 8000, 8000, 100, 40000, 100, 100]
+    windows = list(windows_ahead(range(7), lambda number: Prepared(number, patches[number]), 2))
+    assert numbers(windows) == [[0, 1, 2, 3], [4, 5], [6]]
+    assert [is_whole(window, 2) for window in windows] == [True, True, False]
+    behind = windows_ahead(range(4, 7), lambda number: Prepared(number, patches[number]), 2)
+    assert numbers(behind) == [[4, 5], [6]]  # the cuts do not depend on where one begins
 
 
 def test_a_thread_prepares_the_next_window_and_items_are_read_here() -> None:
@@ -47,11 +48,11 @@ def test_a_thread_prepares_the_next_window_and_items_are_read_here() -> None:
     readers = []
 
     def items() -> Iterator[int]:
-        for number in range(12):
+        for number in range(40):
             readers.append(threading.get_ident())
             yield number
 
-    windows = list(windows_ahead(items(), prepared, 4))
+    windows = list(windows_ahead(items(), prepared, 1))
     assert set(readers) == {here}
     assert {item.thread == here for item in windows[0]} == {True}
     assert {item.thread == here for window in windows[1:] for item in window} == {False}
@@ -59,7 +60,7 @@ def test_a_thread_prepares_the_next_window_and_items_are_read_here() -> None:
 
 def test_one_window_needs_no_thread() -> None:
     before = threading.active_count()
-    windows = windows_ahead(range(3), prepared, 4)
+    windows = windows_ahead(range(16), prepared, 1)
     next(windows)
     assert threading.active_count() == before
     windows.close()
@@ -67,13 +68,13 @@ def test_one_window_needs_no_thread() -> None:
 
 def test_an_error_comes_where_its_window_would() -> None:
     def failing(number: int) -> Prepared:
-        if number == 9:
-            raise InputError("nine")
+        if number == 40:
+            raise InputError("forty")
         return prepared(number)
 
-    windows = windows_ahead(range(20), failing, 4)
-    assert [[item.number for item in next(windows)] for _ in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    with pytest.raises(InputError, match="nine"):
+    windows = windows_ahead(range(60), failing, 1)
+    assert [[item.number for item in next(windows)] for _ in range(2)] == [list(range(16)), list(range(16, 32))]
+    with pytest.raises(InputError, match="forty"):
         next(windows)
 
 
@@ -84,27 +85,27 @@ def test_closing_early_waits_for_one_item_and_leaves_no_thread() -> None:
 
     def slow(number: int) -> Prepared:
         seen.append(number)
-        if number == 5:
+        if number == 17:
             begun.set()
             released.wait(10)
         return prepared(number)
 
-    windows = windows_ahead(range(1000), slow, 4)
+    windows = windows_ahead(range(1000), slow, 1)
     next(windows)
     assert begun.wait(10)
     threading.Timer(0.05, released.set).start()
     windows.close()
-    assert seen == list(range(6))
+    assert seen == list(range(18))
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("prepare")]
 
 
 def test_one_window_ahead_and_no_more() -> None:
     seen = []
-    windows = windows_ahead(range(100), lambda number: (seen.append(number), prepared(number))[1], 4)
+    windows = windows_ahead(range(100), lambda number: (seen.append(number), prepared(number))[1], 1)
     next(windows)
     deadline = time.monotonic() + 5
-    while len(seen) < 8 and time.monotonic() < deadline:
+    while len(seen) < 32 and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(0.02)
-    assert len(seen) == 8
+    assert len(seen) == 32
     windows.close()
