@@ -14,8 +14,8 @@ from ..recipe import ShapeRanges
 from ..spec import VisionSpec
 from .backend import Array
 
-# What is encoded in one call where a bundle has no limits: enough to fill a CPU, and activations stay small.
-_PATCHES_AT_ONCE = 4096
+# What is encoded in one call where a bundle has no limits. More took as long and more memory (2b-slice, int8, 2 threads).
+_PATCHES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)

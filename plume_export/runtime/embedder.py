@@ -18,7 +18,7 @@ from .backend import Backend
 from .open_backend import open_backend
 from .runner import Runner
 from .stopwatch import Stopwatch
-from .windows import windows_ahead
+from .windows import rows_by_length, windows_ahead
 
 Mode = Literal["gen", "disc"]
 # What `item_from` takes: a text, a PIL image, an Item, or a mapping with text, image, video.
@@ -111,10 +111,7 @@ class Embedder:
         """Return unit vectors [inputs, hidden]. Prompts of like lengths share a batch, so that little is padded."""
         batch_size = self.checked_batch_size(batch_size)
         embeddings = np.empty((len(prepared), self.dimension), np.float32)
-        # The longest first, so that memory is at its most at once.
-        by_length = sorted(range(len(prepared)), key=lambda row: -prepared[row].token_count)
-        for first in range(0, len(prepared), batch_size):
-            rows = by_length[first : first + batch_size]
+        for rows in rows_by_length([item.token_count for item in prepared], batch_size):
             embeddings[rows] = self._embed_batch([prepared[row] for row in rows])
             advance(len(rows))
         return embeddings

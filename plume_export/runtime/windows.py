@@ -1,7 +1,7 @@
-"""Inputs cut into windows; the next one is prepared while the last one is embedded."""
+"""Inputs cut into windows, and windows into batches; the next window is prepared while the last one is embedded."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from threading import Event
@@ -60,3 +60,18 @@ def is_whole(window: Sequence[Prepared], batch_size: int) -> bool:
     if len(window) % batch_size:
         return False
     return len(window) >= _BATCHES * batch_size or sum(item.patch_count for item in window) >= _PATCHES
+
+
+def rows_by_length(token_counts: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield the rows of each batch, the longest prompts first, so that memory is at its most at once.
+
+    A prompt of less than half the longest's tokens starts another batch: less than half of a batch is padding.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(token_counts)), key=lambda row: -token_counts[row]):
+        if len(batch) == batch_size or (batch and 2 * token_counts[row] < token_counts[batch[0]]):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -77,18 +77,20 @@ def test_as_many_at_a_time_as_the_bundle_allows(image_tokens: int) -> None:
     assert_rows_are_right(MIXED, host)
 
 
-def test_large_images_are_not_encoded_together() -> None:
-    batch = [prompt(medium(value, 64, 32)) for value in range(5)]
-    host = host_batch(batch, 600, VISION, None)
+def test_no_more_patches_at_a_time_than_memory_is_meant_for() -> None:
+    batch = [prompt(medium(value, 32, 16)) for value in range(5)]
+    host = host_batch(batch, 200, VISION, None)
     assert [len(host.arrays[f"patches {number}"]) for number in range(3)] == [2, 2, 1]
     assert_rows_are_right(batch, host)
     limits = ShapeRanges((1, 1, 8), (16, 64, 8000), (4, 64, 768 * 3))
-    assert len(host_batch(batch, 600, VISION, limits).vision_calls) == 2  # three frames, of 768 visual tokens at most
+    assert len(host_batch(batch, 200, VISION, limits).vision_calls) == 2  # three frames
+    large = [prompt(medium(value, 64, 72)) for value in range(5)]
+    assert len(host_batch(large, 1200, VISION, limits).vision_calls) == 3  # two images have as many patches as the largest
 
 
 def test_a_long_video_is_not_copied() -> None:
-    video = medium(1, 64, 32, frames=5)
-    host = host_batch([prompt(video)], 3000, VISION, None)
+    video = medium(1, 32, 16, frames=5)
+    host = host_batch([prompt(video)], 700, VISION, None)
     parts = [host.arrays[f"patches {number}"] for number in range(3)]
     assert [len(part) for part in parts] == [2, 2, 1]
     assert all(np.shares_memory(part, video.patches) for part in parts)

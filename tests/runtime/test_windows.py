@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from plume_export.errors import InputError
-from plume_export.runtime.windows import is_whole, windows_ahead
+from plume_export.runtime.windows import is_whole, rows_by_length, windows_ahead
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,9 @@ def test_one_window_ahead_and_no_more() -> None:
     time.sleep(0.02)
     assert len(seen) == 32
     windows.close()
+
+
+def test_batches_of_like_lengths() -> None:
+    assert list(rows_by_length([5, 9, 5, 7, 9], 2)) == [[1, 4], [3, 0], [2]]
+    assert list(rows_by_length([100, 20, 49, 50, 700, 24], 8)) == [[4], [0, 3], [2], [5, 1]]
+    assert list(rows_by_length([], 8)) == []
