@@ -23,8 +23,8 @@ def graph_inputs(bundle: Bundle, inputs: Iterable[PreparedInput]) -> dict[GraphN
     """
     recorder = Recorder(OnnxRuntimeCpu(bundle))
     with Embedder(bundle, verify_hashes=False, backend=recorder) as embedder:
-        for _ in embedder.embed_batches(inputs, batch_size=1):
-            pass
+        for one in inputs:
+            embedder.embed_prepared([one])
     return recorder.feeds
 
 
