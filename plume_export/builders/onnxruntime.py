@@ -1,4 +1,4 @@
-"""Compile a portable bundle for ONNX Runtime's CPU or CUDA provider: fused attention, everything else as exported.
+"""Compile a portable bundle for ONNX Runtime's CPU or CUDA provider: fused attention, norms and rotary embeddings.
 
 An int8 bundle gets graphs of its own for the CPU: dynamically quantised products, the rest in float32.
 """
