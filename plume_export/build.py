@@ -19,7 +19,7 @@ from .spec import GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precisi
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .export import Report
+    from .export import Quantise, Report
 
 _EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "onnx", "onnx_ir", "onnxscript")
 
@@ -68,9 +68,27 @@ def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) 
 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
     """Write the portable ONNX bundle."""
-    if options.quantise.quantizer == "modelopt":
-        return _export_by_modelopt(checkpoint, output, options, report)
     from .export import export_bundle
+
+    is_modelopt = options.quantise.quantizer == "modelopt"
+    quantise, float32_layers = (_by_modelopt if is_modelopt else _by_ranges)(checkpoint, options, report)
+    return export_bundle(
+        checkpoint,
+        output,
+        precision=options.precision,
+        modalities=options.modalities,
+        selftest_inputs=options.selftest_inputs,
+        quantise=quantise,
+        traced_in="fp32" if is_modelopt else options.precision,
+        float32_layers=float32_layers,
+        report=report,
+    )
+
+
+def _by_ranges(
+    checkpoint: "Checkpoint", options: ExportOptions, report: "Report"
+) -> tuple["Quantise | None", dict[str, float]]:
+    """Return what makes integers, and the layers that float16 can not hold: both follow from ranges, where they are needed."""
     from .precision.calibrate import ranges_of
     from .precision.guard import guard_text, guarded_layers
     from .precision.quantise import Quantiser, checked_schemes
@@ -78,45 +96,27 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
     is_integer = options.precision in INTEGER_PRECISIONS
     if is_integer:
         checked_schemes(checkpoint.model, options.precision, options.modalities, options.quantise)
-    quantiser, float32_layers = None, {}
-    if is_integer or (options.guards_range and options.precision == "fp16"):
-        ranges = ranges_of(checkpoint, options.quantise.ranges_file, report)
-        if options.guards_range:
-            float32_layers = guarded_layers(ranges)
-            report(guard_text(float32_layers, ranges))
-        if is_integer:
-            settings = (options.precision, options.modalities, options.quantise)
-            quantiser = Quantiser(checkpoint, *settings, ranges, float32_layers, report)
-    return export_bundle(
-        checkpoint,
-        output,
-        precision=options.precision,
-        modalities=options.modalities,
-        selftest_inputs=options.selftest_inputs,
-        quantise=quantiser,
-        float32_layers=float32_layers,
-        report=report,
-    )
+    elif not (options.guards_range and options.precision == "fp16"):
+        return None, {}
+    ranges = ranges_of(checkpoint, options.quantise.ranges_file, report)
+    float32_layers: dict[str, float] = {}
+    if options.guards_range:
+        float32_layers = guarded_layers(ranges)
+        report(guard_text(float32_layers, ranges))
+    if not is_integer:
+        return None, float32_layers
+    settings = (options.precision, options.modalities, options.quantise)
+    return Quantiser(checkpoint, *settings, ranges, float32_layers, report), float32_layers
 
 
-def _export_by_modelopt(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
+def _by_modelopt(checkpoint: "Checkpoint", options: ExportOptions, report: "Report") -> "tuple[Quantise, dict[str, float]]":
     """What is not int8 is float32, so no range has to be guarded."""
-    from .export import export_bundle
     from .precision.foreign import ForeignQuantiser
     from .precision.modelopt import modelopt, modelopt_name
 
     check_meant_for_modelopt(options.precision, options.quantise)
     settings = (checkpoint, options.modalities, options.quantise.min_cosine, report)
-    return export_bundle(
-        checkpoint,
-        output,
-        precision=options.precision,
-        modalities=options.modalities,
-        selftest_inputs=options.selftest_inputs,
-        quantise=ForeignQuantiser(modelopt_name(), modelopt(), *settings),
-        traced_in="fp32",
-        report=report,
-    )
+    return ForeignQuantiser(modelopt_name(), modelopt(), *settings), {}
 
 
 def build_bundle(

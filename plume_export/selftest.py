@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, open_bundle
 from .errors import BundleError
+from .machine.resident_memory import resident_memory
 from .parity import ParityReport, compare_inputs
 from .preprocess import Item, item_from_json
 from .runtime.embedder import Embedder
@@ -66,7 +66,7 @@ def run_selftest(bundle: str | os.PathLike[str] | Bundle, *, threads: int | None
         for _ in range(_TIMED_RUNS):
             embedder.embed(items, batch_size=1)
         seconds = dict(embedder.stopwatch.seconds)
-    runs = _TIMED_RUNS * len(items)
+    runs, memory = _TIMED_RUNS * len(items), resident_memory()
     return SelftestReport(
         bundle=bundle.sha256[:12],
         backend=f"{manifest.backend} {manifest.precision}",
@@ -74,7 +74,7 @@ def run_selftest(bundle: str | os.PathLike[str] | Bundle, *, threads: int | None
         python=platform.python_version(),
         parity=compare_inputs(expected, actual, precision=manifest.precision, top_k=manifest.model.transition.top_k),
         milliseconds_per_input={stage: 1000 * total / runs for stage, total in seconds.items()},
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=None if memory is None else memory.peak / (1 << 20),
     )
 
 
@@ -117,13 +117,3 @@ def _read_captured(bundle: Bundle) -> tuple[list[Item], dict[str, Stages]]:
         fields = Stages.__dataclass_fields__
         stages = {item.id or "": Stages(**{field: arrays[f"{item.id}/{field}"] for field in fields}) for item in items}
     return items, stages
-
-
-def _peak_memory_mb() -> float | None:
-    """Peak resident memory of this process; None where the system does not tell (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024

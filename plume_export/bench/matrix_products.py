@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MissingExtraError, PlumeExportError
-from ..machine.software import CUDA_PROVIDER
-from ..runtime.onnxruntime_cpu import has_exact_products
+from ..machine.software import CUDA_PROVIDER, ONNXRUNTIME_DOMAIN
+from ..runtime.onnxruntime_cpu import ask_for_exact_products
 from .best_of import best_seconds
 from .products import ProductKind
 
 _CPU_SIZE, _CUDA_SIZE = 1536, 8192
-_DOMAIN = "com.microsoft"
 
 
 def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
@@ -24,8 +23,8 @@ def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if kind == "int8" and not has_exact_products():
-        options.add_session_config_entry("session.x64quantprecision", "1")  # as the bundles are run
+    if kind == "int8":
+        ask_for_exact_products(options)
     session = onnxruntime.InferenceSession(product_graph(kind, _CPU_SIZE), options, providers=["CPUExecutionProvider"])
     values = _values(_CPU_SIZE)
     matrix = (values * 127 + 128).astype(np.uint8) if kind == "int8" else values
@@ -71,14 +70,14 @@ def product_graph(kind: ProductKind, size: int) -> bytes:
     initializers = [ir.Value(name=name, const_value=ir.tensor(constant)) for name, constant in constants.items()]
     matrix = ir.Value(name="matrix", shape=ir.Shape((size, size)), type=ir.TensorType(dtype))
     if kind == "int8":
-        nodes = [ir.node("MatMulIntegerToFloat", [matrix, *initializers], domain=_DOMAIN)]
+        nodes = [ir.node("MatMulIntegerToFloat", [matrix, *initializers], domain=ONNXRUNTIME_DOMAIN)]
     else:
         cast = ir.node("Cast", [matrix], {"to": rounded.value})
         nodes = [cast, ir.node("MatMul", [cast.outputs[0], *initializers])]
     product = nodes[-1].outputs[0]
     product.name, product.shape = "product", matrix.shape
     product.type = ir.TensorType(ir.DataType.FLOAT if kind == "int8" else rounded)
-    graph = ir.Graph([matrix], [product], nodes=nodes, initializers=initializers, opset_imports={"": 20, _DOMAIN: 1})
+    graph = ir.Graph([matrix], [product], nodes=nodes, initializers=initializers, opset_imports={"": 20, ONNXRUNTIME_DOMAIN: 1})
     message: bytes = ir.to_proto(ir.Model(graph, ir_version=9)).SerializeToString()
     return message
 

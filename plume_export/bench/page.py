@@ -1,9 +1,8 @@
 """A report as one HTML page that needs nothing beside it."""
 
 import html
-from importlib.resources import files
-from string import Template
 
+from ..page import filled_page
 from .plots import latency_plot, roofline_plot, sweep_plot, throughput_plot
 from .report import BenchReport
 from .sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
@@ -34,7 +33,8 @@ def page_from_report(report: BenchReport) -> str:
         sections.append(_section(f"How cost grows with {sweep.over}", sweep_plot(sweep) + lines, [sweep_table(sweep)]))
     first = report.bundles[0]
     about = (*environment_lines(report), *warning_lines(report), *left_out_lines(report))
-    return Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8")).substitute(
+    return filled_page(
+        __package__,
         title=html.escape(f"{first.name}: {first.backend} {first.precision}"),
         headlines=_headlines(report),
         about="".join(f"<li>{html.escape(line)}</li>" for line in about),

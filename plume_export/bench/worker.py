@@ -11,6 +11,7 @@ import msgspec
 
 from ..embed_file import Source, sources_from_file
 from ..errors import PlumeExportError
+from ..machine.resident_memory import resident_memory
 from .protocol import (
     AskMemory,
     Done,
@@ -19,12 +20,12 @@ from .protocol import (
     Failed,
     Load,
     MeasureLimits,
+    Memory,
     Reply,
     Request,
     RolloutTimes,
     TimeRollout,
 )  # fmt: skip
-from .resident_memory import memory_of_this_process
 from .subject import Subject, open_subject
 
 
@@ -55,7 +56,7 @@ class Worker:
             Load: self._load,
             Embed: self._embed,
             TimeRollout: self._time_rollout,
-            AskMemory: lambda _: memory_of_this_process(),
+            AskMemory: lambda _: _memory(),
             MeasureLimits: _measure_limits,
         }
         return answers[type(request)](request)
@@ -84,6 +85,13 @@ class Worker:
         if file not in self._sources:
             self._sources[file] = sources_from_file(Path(file))
         return self._sources[file][row]
+
+
+def _memory() -> Memory:
+    memory = resident_memory()
+    if memory is None:
+        raise PlumeExportError("This system does not tell how much memory a process holds.", fix="measure on Linux or macOS")
+    return Memory(resident=memory.now, peak=memory.peak)
 
 
 def _measure_limits(request: MeasureLimits) -> Reply:

@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-DOMAIN = "com.microsoft"
+from ..machine.software import ONNXRUNTIME_DOMAIN
+
 # Activations are uint8 around 128: ONNX Runtime's fastest products are of uint8 by int8.
 _ZERO = np.array(128, np.uint8)
 _LEVEL = np.array(1 / 127, np.float32)
@@ -68,7 +69,7 @@ def quantise_dynamically(graph: ir.Model, weights: AddedWeights) -> int:
     _widen(graph, weights)
     _remove_idle_casts(graph)
     if products:
-        graph.graph.opset_imports[DOMAIN] = 1
+        graph.graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
     return products
 
 
@@ -133,7 +134,7 @@ def _replace_product(graph: ir.Model, product: ir.Node, weights: list[tuple[ir.V
         nodes.append(ir.node("Split", parts[:1], {"axis": 0, "num_outputs": len(weights)}, num_outputs=len(weights)))
         parts = list(nodes[-1].outputs)
     products = [
-        ir.node("MatMulIntegerToFloat", [part, integers, level, scale, zero], domain=DOMAIN)
+        ir.node("MatMulIntegerToFloat", [part, integers, level, scale, zero], domain=ONNXRUNTIME_DOMAIN)
         for part, (integers, scale) in zip(parts, weights, strict=True)
     ]
     nodes += products

@@ -11,9 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from ..machine.software import ONNXRUNTIME_DOMAIN
 from ..spec import ModelSpec
-
-DOMAIN = "com.microsoft"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def fuse_vision_attention(graph: ir.Model, model: ModelSpec) -> int:
     found = [attention for node in list(graph.graph) if (attention := _match(node, is_masked=False)) is not None]
     for attention in found:
         operands = [_flat_heads(value, heads * head_dim) for value in (attention.queries, attention.keys, attention.values)]
-        node = ir.node("MultiHeadAttention", operands, {"num_heads": heads, "scale": 1.0}, domain=DOMAIN)
+        node = ir.node("MultiHeadAttention", operands, {"num_heads": heads, "scale": 1.0}, domain=ONNXRUNTIME_DOMAIN)
         _replace(graph, attention, node, heads, head_dim)
     return _finish(graph, len(found))
 
@@ -52,7 +51,7 @@ def fuse_prefill_attention(graph: ir.Model, model: ModelSpec) -> int:
         keys, values = (_flat_heads(_unexpanded(value), kv_width) for value in (attention.keys, attention.values))
         attributes = {"num_heads": decoder.query_heads, "kv_num_heads": decoder.kv_heads, "scale": 1.0}
         operands = [queries, keys, values, None, None, *lengths]
-        node = ir.node("GroupQueryAttention", operands, attributes, domain=DOMAIN, num_outputs=3)
+        node = ir.node("GroupQueryAttention", operands, attributes, domain=ONNXRUNTIME_DOMAIN, num_outputs=3)
         _replace(graph, attention, node, decoder.query_heads, decoder.head_dim)
     return _finish(graph, len(found))
 
@@ -157,5 +156,5 @@ def _replace(graph: ir.Model, attention: Attention, node: ir.Node, heads: int, h
 def _finish(graph: ir.Model, count: int) -> int:
     RemoveUnusedNodesPass()(graph)
     if count:
-        graph.graph.opset_imports[DOMAIN] = 1
+        graph.graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
     return count

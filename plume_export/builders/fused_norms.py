@@ -15,7 +15,8 @@ def fuse_norms(graph: ir.Model) -> int:
     """Replace every RMS norm; return how many were replaced."""
     chains = [chain for node in graph.graph if (chain := _match(node)) is not None]
     for reciprocal, add, square in chains:
-        epsilon = ir.convenience.get_const_tensor(add.inputs[1])  # type: ignore[arg-type]
+        assert add.inputs[1] is not None
+        epsilon = ir.convenience.get_const_tensor(add.inputs[1])
         assert epsilon is not None
         (unit,) = reciprocal.outputs[0].consumers()
         (weighted,) = unit.outputs[0].consumers()

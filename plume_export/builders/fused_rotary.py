@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-DOMAIN = "com.microsoft"
+from ..machine.software import ONNXRUNTIME_DOMAIN
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ def fuse_rotary(graph: ir.Model) -> int:
         if not operands:  # all layers have the same angles
             nodes, operands = _table(rotation)
             graph.graph.insert_before(concat, nodes)
-        node = ir.node("RotaryEmbedding", [rotation.source, *operands], domain=DOMAIN)
+        node = ir.node("RotaryEmbedding", [rotation.source, *operands], domain=ONNXRUNTIME_DOMAIN)
         rotated, output = node.outputs[0], rotation.output  # keys are outputs of the graph by their names
         rotated.name, rotated.type, rotated.shape = output.name, output.type, output.shape
         graph.graph.insert_before(concat, node)
         ir.convenience.replace_all_uses_with(output, rotated, replace_graph_outputs=True)
     if found:
         assert len({(rotation.cos, rotation.sin) for rotation in found}) == 1, "layers of different angles"
-        graph.graph.opset_imports[DOMAIN] = 1
+        graph.graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
     RemoveUnusedNodesPass()(graph)
     return len(found)
 

@@ -8,10 +8,13 @@ import msgspec
 
 from ..bench.options import BenchOptions, batch_sizes_from_text
 from ..bench.plots import check_plotting
+from ..bench.report import BenchReport
 from ..bench.run import run_bench
+from ..bench.sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
+from ..bench.tables import tables_of
 from ..embed_file import check_writable
 from ..whole_file import replacing
-from .console import print_bench, report_step
+from .console import print_table, report_step
 
 
 @click.command()
@@ -43,9 +46,26 @@ def bench(bundle: Path, batch: str, page: Path | None, as_json: bool, **options:
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:
-        print_bench(report)
+        _print_bench(report)
     if page is not None:
         click.echo(str(page), err=as_json)
+
+
+def _print_bench(report: BenchReport) -> None:
+    """Print a measurement: where, every table, what the sweeps show, what was left out."""
+    from rich.table import Table
+
+    for line in environment_lines(report):
+        click.echo(line)
+    for text in tables_of(report):
+        table = Table(title=text.title, title_justify="left", caption=text.note or None, caption_justify="left")
+        for index, column in enumerate(text.columns):
+            table.add_column(column, justify="left" if index < text.labels else "right")
+        for row in text.rows:
+            table.add_row(*row)
+        print_table(table)
+    for line in (*sweep_lines(report.sweeps), *left_out_lines(report), *warning_lines(report)):
+        click.echo(line)
 
 
 COMMANDS = (bench,)

@@ -26,7 +26,6 @@ from ..precision.options import (
     QuantiseOptions,
     Quantizer,
     check_meant_for_integers,
-    check_meant_for_modelopt,
     precisions_from_text,
 )
 from ..recipe import read_recipe, recipe_names
@@ -202,7 +201,6 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
     quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"], quantizer)
     check_meant_for_integers(precisions.name, quantise)
-    check_meant_for_modelopt(precisions.name, quantise)
     return (
         checkpoint,
         output,

@@ -6,9 +6,6 @@ from contextlib import contextmanager
 
 import click
 
-from ..bench.report import BenchReport
-from ..bench.sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
-from ..bench.tables import tables_of
 from ..builders.tensorrt.audit import audit_engine
 from ..builders.tensorrt.compile import BuildProgress
 from ..builders.tensorrt.engine import Progress as BuildStep
@@ -199,20 +196,3 @@ def print_selftest(report: SelftestReport) -> None:
     click.echo(f"latency per input: {stages}")
     if report.peak_memory_mb is not None:
         click.echo(f"peak memory: {report.peak_memory_mb:.0f} MB")
-
-
-def print_bench(report: BenchReport) -> None:
-    """Print a measurement: where, every table, what the sweeps show, what was left out."""
-    from rich.table import Table
-
-    for line in environment_lines(report):
-        click.echo(line)
-    for text in tables_of(report):
-        table = Table(title=text.title, title_justify="left", caption=text.note or None, caption_justify="left")
-        for index, column in enumerate(text.columns):
-            table.add_column(column, justify="left" if index < text.labels else "right")
-        for row in text.rows:
-            table.add_row(*row)
-        print_table(table)
-    for line in (*sweep_lines(report.sweeps), *left_out_lines(report), *warning_lines(report)):
-        click.echo(line)

@@ -6,6 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 from ..errors import PlumeExportError
 from .flavour import FLAVOUR_NAMES, FlavourName, import_flavour
 
+# ONNX's operators are in no domain; those that ONNX Runtime adds are in this one.
+ONNXRUNTIME_DOMAIN = "com.microsoft"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 FLAVOUR_TITLES: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 

@@ -34,8 +34,8 @@ class OnnxRuntimeCpu(NumpyBuffers):
         if bundle.manifest.backend == "onnx" and bundle.manifest.precision in INTEGER_PRECISIONS:
             # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
             self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if bundle.manifest.precision == "int8" and not has_exact_products():
-            self._options.add_session_config_entry("session.x64quantprecision", "1")  # slower kernels, the same integers
+        if bundle.manifest.precision == "int8":
+            ask_for_exact_products(self._options)
         if threads is not None:
             self._options.intra_op_num_threads = threads
         self._sessions: dict[GraphName, OnnxRuntimeSession] = {}
@@ -51,7 +51,13 @@ class OnnxRuntimeCpu(NumpyBuffers):
         self._sessions.clear()
 
 
-def has_exact_products() -> bool:
+def ask_for_exact_products(options: Any) -> None:
+    """Have a session compute sums of uint8 by int8 exactly where this machine's fastest kernels do not."""
+    if not _has_exact_products():
+        options.add_session_config_entry("session.x64quantprecision", "1")  # slower kernels, the same integers
+
+
+def _has_exact_products() -> bool:
     """Whether sums of uint8 by int8 are exact here: on x86 without VNNI they saturate in 16 bits. Unknown counts as no."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True

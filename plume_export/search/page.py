@@ -3,14 +3,13 @@
 import base64
 import html
 import io
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
 from PIL import Image, ImageOps
 
 from ..bundle import Bundle
 from ..errors import InputError
+from ..page import filled_page
 from ..preprocess import load_image
 from .search import Hit, SearchResult
 
@@ -24,7 +23,8 @@ def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | N
     """
     manifest, query = bundle.manifest, result.query
     checkpoint = Path(manifest.checkpoint).name
-    return Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8")).substitute(
+    return filled_page(
+        __package__,
         title=html.escape(query.text or "search by picture"),
         query=_query_html(query.text, query_image),
         folder=html.escape(result.folder.name or str(result.folder)),
