@@ -31,6 +31,8 @@ class OnnxRuntimeCpu(NumpyBuffers):
         self._bundle = bundle
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = 3
+        # Each session has threads of its own. Those of the last graph would spin on the cores that the next one needs.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
         if bundle.manifest.backend == "onnx" and bundle.manifest.precision in INTEGER_PRECISIONS:
             # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
             self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
