@@ -89,7 +89,8 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
         import onnx_ir as ir
     except ImportError:
         raise MissingExtraError("onnx-ir", "compile") from None
-    from .dynamic_quantisation import AddedWeights, quantise_dynamically
+    from .added_weights import AddedWeights
+    from .dynamic_quantisation import quantise_dynamically
 
     manifest = bundle.manifest
     is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"

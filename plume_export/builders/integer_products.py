@@ -1,0 +1,175 @@
+"""Matrix products of uint8 by int8 for ONNX Runtime's CPU provider, every row of an activation with a scale of its own.
+
+One scale for a whole tensor, as DynamicQuantizeMatMul takes it, would let an embedding depend on the rest of its batch.
+Source: operator MatMulIntegerToFloat of domain com.microsoft.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ..machine.software import ONNXRUNTIME_DOMAIN
+from .added_weights import AddedWeights
+
+# Activations are uint8 around 128: ONNX Runtime's fastest products are of uint8 by int8.
+_ZERO = np.array(128, np.uint8)
+_LEVEL = np.array(1 / 127, np.float32)
+# Rounding leaves half a level at most: 254 finer levels hold it.
+_FINE_LEVEL = np.array(1 / (127 * 254), np.float32)
+_FINE_SHARE = np.array(1 / 254, np.float32)
+_ROWS = -2
+_LAST = np.array([-1])
+# In place of the largest magnitude of a row of zeros.
+_SMALLEST = np.array(1e-30, np.float32)
+
+
+class IntegerWeight(NamedTuple):
+    """An int8 weight [in, out] and the float32 scale of each output channel."""
+
+    integers: ir.Value
+    scale: ir.Value
+
+
+class _Rows(NamedTuple):
+    """An activation as uint8 [..., rows, in], or [..., 2 rows, in] in two parts, and its row scales [..., rows, 1]."""
+
+    integers: ir.Value
+    scales: ir.Value
+
+
+def replace_product(graph: ir.Model, product: ir.Node, weight: IntegerWeight, *, in_two_parts: bool) -> None:
+    """MatMul becomes MatMulIntegerToFloat on the activation before its Q/DQ, divided by the largest magnitude of each row.
+
+    In two parts, a row is followed by what rounding left of it: products as exact as with 16-bit activations, twice the
+    arithmetic for the same bytes of weights.
+    """
+    nodes = _Nodes(graph)
+    rows = _quantised_rows(nodes, _before_quantisation(product.inputs[0]), in_two_parts=in_two_parts)
+    unscaled = nodes.product(rows.integers, weight)
+    if in_two_parts:
+        coarse, fine = nodes.split(unscaled, _ROWS, 2)
+        unscaled = nodes.add("Add", coarse, nodes.add("Mul", fine, nodes.constant("fine_share", _FINE_SHARE)))
+    nodes.replace(product, nodes.add("Mul", unscaled, rows.scales))
+
+
+def replace_stacked_product(graph: ir.Model, product: ir.Node, weights: list[IntegerWeight]) -> None:
+    """The same for the product with a stack of experts' weights, one by one."""
+    nodes = _Nodes(graph)
+    activation = _before_quantisation(product.inputs[0])
+    rows = _quantised_rows(nodes, activation, in_two_parts=False)
+    parts = [rows.integers] * len(weights)
+    if not _is_shared_by_experts(activation):
+        parts = nodes.split(rows.integers, 0, len(weights))
+    outputs = [nodes.product(part, weight) for part, weight in zip(parts, weights, strict=True)]
+    nodes.replace(product, nodes.add("Mul", nodes.add("Concat", *outputs, axis=0), rows.scales))
+
+
+def is_dequantised(value: ir.Value | None) -> bool:
+    """Whether a value is an int8 initializer behind DequantizeLinear."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "DequantizeLinear":
+        return False
+    stored = node.inputs[0]
+    return stored is not None and stored.is_initializer() and stored.dtype == ir.DataType.INT8
+
+
+def stored_weight(value: ir.Value | None) -> IntegerWeight:
+    """Return the int8 initializer behind a DequantizeLinear, and its scale."""
+    node = None if value is None else value.producer()
+    assert node is not None
+    integers, scale = node.inputs[:2]
+    assert integers is not None
+    assert scale is not None
+    return IntegerWeight(integers, scale)
+
+
+def is_stack(value: ir.Value | None) -> bool:
+    """Whether a value is the stacked weights [experts, in, out] of the transition, which portable graphs keep in 16 bit."""
+    return value is not None and value.is_initializer() and value.shape is not None and len(value.shape) == 3
+
+
+def quantised_stack(graph: ir.Model, stack: ir.Value | None, weights: AddedWeights) -> list[IntegerWeight]:
+    """Return int8 weights and scales of every expert: by output channel, symmetric, as the other layers have them."""
+    assert stack is not None
+    assert stack.name is not None
+    assert stack.const_value is not None
+    quantised = []
+    for expert, weight in enumerate(stack.const_value.numpy()):  # [in, out]
+        values = weight.astype(np.float32)
+        scale = np.maximum(np.abs(values).max(0) / 127, _SMALLEST).astype(np.float32)
+        integers = np.round(values / scale).astype(np.int8)
+        tensors = {f"{stack.name}.{expert}": integers, f"{stack.name}.{expert}_scale": scale}
+        pair = [ir.Value(name=name, const_value=weights.add(name, array)) for name, array in tensors.items()]
+        for value in pair:
+            graph.graph.register_initializer(value)
+        quantised.append(IntegerWeight(*pair))
+    return quantised
+
+
+def constant(graph: ir.Model, name: str, array: NDArray[Any]) -> ir.Value:
+    """Return an initializer of these passes, made once."""
+    name = f"dynamic_quantisation.{name}"
+    if name not in graph.graph.initializers:
+        graph.graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array, name=name)))
+    return graph.graph.initializers[name]
+
+
+class _Nodes:
+    """New nodes of a graph, in order, until they stand in place of a product."""
+
+    def __init__(self, graph: ir.Model) -> None:
+        self._graph = graph
+        self._nodes: list[ir.Node] = []
+
+    def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
+        return constant(self._graph, name, array)
+
+    def add(self, operator: str, *inputs: ir.Value | None, domain: str = "", **attributes: int) -> ir.Value:
+        self._nodes.append(ir.node(operator, inputs, attributes, domain=domain))
+        return self._nodes[-1].outputs[0]
+
+    def split(self, value: ir.Value, axis: int, count: int) -> list[ir.Value]:
+        self._nodes.append(ir.node("Split", [value], {"axis": axis, "num_outputs": count}, num_outputs=count))
+        return list(self._nodes[-1].outputs)
+
+    def product(self, rows: ir.Value, weight: IntegerWeight) -> ir.Value:
+        level, zero = self.constant("level", _LEVEL), self.constant("zero", _ZERO)
+        inputs = (rows, weight.integers, level, weight.scale, zero)
+        return self.add("MatMulIntegerToFloat", *inputs, domain=ONNXRUNTIME_DOMAIN)
+
+    def replace(self, product: ir.Node, result: ir.Value) -> None:
+        output = product.outputs[0]
+        result.name, result.type, result.shape = output.name, output.type, output.shape
+        self._graph.graph.insert_before(product, self._nodes)
+        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+
+
+def _quantised_rows(nodes: _Nodes, activation: ir.Value | None, *, in_two_parts: bool) -> _Rows:
+    level, zero = nodes.constant("level", _LEVEL), nodes.constant("zero", _ZERO)
+    most = nodes.add("ReduceMax", nodes.add("Abs", activation), nodes.constant("last_axis", _LAST), keepdims=1)
+    scales = nodes.add("Max", most, nodes.constant("smallest", _SMALLEST))  # [..., rows, 1]
+    unit = nodes.add("Div", activation, scales)
+    coarse = nodes.add("QuantizeLinear", unit, level, zero)
+    if not in_two_parts:
+        return _Rows(coarse, scales)
+    rest = nodes.add("Sub", unit, nodes.add("DequantizeLinear", coarse, level, zero))
+    fine = nodes.add("QuantizeLinear", rest, nodes.constant("fine_level", _FINE_LEVEL), zero)
+    return _Rows(nodes.add("Concat", coarse, fine, axis=_ROWS), scales)
+
+
+def _is_shared_by_experts(activation: ir.Value | None) -> bool:
+    """Whether all experts read one input [1, rows, in], by Unsqueeze, or each its own of [experts, rows, in]."""
+    node = None if activation is None else activation.producer()
+    return node is not None and node.op_type == "Unsqueeze"
+
+
+def _before_quantisation(value: ir.Value | None) -> ir.Value | None:
+    """Walk back over DequantizeLinear and QuantizeLinear: the range of this input is taken from itself."""
+    for operator in ("DequantizeLinear", "QuantizeLinear"):
+        node = None if value is None else value.producer()
+        if node is None or node.op_type != operator:
+            break
+        value = node.inputs[0]
+    return value
