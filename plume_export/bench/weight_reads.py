@@ -1,5 +1,6 @@
 """The bytes of weights that one pass of each graph reads, counted from the bundle's own files."""
 
+import warnings
 from dataclasses import dataclass
 
 from ..bundle import Bundle
@@ -32,7 +33,10 @@ def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
     # ONNX Runtime's CPU provider widens float16 to float32 once, when it loads a graph.
     is_widened = not is_on_gpu(manifest)
     whole = row = 0
-    for value in ir.load(bundle.graph_file(graph)).graph.initializers.values():
+    with warnings.catch_warnings():  # onnx does not know the key by which ONNX Runtime finds prepacked weights
+        warnings.filterwarnings("ignore", "Ignoring unknown external data key", UserWarning)
+        model = ir.load(bundle.graph_file(graph))
+    for value in model.graph.initializers.values():
         tensor = value.const_value
         assert tensor is not None
         size = tensor.nbytes * (2 if is_widened and tensor.dtype == ir.DataType.FLOAT16 else 1)

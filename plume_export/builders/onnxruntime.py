@@ -21,6 +21,9 @@ _NO_CUDA_INTEGERS = "CUDA provider would widen integer weights in every pass"
 _CUDA_INTEGERS = "--precision fp16 or bf16 for cuda; integers are for TensorRT, TensorRT-RTX and, as int8, for a CPU"
 # Beside weights.safetensors: what the CPU's graphs hold in another type than the portable ones.
 ADDED_WEIGHTS = "weights-cpu.bin"
+# Graphs with the same weights, and precisions in which the CPU provider computes with weights as they are stored.
+_SHARED_WEIGHTS: tuple[GraphName, ...] = ("prefill", "latent_step")
+_PREPACKED: tuple[Precision, ...] = ("fp32", "int8")
 # What a provider has no kernels for, why, and what to take instead. Source: docs/OperatorKernels.md of onnxruntime.
 _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
     ("onnxruntime-cpu", "bf16"): (
@@ -91,6 +94,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
         raise MissingExtraError("onnx-ir", "compile") from None
     from .added_weights import AddedWeights
     from .dynamic_quantisation import quantise_dynamically
+    from .shared_prepacking import share_prepacked_weights
 
     manifest = bundle.manifest
     is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"
@@ -113,7 +117,10 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
                 quantise_dynamically(graph, weights)
             _fuse_operators(graph, graph_name, manifest.model)
             ir.save(graph, directory / name)
-        write_manifest(directory, msgspec.structs.replace(manifest, **changes))
+        manifest = msgspec.structs.replace(manifest, **changes)
+        if manifest.backend == "onnxruntime" and manifest.precision in _PREPACKED:
+            share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)
+        write_manifest(directory, manifest)
     return open_bundle(output, verify_hashes=False)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle
+from ..bundle import Bundle, Manifest
 from ..errors import BundleError, MissingExtraError
 from ..spec import INTEGER_PRECISIONS, GraphName
 from .backend import Array
@@ -29,17 +29,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
             raise MissingExtraError("onnxruntime", "cpu") from None
         self._onnxruntime = onnxruntime
         self._bundle = bundle
-        self._options = onnxruntime.SessionOptions()
-        self._options.log_severity_level = 3
-        # Each session has threads of its own. Those of the last graph would spin on the cores that the next one needs.
-        self._options.add_session_config_entry("session.force_spinning_stop", "1")
-        if bundle.manifest.backend == "onnx" and bundle.manifest.precision in INTEGER_PRECISIONS:
-            # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
-            self._options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if bundle.manifest.precision == "int8":
-            ask_for_exact_products(self._options)
-        if threads is not None:
-            self._options.intra_op_num_threads = threads
+        self._options = session_options(bundle.manifest, threads=threads)
         self._sessions: dict[GraphName, OnnxRuntimeSession] = {}
 
     def session(self, graph: GraphName) -> "OnnxRuntimeSession":
@@ -51,6 +41,24 @@ class OnnxRuntimeCpu(NumpyBuffers):
 
     def close(self) -> None:
         self._sessions.clear()
+
+
+def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
+    """Return onnxruntime's options for the graphs of a bundle. `threads` None: one for each core."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Each session has threads of its own. Those of the last graph would spin on the cores that the next one needs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if manifest.backend == "onnx" and manifest.precision in INTEGER_PRECISIONS:
+        # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if manifest.precision == "int8":
+        ask_for_exact_products(options)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
 
 
 def ask_for_exact_products(options: Any) -> None:

@@ -23,7 +23,6 @@ def test_weights_have_one_name(tiny_fp32: Bundle, tiny_cpu: Bundle) -> None:
     # onnx refuses external data with a second name ("a potential hardlink attack").
     weights = [bundle.file("weights.safetensors") for bundle in (tiny_fp32, tiny_cpu)]
     assert [file.stat().st_nlink for file in weights] == [1, 1]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_portable_bundle_is_untouched(tiny_fp32: Bundle) -> None:

@@ -1,0 +1,149 @@
+"""Have ONNX Runtime's sessions of prefill and latent_step hold the decoder's weights once.
+
+For every session ONNX Runtime copies the weights of products into the order that its kernels read. Two sessions over the same
+weights would so hold them twice. Laid out once, behind the weights in their file, both sessions map them from there.
+
+The order depends on the processor and on ONNX Runtime's version. What its kernels would lay out otherwise goes by another
+hash; ONNX Runtime then does not find it in the file and lays it out in memory, twice, with the same results.
+Source: session.save_external_prepacked_constant_initializers of onnxruntime_session_options_config_keys.h (1.21 and newer).
+"""
+
+import json
+import os
+import re
+import shutil
+import struct
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import onnx
+
+from ..bundle import WEIGHTS, Manifest
+from ..errors import MissingExtraError, PlumeExportError
+from ..runtime.onnxruntime_cpu import session_options
+from ..spec import GraphName
+
+# A value of this key is the hash of the layout, where it lies and how long it is. Kernels of products have one such part.
+_KEY = "prepacked_0"
+_VALUE = re.compile(r"(?P<hash>[^|]+)\|(?P<offset>\d+);(?P<length>\d+)(?P<rest>;\d+)?")
+# The tensor of the weight file that the layouts are, from the end of the last weight on.
+_TENSOR = "prepacked"
+# ONNX Runtime maps what starts on a page.
+_PAGE_BYTES = 4096
+_INLINE_BYTES = "65536"
+
+
+class _Prepacked(NamedTuple):
+    """Where a weight's layout lies in the file that ONNX Runtime saved, and what ONNX Runtime knows it by."""
+
+    hash: str
+    offset: int
+    length: int
+    rest: str
+
+
+def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequence[GraphName]) -> int:
+    """Append the layouts that all `graphs` of a directory agree on to its weight file; return how many there are.
+
+    Takes, for a while, as much space on the disk as the weights of all graphs and their layouts do. Raises
+    MissingExtraError without ONNX Runtime, PlumeExportError where it fails.
+    """
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        first, *others = [_prepacked(directory / f"{name}.onnx", Path(scratch) / name, manifest) for name in graphs]
+        shared = {
+            name: layout
+            for name, layout in first.items()
+            if all(name in other and other[name].hash == layout.hash for other in others)
+        }
+        if not shared:
+            return 0
+        offsets, shift = _append(directory / WEIGHTS, Path(scratch) / graphs[0] / WEIGHTS, shared)
+    for file in directory.glob("*.onnx"):
+        _point_to(file, {name: (layout, offsets[name]) for name, layout in shared.items()}, shift)
+    return len(shared)
+
+
+def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str, _Prepacked]:
+    """Have ONNX Runtime save a graph with its layouts into a scratch directory; return them by weight."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    scratch.mkdir()
+    saved = scratch / graph_file.name
+    options = session_options(manifest)
+    options.optimized_model_filepath = str(saved)
+    for name, value in {
+        "save_external_prepacked_constant_initializers": "1",
+        "optimized_model_external_initializers_file_name": WEIGHTS,
+        "optimized_model_external_initializers_min_size_in_bytes": _INLINE_BYTES,
+    }.items():
+        options.add_session_config_entry(f"session.{name}", value)
+    try:
+        onnxruntime.InferenceSession(str(graph_file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of many classes, one for each of its codes
+        raise PlumeExportError(
+            f"ONNX Runtime could not lay out the weights of {graph_file.name}: {error}.",
+            fix="free memory, and space on the disk for two copies of the bundle",
+        ) from error
+    layouts = {}
+    for initializer in onnx.load(saved, load_external_data=False).graph.initializer:
+        entries = {entry.key: entry.value for entry in initializer.external_data}
+        if match := _VALUE.fullmatch(entries.get(_KEY, "")):
+            layouts[initializer.name] = _Prepacked(
+                match["hash"], int(match["offset"]), int(match["length"]), match["rest"] or ""
+            )
+    return layouts
+
+
+def _append(weights: Path, source: Path, layouts: Mapping[str, _Prepacked]) -> tuple[dict[str, int], int]:
+    """Rewrite a safetensors file with layouts from `source` behind its tensors.
+
+    Return the absolute offset of each, and by how much the tensors moved.
+    """
+    with weights.open("rb") as old:
+        (header_bytes,) = struct.unpack("<Q", old.read(8))
+        tensors = json.loads(old.read(header_bytes))
+        end = weights.stat().st_size - 8 - header_bytes  # of the tensors, from where they start
+        starts, whole = {}, end
+        for name, layout in layouts.items():
+            starts[name] = whole + -whole % _PAGE_BYTES
+            whole = starts[name] + layout.length
+        tensors[_TENSOR] = {"dtype": "U8", "shape": [whole - end], "data_offsets": [end, whole]}
+        header = json.dumps(tensors, separators=(",", ":")).encode()
+        header += b" " * (-(len(header) + 8) % _PAGE_BYTES)
+        data_start = 8 + len(header)
+        rewritten = weights.with_name(f"{weights.name}.new")
+        with rewritten.open("wb") as new, source.open("rb") as saved:
+            new.write(struct.pack("<Q", len(header)) + header)
+            shutil.copyfileobj(old, new, 1 << 20)
+            for name, layout in layouts.items():
+                new.seek(data_start + starts[name])
+                saved.seek(layout.offset)
+                _copy_bytes(saved, new, layout.length)
+    rewritten.replace(weights)
+    return {name: data_start + start for name, start in starts.items()}, len(header) - header_bytes
+
+
+def _copy_bytes(source: Any, output: Any, count: int) -> None:
+    while count:
+        chunk = source.read(min(count, 1 << 20))
+        assert chunk
+        output.write(chunk)
+        count -= len(chunk)
+
+
+def _point_to(graph_file: Path, layouts: Mapping[str, tuple[_Prepacked, int]], shift: int) -> None:
+    """Move a graph's tensors with those of the weight file, and name the layouts of those that have one."""
+    graph = onnx.load(graph_file, load_external_data=False)
+    for initializer in graph.graph.initializer:
+        entries = {entry.key: entry for entry in initializer.external_data}
+        if not entries or entries["location"].value != WEIGHTS:
+            continue
+        entries["offset"].value = str(int(entries["offset"].value) + shift)
+        if initializer.name in layouts:
+            layout, offset = layouts[initializer.name]
+            initializer.external_data.add(key=_KEY, value=f"{layout.hash}|{offset};{layout.length}{layout.rest}")
+    onnx.save(graph, os.fspath(graph_file))
