@@ -10,7 +10,7 @@ from ..bundle import Bundle, open_bundle
 from ..errors import BundleError, PlumeExportError
 from ..parity.dimensions import check_same_dimensions
 from .contestant import BundleContestant, Contestant, PytorchContestant
-from .options import PYTORCH, BenchOptions
+from .options import PYTORCH, PYTORCH_FORMS, BenchOptions
 from .products import is_on_gpu
 
 
@@ -41,7 +41,7 @@ def line_up(options: BenchOptions, threads: int) -> Lineup:
     _check_against(options)
     bundles = {_name(options.bundle): bundle}
     for path in options.against:
-        if path != PYTORCH:
+        if path not in PYTORCH_FORMS:
             bundles[_free_name(_name(Path(path)), bundles)] = other = open_bundle(path)
             _check_same_model(bundle, other)
     for one in bundles.values():
@@ -49,18 +49,18 @@ def line_up(options: BenchOptions, threads: int) -> Lineup:
     measured, *others = [
         BundleContestant(name, str(one.path), None if is_on_gpu(one.manifest) else threads) for name, one in bundles.items()
     ]
-    pytorch = list(_pytorch(options, bundle, threads)) if PYTORCH in options.against else []
+    pytorch = list(_pytorch(options, bundle, threads)) if _names_pytorch(options) else []
     return Lineup(bundles, [measured, *pytorch, *others])
 
 
 def _check_against(options: BenchOptions) -> None:
     for name in options.against:
-        if name != PYTORCH and not Path(name).is_dir():
+        if name not in PYTORCH_FORMS and not Path(name).is_dir():
             raise PlumeExportError(
                 f"There is nothing {name!r} to measure against.",
-                fix="--against pytorch, or --against with a bundle's directory",
+                fix=f"--against {', '.join(PYTORCH_FORMS)}, or --against with a bundle's directory",
             )
-    is_pytorch = PYTORCH in options.against
+    is_pytorch = _names_pytorch(options)
     if is_pytorch and options.checkpoint is None:
         raise PlumeExportError(
             "--against pytorch needs the checkpoint that the bundle was made from.",
@@ -70,15 +70,25 @@ def _check_against(options: BenchOptions) -> None:
         raise PlumeExportError("--checkpoint and --compile are for --against pytorch alone.", fix="add --against pytorch")
 
 
+def _names_pytorch(options: BenchOptions) -> bool:
+    return not set(PYTORCH_FORMS).isdisjoint(options.against)
+
+
 def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[PytorchContestant]:
-    """float32 and bfloat16 on a CPU, bfloat16 on the GPU of a bundle that runs there; each compiled too if asked for."""
+    """float32 and bfloat16 on a CPU, bfloat16 on the GPU of a bundle that runs there, or the one that is named.
+
+    Each under torch.compile too if asked for.
+    """
     assert options.checkpoint is not None
     checkpoint = open_checkpoint(options.checkpoint, ModelOptions(), offline=options.offline)
     check_same_dimensions(checkpoint.name, checkpoint.model, bundle.manifest)
-    precisions: tuple[Literal["fp32", "bf16"], ...] = ("bf16",) if is_on_gpu(bundle.manifest) else ("fp32", "bf16")
+    usual = {"bf16"} if is_on_gpu(bundle.manifest) else {"fp32", "bf16"}
+    named = {precision for precision in ("fp32", "bf16") if f"{PYTORCH}-{precision}" in options.against}
+    wanted = named | (usual if PYTORCH in options.against else set())
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
     device: Literal["cpu", "cuda"] = "cuda" if is_on_gpu(bundle.manifest) else "cpu"
     for is_compiled in (False, True) if options.compiled else (False,):
-        for precision in precisions:
+        for precision in (precision for precision in precisions if precision in wanted):
             yield PytorchContestant(
                 name=f"{PYTORCH}-{precision}{'-compiled' if is_compiled else ''}",
                 directory=str(checkpoint.directory),

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from ..errors import PlumeExportError
 
+# "pytorch" stands for all that there are for the bundle's device.
 PYTORCH = "pytorch"
+PYTORCH_FORMS = (PYTORCH, "pytorch-fp32", "pytorch-bf16")
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`against` names other bundles, or "pytorch", which needs `checkpoint` (a directory or a hub id).
+    """`against` names other bundles, or `PYTORCH_FORMS`, which need `checkpoint` (a directory or a hub id).
 
     `inputs` is a JSON lines file as for `embed`; None: drawn ones. `threads` None: one for each core. `sweep` measures the
     bundle over lengths of prompts and sizes of images. `cold_starts` are the processes started for each contestant; 0: none.

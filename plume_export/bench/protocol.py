@@ -73,10 +73,11 @@ class RolloutTimes(msgspec.Struct, frozen=True, tag=True):
 
 
 class Memory(msgspec.Struct, frozen=True, tag=True):
-    """Resident bytes of the process, now and at their peak."""
+    """Resident bytes of the process, now and at their peak, and those of now that are a file's pages mapped once more."""
 
     resident: int
     peak: int
+    mapped_twice: int
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

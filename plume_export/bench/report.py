@@ -24,10 +24,14 @@ class MeasuredBundle(msgspec.Struct, frozen=True):
 
 
 class PeakMemory(msgspec.Struct, frozen=True):
-    """Peak resident bytes of a contestant's process, over the runs for latency and throughput."""
+    """Peak resident bytes of a contestant's process, over the runs for latency and throughput.
+
+    The system counts a file's page as often as it is mapped: `mapped_twice_bytes` are in memory once and counted twice.
+    """
 
     contestant: str
     peak_bytes: int
+    mapped_twice_bytes: int
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,7 +64,8 @@ class _Bench:
             turns = measure_turns(warm.workers, inputs, runs, self._report)
             latency = latencies(turns, baseline)
             throughput = self._throughput(warm)
-            memory = [PeakMemory(name, worker.ask(AskMemory(), Memory).peak) for name, worker in warm.workers.items()]
+            held = {name: worker.ask(AskMemory(), Memory) for name, worker in warm.workers.items()}
+            memory = [PeakMemory(name, one.peak, one.mapped_twice) for name, one in held.items()]
             own = warm.workers[measured]
             sweeps = self._sweeps(own)
             rollout = self._rollouts(own)

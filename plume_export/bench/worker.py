@@ -91,7 +91,7 @@ def _memory() -> Memory:
     memory = resident_memory()
     if memory is None:
         raise PlumeExportError("This system does not tell how much memory a process holds.", fix="measure on Linux or macOS")
-    return Memory(resident=memory.now, peak=memory.peak)
+    return Memory(resident=memory.now, peak=memory.peak, mapped_twice=memory.mapped_twice)
 
 
 def _measure_limits(request: MeasureLimits) -> Reply:

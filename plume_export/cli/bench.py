@@ -19,7 +19,12 @@ from .console import print_table, report_step
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--against", multiple=True, metavar="pytorch|BUNDLE", help="PyTorch or another bundle, as often as you like.")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="pytorch|BUNDLE",
+    help="PyTorch (or pytorch-fp32, pytorch-bf16) or another bundle, as often as you like.",
+)
 @click.option("--checkpoint", help="The checkpoint that the bundle was made from, for --against pytorch.")
 @click.option("--compile", "compiled", is_flag=True, help="PyTorch under torch.compile too.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: drawn inputs]")

@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from plume_export.bench.lineup import line_up
+from plume_export.bench.options import BenchOptions
 from plume_export.bench.page import page_from_report
 from plume_export.bench.report import BenchReport
 from plume_export.bundle import MANIFEST, Bundle, write_manifest
@@ -178,3 +180,18 @@ def test_bad_files_are_refused_before_any_work(tiny_cpu: Bundle, tmp_path: Path)
     assert_fails(run(tiny_cpu.path, "--inputs", bad), "the id 'a' more than once")
     bad.write_text("\n")
     assert_fails(run(tiny_cpu.path, "--inputs", bad), "has no input")
+
+
+@pytest.mark.parametrize(
+    ("against", "expected"),
+    [
+        (("pytorch",), ["pytorch-fp32", "pytorch-bf16"]),
+        (("pytorch-bf16",), ["pytorch-bf16"]),
+        (("pytorch-bf16", "pytorch"), ["pytorch-fp32", "pytorch-bf16"]),
+    ],
+)
+def test_one_form_of_pytorch_may_be_named(
+    tiny_cpu: Bundle, tiny_checkpoint: Path, against: tuple[str, ...], expected: list[str]
+) -> None:
+    lineup = line_up(BenchOptions(tiny_cpu.path, against, str(tiny_checkpoint)), threads=1)
+    assert [contestant.name for contestant in lineup.contestants[1:]] == expected
