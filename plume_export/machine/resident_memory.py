@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-# A mapping of a file in /proc/self/smaps: addresses; offset, device, inode and path; resident kB.
-_MAPPING = r"^([0-9a-f]+)-([0-9a-f]+) \S+ (\S+ \S+ [1-9]\d* .*)\n(?:[A-Z]\w+: .*\n)*?Rss:\s+(\d+) kB"
+# A mapping of a file in /proc/self/smaps: addresses; offset, device, inode and path; resident and proportional kB.
+_MAPPING = r"^([0-9a-f]+)-([0-9a-f]+) \S+ (\S+ \S+ [1-9]\d* .*)\n(?:[A-Z]\w+: .*\n)*?Rss:\s+(\d+) kB\nPss:\s+(\d+) kB"
 
 
 class ResidentMemory(NamedTuple):
@@ -40,12 +40,13 @@ def resident_memory() -> ResidentMemory | None:
 
 
 def _mapped_twice_bytes() -> int:
-    """Return what is resident of parts of files that were mapped before, by the same offset and length."""
-    largest: dict[tuple[str, ...], int] = {}
-    total = 0
+    """Return the excess of resident over proportional memory in parts of files that are mapped more than once.
+
+    A part that is mapped more than once need not have pages in common: each mapping may have been read elsewhere.
+    """
+    excess: dict[tuple[str, int], list[int]] = {}
     mappings = Path("/proc/self/smaps").read_text(errors="replace")
-    for first, last, file, resident in re.findall(_MAPPING, mappings, re.MULTILINE):
-        part = (file, str(int(last, 16) - int(first, 16)))
-        total += int(resident)
-        largest[part] = max(largest.get(part, 0), int(resident))
-    return (total - sum(largest.values())) << 10
+    for first, last, file, resident, proportional in re.findall(_MAPPING, mappings, re.MULTILINE):
+        part = (file, int(last, 16) - int(first, 16))
+        excess.setdefault(part, []).append(int(resident) - int(proportional))
+    return sum(sum(one) for one in excess.values() if len(one) > 1) << 10
