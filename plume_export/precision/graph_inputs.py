@@ -32,6 +32,7 @@ class Recorder(NumpyBuffers):
     """A backend that copies whatever goes into a graph, before it runs on another backend over numpy arrays."""
 
     def __init__(self, backend: OnnxRuntimeCpu) -> None:
+        super().__init__()
         self._backend = backend
         self.feeds: dict[GraphName, list[Feed]] = {}
 

@@ -1,7 +1,9 @@
 """Buffers of the backends that compute in host memory: numpy arrays."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +11,21 @@ from numpy.typing import NDArray
 from ..spec import DType
 from .backend import Array, Region, TensorShape
 
+# Where tensors start in a region, from its start on.
+_ALIGNMENT = 64
+
 
 class NumpyBuffers:
-    """The buffer half of the backend protocol over numpy arrays. Every allocation is new memory, so few batches are kept."""
+    """The buffer half of the backend protocol over numpy arrays.
+
+    A region is one block that grows to the largest batch and stays: a process that embeds for hours takes no more and gives
+    nothing back. Each batch lies where the last one did, so one is kept.
+    """
 
     kept_batches = 1
+
+    def __init__(self) -> None:
+        self._regions: dict[Region, NDArray[np.uint8]] = {}
 
     def padded_tokens(self, tokens: int) -> int:
         return tokens
@@ -25,7 +37,16 @@ class NumpyBuffers:
         return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
     def allocate(self, region: Region, tensors: Mapping[str, TensorShape]) -> dict[str, Array]:
-        return {name: np.zeros(shape, dtype) for name, (shape, dtype) in tensors.items()}
+        sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in tensors.items()}
+        ends = list(accumulate(size + -size % _ALIGNMENT for size in sizes.values()))
+        if len(self._regions.get(region, ())) < ends[-1]:
+            self._regions.pop(region, None)  # first, so that its memory is free
+            self._regions[region] = np.zeros(ends[-1], np.uint8)
+        block = self._regions[region]
+        return {
+            name: block[start : start + sizes[name]].view(dtype).reshape(shape)
+            for start, (name, (shape, dtype)) in zip([0, *ends], tensors.items(), strict=False)
+        }
 
     def rows(self, buffer: Array, start: int, stop: int) -> Array:
         return buffer[start:stop]

@@ -19,6 +19,7 @@ class OnnxReference(NumpyBuffers):
     """Backend over onnx.reference.ReferenceEvaluator. Takes portable bundles only: fused operators are not ONNX's."""
 
     def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
         if bundle.manifest.backend != "onnx":
             raise BundleError(
                 f"{bundle.path} is compiled for {bundle.manifest.backend}; rounding every operator takes a portable bundle.",

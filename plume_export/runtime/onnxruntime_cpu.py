@@ -18,6 +18,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
     """Backend over onnxruntime's CPU provider. A graph is loaded when its session is first asked for."""
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        super().__init__()
         if bundle.manifest.precision == "bf16":
             raise BundleError(
                 f"{bundle.path} is a bf16 bundle and ONNX Runtime's CPU provider has no bfloat16 kernels.",
