@@ -12,7 +12,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ..machine.software import ONNXRUNTIME_DOMAIN
 from .added_weights import AddedWeights
 from .integer_products import (
-    IntegerWeight,
     constant,
     is_dequantised,
     is_stack,
@@ -23,8 +22,6 @@ from .integer_products import (
 )
 
 _LAST = np.array([-1])
-# Rows that come out of SwiGLU have outliers, which cost the rest of their row its precision.
-_IN_TWO_PARTS = "down_proj.weight"
 
 
 def quantise_dynamically(graph: ir.Model, weights: AddedWeights) -> int:
@@ -32,8 +29,7 @@ def quantise_dynamically(graph: ir.Model, weights: AddedWeights) -> int:
     products = 0
     for node in list(graph.graph):
         if node.op_type == "MatMul" and is_dequantised(node.inputs[1]):
-            weight = stored_weight(node.inputs[1])
-            replace_product(graph, node, weight, in_two_parts=_needs_two_parts(node, weight))
+            replace_product(graph, node, stored_weight(node.inputs[1]), in_two_parts=_is_left_in_16_bit(node.inputs[0]))
             products += 1
         elif node.op_type == "MatMul" and is_stack(node.inputs[1]):
             replace_stacked_product(graph, node, quantised_stack(graph, node.inputs[1], weights))
@@ -48,12 +44,10 @@ def quantise_dynamically(graph: ir.Model, weights: AddedWeights) -> int:
     return products
 
 
-def _needs_two_parts(product: ir.Node, weight: IntegerWeight) -> bool:
-    """Whether 8 bits are too few for a product's input: the plan left it in 16 bit, or it has rows with outliers."""
-    producer = None if product.inputs[0] is None else product.inputs[0].producer()
-    is_left_in_16_bit = producer is None or producer.op_type != "DequantizeLinear"
-    assert weight.integers.name is not None
-    return is_left_in_16_bit or weight.integers.name.endswith(_IN_TWO_PARTS)
+def _is_left_in_16_bit(activation: ir.Value | None) -> bool:
+    """Whether the plan found 8 bits too few for a product's input: it has no Q/DQ."""
+    producer = None if activation is None else activation.producer()
+    return producer is None or producer.op_type != "DequantizeLinear"
 
 
 def _gather_before_widening(graph: ir.Model, gather: ir.Node) -> None:
