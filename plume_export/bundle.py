@@ -2,7 +2,7 @@
 
 manifest.json           what is inside, with the hash of every file
 *.onnx                  the graphs, weights outside; *.engine, weights inside, where compiled by TensorRT
-weights.safetensors     the weights, once
+weights.safetensors     the weights, once; compiled for a CPU, the decoder's also in the order of its kernels
 constants.npz           embeddings of the blank image and of the forced suffix
 tokenizer.json
 selftest/               a few inputs and what the reference computed for them

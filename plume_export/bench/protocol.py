@@ -73,11 +73,11 @@ class RolloutTimes(msgspec.Struct, frozen=True, tag=True):
 
 
 class Memory(msgspec.Struct, frozen=True, tag=True):
-    """Resident bytes of the process, now and at their peak, and those of now that are a file's pages mapped once more."""
+    """Resident bytes of the process, now and at their peak, and those of now that are counted twice (None: unknown)."""
 
     resident: int
     peak: int
-    mapped_twice: int
+    mapped_twice: int | None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

@@ -26,12 +26,13 @@ class MeasuredBundle(msgspec.Struct, frozen=True):
 class PeakMemory(msgspec.Struct, frozen=True):
     """Peak resident bytes of a contestant's process, over the runs for latency and throughput.
 
-    The system counts a file's page as often as it is mapped: `mapped_twice_bytes` are in memory once and counted twice.
+    The system counts a file's page as often as it is mapped: `mapped_twice_bytes`, of what was resident behind the runs, are
+    in memory once and counted twice (None: the system does not tell).
     """
 
     contestant: str
     peak_bytes: int
-    mapped_twice_bytes: int
+    mapped_twice_bytes: int | None
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -101,10 +101,11 @@ def process_table(report: BenchReport) -> TextTable:
         first = ("", "", "")
         if start is not None:
             first = (f"{start.seconds.p50:.2f}", megabytes(start.resident_bytes), megabytes(start.peak_bytes))
-        rows.append((name, *first, megabytes(held[name].peak_bytes), megabytes(held[name].mapped_twice_bytes)))
+        twice = held[name].mapped_twice_bytes
+        rows.append((name, *first, megabytes(held[name].peak_bytes), "" if twice is None else megabytes(twice)))
     return TextTable(
         "a process of its own",
-        ("who", "cold start s", "resident after it, MB", "peak in it, MB", "peak over all runs, MB", "counted twice in it, MB"),
+        ("who", "cold start s", "resident after it, MB", "peak in it, MB", "peak over all runs, MB", "counted twice, MB"),
         rows,
         labels=1,
         note=_process_note(report),
@@ -112,7 +113,7 @@ def process_table(report: BenchReport) -> TextTable:
 
 
 def _process_note(report: BenchReport) -> str:
-    twice = "Counted twice are pages of weights that two graphs map from one file; they are in memory once."
+    twice = "Counted twice, behind all runs: pages of weights that two graphs map from one file; they are in memory once."
     if not report.cold_start:
         return twice
     start = "Cold start: from the start of a process to its first embedding, of a text; files were read before."

@@ -11,7 +11,7 @@ import msgspec
 
 from ..embed_file import Source, sources_from_file
 from ..errors import PlumeExportError
-from ..machine.resident_memory import resident_memory
+from ..machine.resident_memory import mapped_twice_bytes, resident_memory
 from .protocol import (
     AskMemory,
     Done,
@@ -91,7 +91,7 @@ def _memory() -> Memory:
     memory = resident_memory()
     if memory is None:
         raise PlumeExportError("This system does not tell how much memory a process holds.", fix="measure on Linux or macOS")
-    return Memory(resident=memory.now, peak=memory.peak, mapped_twice=memory.mapped_twice)
+    return Memory(resident=memory.now, peak=memory.peak, mapped_twice=mapped_twice_bytes())
 
 
 def _measure_limits(request: MeasureLimits) -> Reply:

@@ -12,16 +12,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ..machine.software import ONNXRUNTIME_DOMAIN
 from .added_weights import AddedWeights
 from .integer_products import (
-    constant,
     is_dequantised,
     is_stack,
+    last_axis,
     quantised_stack,
     replace_product,
     replace_stacked_product,
     stored_weight,
 )
-
-_LAST = np.array([-1])
 
 
 def quantise_dynamically(graph: ir.Model, weights: AddedWeights) -> int:
@@ -56,7 +54,7 @@ def _gather_before_widening(graph: ir.Model, gather: ir.Node) -> None:
     rows = ir.node("Gather", [table, gather.inputs[1]], {"axis": 0})
     widened = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT.value})
     scales = ir.node("Gather", [scale, gather.inputs[1]], {"axis": 0})
-    column = ir.node("Unsqueeze", [scales.outputs[0], constant(graph, "last_axis", _LAST)])
+    column = ir.node("Unsqueeze", [scales.outputs[0], last_axis(graph)])
     product = ir.node("Mul", [widened.outputs[0], column.outputs[0]])
     product.outputs[0].dtype = ir.DataType.FLOAT
     graph.graph.insert_before(gather, [rows, widened, scales, column, product])

@@ -20,7 +20,6 @@ _LEVEL = np.array(1 / 127, np.float32)
 _FINE_LEVEL = np.array(1 / (127 * 254), np.float32)
 _FINE_SHARE = np.array(1 / 254, np.float32)
 _ROWS = -2
-_LAST = np.array([-1])
 # In place of the largest magnitude of a row of zeros.
 _SMALLEST = np.array(1e-30, np.float32)
 
@@ -108,7 +107,12 @@ def quantised_stack(graph: ir.Model, stack: ir.Value | None, weights: AddedWeigh
     return quantised
 
 
-def constant(graph: ir.Model, name: str, array: NDArray[Any]) -> ir.Value:
+def last_axis(graph: ir.Model) -> ir.Value:
+    """Return the axes input of an operator over the last axis."""
+    return _constant(graph, "last_axis", np.array([-1]))
+
+
+def _constant(graph: ir.Model, name: str, array: NDArray[Any]) -> ir.Value:
     """Return an initializer of these passes, made once."""
     name = f"dynamic_quantisation.{name}"
     if name not in graph.graph.initializers:
@@ -120,11 +124,11 @@ class _Nodes:
     """New nodes of a graph, in order, until they stand in place of a product."""
 
     def __init__(self, graph: ir.Model) -> None:
-        self._graph = graph
+        self.graph = graph
         self._nodes: list[ir.Node] = []
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
-        return constant(self._graph, name, array)
+        return _constant(self.graph, name, array)
 
     def add(self, operator: str, *inputs: ir.Value | None, domain: str = "", **attributes: int) -> ir.Value:
         self._nodes.append(ir.node(operator, inputs, attributes, domain=domain))
@@ -142,13 +146,13 @@ class _Nodes:
     def replace(self, product: ir.Node, result: ir.Value) -> None:
         output = product.outputs[0]
         result.name, result.type, result.shape = output.name, output.type, output.shape
-        self._graph.graph.insert_before(product, self._nodes)
+        self.graph.graph.insert_before(product, self._nodes)
         ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
 
 
 def _quantised_rows(nodes: _Nodes, activation: ir.Value | None, *, in_two_parts: bool) -> _Rows:
     level, zero = nodes.constant("level", _LEVEL), nodes.constant("zero", _ZERO)
-    most = nodes.add("ReduceMax", nodes.add("Abs", activation), nodes.constant("last_axis", _LAST), keepdims=1)
+    most = nodes.add("ReduceMax", nodes.add("Abs", activation), last_axis(nodes.graph), keepdims=1)
     scales = nodes.add("Max", most, nodes.constant("smallest", _SMALLEST))  # [..., rows, 1]
     unit = nodes.add("Div", activation, scales)
     coarse = nodes.add("QuantizeLinear", unit, level, zero)

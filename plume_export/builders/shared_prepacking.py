@@ -47,15 +47,19 @@ class _Prepacked(NamedTuple):
 def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequence[GraphName]) -> int:
     """Append the layouts that all `graphs` of a directory agree on to its weight file; return how many there are.
 
-    Takes, for a while, as much space on the disk as the weights of all graphs and their layouts do. Raises
-    MissingExtraError without ONNX Runtime, PlumeExportError where it fails.
+    Takes, for a while, up to five times the space of the weights on the disk. Raises MissingExtraError without ONNX
+    Runtime, PlumeExportError where it fails.
     """
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        first, *others = [_prepacked(directory / f"{name}.onnx", Path(scratch) / name, manifest) for name in graphs]
+        found = []
+        for name in graphs:
+            found.append(_prepacked(directory / f"{name}.onnx", Path(scratch) / name, manifest))
+            if name != graphs[0]:  # whose layouts are taken
+                (Path(scratch) / name / WEIGHTS).unlink(missing_ok=True)
         shared = {
             name: layout
-            for name, layout in first.items()
-            if all(name in other and other[name].hash == layout.hash for other in others)
+            for name, layout in found[0].items()
+            if all(name in other and other[name].hash == layout.hash for other in found[1:])
         }
         if not shared:
             return 0
@@ -66,7 +70,7 @@ def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequenc
 
 
 def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str, _Prepacked]:
-    """Have ONNX Runtime save a graph with its layouts into a scratch directory; return them by weight."""
+    """Have ONNX Runtime save a graph with its layouts into a scratch directory; return those of weights of the weight file."""
     try:
         import onnxruntime
     except ImportError:
@@ -86,12 +90,16 @@ def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str,
     except Exception as error:  # of many classes, one for each of its codes
         raise PlumeExportError(
             f"ONNX Runtime could not lay out the weights of {graph_file.name}: {error}.",
-            fix="free memory, and space on the disk for two copies of the bundle",
+            fix="if memory or the disk is full, free as much as five times the bundle; else try another version of onnxruntime",
         ) from error
+    stored = {
+        one.name for one in onnx.load(graph_file, load_external_data=False).graph.initializer if _location(one) == WEIGHTS
+    }
     layouts = {}
     for initializer in onnx.load(saved, load_external_data=False).graph.initializer:
         entries = {entry.key: entry.value for entry in initializer.external_data}
-        if match := _VALUE.fullmatch(entries.get(_KEY, "")):
+        match = _VALUE.fullmatch(entries.get(_KEY, ""))
+        if match and initializer.name in stored:
             layouts[initializer.name] = _Prepacked(
                 match["hash"], int(match["offset"]), int(match["length"]), match["rest"] or ""
             )
@@ -139,11 +147,16 @@ def _point_to(graph_file: Path, layouts: Mapping[str, tuple[_Prepacked, int]], s
     """Move a graph's tensors with those of the weight file, and name the layouts of those that have one."""
     graph = onnx.load(graph_file, load_external_data=False)
     for initializer in graph.graph.initializer:
-        entries = {entry.key: entry for entry in initializer.external_data}
-        if not entries or entries["location"].value != WEIGHTS:
+        if _location(initializer) != WEIGHTS:
             continue
+        entries = {entry.key: entry for entry in initializer.external_data}
         entries["offset"].value = str(int(entries["offset"].value) + shift)
         if initializer.name in layouts:
             layout, offset = layouts[initializer.name]
             initializer.external_data.add(key=_KEY, value=f"{layout.hash}|{offset};{layout.length}{layout.rest}")
     onnx.save(graph, os.fspath(graph_file))
+
+
+def _location(initializer: onnx.TensorProto) -> str | None:
+    """Return the file that a tensor lies in; None for the graph's own."""
+    return next((entry.value for entry in initializer.external_data if entry.key == "location"), None)

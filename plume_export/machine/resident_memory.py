@@ -10,14 +10,10 @@ _MAPPING = r"^([0-9a-f]+)-([0-9a-f]+) \S+ (\S+ \S+ [1-9]\d* .*)\n(?:[A-Z]\w+: .*
 
 
 class ResidentMemory(NamedTuple):
-    """Resident bytes of the process, now and at their peak.
-
-    The system counts a page of a file as often as it is mapped. `mapped_twice` of `now` are counted a second time so.
-    """
+    """Resident bytes of the process, now and at their peak."""
 
     now: int
     peak: int
-    mapped_twice: int
 
 
 def resident_memory() -> ResidentMemory | None:
@@ -29,24 +25,29 @@ def resident_memory() -> ResidentMemory | None:
     status = Path("/proc/self/status")
     if status.is_file():
         kilobytes = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status.read_text(), re.MULTILINE))
-        return ResidentMemory(int(kilobytes["VmRSS"]) << 10, int(kilobytes["VmHWM"]) << 10, _mapped_twice_bytes())
+        return ResidentMemory(int(kilobytes["VmRSS"]) << 10, int(kilobytes["VmHWM"]) << 10)
     try:
         import resource
     except ImportError:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak << 10
-    return ResidentMemory(peak_bytes, peak_bytes, 0)
+    return ResidentMemory(peak_bytes, peak_bytes)
 
 
-def _mapped_twice_bytes() -> int:
-    """Return the excess of resident over proportional memory in parts of files that are mapped more than once.
+def mapped_twice_bytes() -> int | None:
+    """Return how many of the bytes resident now are counted a second time: a file's page counts as often as it is mapped.
 
-    A part that is mapped more than once need not have pages in common: each mapping may have been read elsewhere.
+    It is the excess of resident over proportional memory in parts of files that this process maps more than once, so it is
+    too much where another process maps them too. None where the system does not tell (only Linux does, not all kernels).
     """
+    try:
+        mappings = Path("/proc/self/smaps").read_text(errors="replace")
+    except OSError:
+        return None
     excess: dict[tuple[str, int], list[int]] = {}
-    mappings = Path("/proc/self/smaps").read_text(errors="replace")
     for first, last, file, resident, proportional in re.findall(_MAPPING, mappings, re.MULTILINE):
+        # Two mappings of a part need not have pages in common: each may have been read elsewhere.
         part = (file, int(last, 16) - int(first, 16))
         excess.setdefault(part, []).append(int(resident) - int(proportional))
     return sum(sum(one) for one in excess.values() if len(one) > 1) << 10

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..spec import DType
 from .backend import Array, Region, TensorShape
 
-# Where tensors start in a region, from its start on.
+# Tensors start on a cache line, for the sake of vector instructions.
 _ALIGNMENT = 64
 
 
@@ -41,7 +41,7 @@ class NumpyBuffers:
         ends = list(accumulate(size + -size % _ALIGNMENT for size in sizes.values()))
         if len(self._regions.get(region, ())) < ends[-1]:
             self._regions.pop(region, None)  # first, so that its memory is free
-            self._regions[region] = np.zeros(ends[-1], np.uint8)
+            self._regions[region] = _aligned_bytes(ends[-1])
         block = self._regions[region]
         return {
             name: block[start : start + sizes[name]].view(dtype).reshape(shape)
@@ -65,6 +65,12 @@ class NumpyBuffers:
 
     def wait(self) -> None:
         pass
+
+
+def _aligned_bytes(size: int) -> NDArray[np.uint8]:
+    block = np.zeros(size + _ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % _ALIGNMENT
+    return block[start : start + size]
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
 def _share_arena(onnxruntime: Any, options: Any) -> None:
     """Let one graph reuse the memory that another is done with: graphs run one by one.
 
-    ONNX Runtime keeps the arena after the sessions are closed, until another takes its place.
+    It is the process's: a session takes the one that was registered last when it is loaded, and ONNX Runtime keeps that after
+    the sessions are closed, until another takes its place.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT

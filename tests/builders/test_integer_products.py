@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from plume_export.builders.integer_products import is_dequantised, replace_product, stored_weight
 from plume_export.machine.software import ONNXRUNTIME_DOMAIN
+from plume_export.runtime.onnxruntime_cpu import ask_for_exact_products
 
 _RANDOM = np.random.default_rng(0)
 _WEIGHT = _RANDOM.integers(-127, 128, (64, 16)).astype(np.int8)
@@ -31,7 +32,9 @@ def _product(activation: NDArray[np.float32], *, in_two_parts: bool) -> NDArray[
     graph.graph.remove(product, safe=True)
     graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
     model: onnx.ModelProto = ir.to_proto(graph)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    ask_for_exact_products(options)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     result: NDArray[np.float32] = session.run(None, {"x": activation})[0]
     return result
 
