@@ -82,13 +82,14 @@ def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[Py
     assert options.checkpoint is not None
     checkpoint = open_checkpoint(options.checkpoint, ModelOptions(), offline=options.offline)
     check_same_dimensions(checkpoint.name, checkpoint.model, bundle.manifest)
-    usual = {"bf16"} if is_on_gpu(bundle.manifest) else {"fp32", "bf16"}
-    named = {precision for precision in ("fp32", "bf16") if f"{PYTORCH}-{precision}" in options.against}
-    wanted = named | (usual if PYTORCH in options.against else set())
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    usual = ("bf16",) if is_on_gpu(bundle.manifest) else precisions
+    wanted = {*options.against, *(f"{PYTORCH}-{precision}" for precision in usual if PYTORCH in options.against)}
     device: Literal["cpu", "cuda"] = "cuda" if is_on_gpu(bundle.manifest) else "cpu"
     for is_compiled in (False, True) if options.compiled else (False,):
-        for precision in (precision for precision in precisions if precision in wanted):
+        for precision in precisions:
+            if f"{PYTORCH}-{precision}" not in wanted:
+                continue
             yield PytorchContestant(
                 name=f"{PYTORCH}-{precision}{'-compiled' if is_compiled else ''}",
                 directory=str(checkpoint.directory),

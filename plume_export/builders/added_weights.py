@@ -8,9 +8,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 # External data that starts on a page is mapped from the file.
-_PAGE_BYTES = 4096
+PAGE_BYTES = 4096
 # Below this a tensor lies in the graph's own file.
-_INLINE_BYTES = 65536
+INLINE_BYTES = 65536
 
 
 class AddedWeights:
@@ -22,7 +22,7 @@ class AddedWeights:
 
     def add(self, name: str, values: NDArray[Any]) -> ir.TensorProtocol:
         """Return a tensor that lies in the file if it is large, else in memory."""
-        if values.nbytes < _INLINE_BYTES:
+        if values.nbytes < INLINE_BYTES:
             return ir.tensor(values, name=name)
         if name not in self._written:
             self._written[name] = self._write(name, np.ascontiguousarray(values))
@@ -30,7 +30,7 @@ class AddedWeights:
 
     def _write(self, name: str, values: NDArray[Any]) -> ir.ExternalTensor:
         with self._file.open("ab") as file:
-            file.write(bytes(-file.tell() % _PAGE_BYTES))
+            file.write(bytes(-file.tell() % PAGE_BYTES))
             offset = file.tell()
             file.write(values.data)
         dtype, shape = ir.DataType.from_numpy(values.dtype), ir.Shape(values.shape)

@@ -43,12 +43,10 @@ _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
 def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Path, *, is_source_kept: bool = True) -> Bundle:
     """Write a bundle for the CPU provider, of any shape. Files that do not change are copied.
 
-    The weight file of fp32 and int8 gets a second copy of the decoder's weights, in the order of this processor's kernels
-    (shared_prepacking).
-
+    With `is_source_kept=False` they are moved, and the source is a bundle no more. The weight file of fp32 and int8 gets a
+    second copy of the decoder's weights, in the order of this processor's kernels (shared_prepacking).
     An int8 bundle gets dynamically quantised graphs, float32 outside the products, and a second file for what
     is stored anew: widened tensors, and the transition's experts in int8.
-    With `is_source_kept=False` they are moved, and the source is a bundle no more.
 
     Raises BundleError for a bundle that is not portable; PlumeExportError for a precision that the provider can not run, and
     where ONNX Runtime fails; MissingExtraError without it.

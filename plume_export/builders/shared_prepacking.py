@@ -9,14 +9,13 @@ Source: session.save_external_prepacked_constant_initializers of onnxruntime_ses
 """
 
 import json
-import os
 import re
 import shutil
 import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import onnx
 
@@ -24,15 +23,13 @@ from ..bundle import WEIGHTS, Manifest
 from ..errors import MissingExtraError, PlumeExportError
 from ..runtime.onnxruntime_cpu import session_options
 from ..spec import GraphName
+from .added_weights import INLINE_BYTES, PAGE_BYTES
 
 # A value of this key is the hash of the layout, where it lies and how long it is. Kernels of products have one such part.
 _KEY = "prepacked_0"
 _VALUE = re.compile(r"(?P<hash>[^|]+)\|(?P<offset>\d+);(?P<length>\d+)(?P<rest>;\d+)?")
 # The tensor of the weight file that the layouts are, from the end of the last weight on.
 _TENSOR = "prepacked"
-# ONNX Runtime maps what starts on a page.
-_PAGE_BYTES = 4096
-_INLINE_BYTES = "65536"
 
 
 class _Prepacked(NamedTuple):
@@ -44,8 +41,8 @@ class _Prepacked(NamedTuple):
     rest: str
 
 
-def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequence[GraphName]) -> int:
-    """Append the layouts that all `graphs` of a directory agree on to its weight file; return how many there are.
+def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequence[GraphName]) -> None:
+    """Append the layouts that all `graphs` of a directory agree on to its weight file, and name them in the graphs.
 
     Takes, for a while, up to five times the space of the weights on the disk. Raises MissingExtraError without ONNX
     Runtime, PlumeExportError where it fails.
@@ -62,27 +59,38 @@ def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequenc
             if all(name in other and other[name].hash == layout.hash for other in found[1:])
         }
         if not shared:
-            return 0
+            return
         offsets, shift = _append(directory / WEIGHTS, Path(scratch) / graphs[0] / WEIGHTS, shared)
     for file in directory.glob("*.onnx"):
         _point_to(file, {name: (layout, offsets[name]) for name, layout in shared.items()}, shift)
-    return len(shared)
 
 
 def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str, _Prepacked]:
     """Have ONNX Runtime save a graph with its layouts into a scratch directory; return those of weights of the weight file."""
+    scratch.mkdir()
+    saved = scratch / graph_file.name
+    _save_with_layouts(graph_file, saved, manifest)
+    stored = {tensor.name for tensor in _load(graph_file).graph.initializer if _location(tensor) == WEIGHTS}
+    layouts = {}
+    for tensor in _load(saved).graph.initializer:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        match = _VALUE.fullmatch(entries.get(_KEY, ""))
+        if match and tensor.name in stored:
+            layouts[tensor.name] = _Prepacked(match["hash"], int(match["offset"]), int(match["length"]), match["rest"] or "")
+    return layouts
+
+
+def _save_with_layouts(graph_file: Path, saved: Path, manifest: Manifest) -> None:
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime", "cpu") from None
-    scratch.mkdir()
-    saved = scratch / graph_file.name
     options = session_options(manifest)
     options.optimized_model_filepath = str(saved)
     for name, value in {
         "save_external_prepacked_constant_initializers": "1",
         "optimized_model_external_initializers_file_name": WEIGHTS,
-        "optimized_model_external_initializers_min_size_in_bytes": _INLINE_BYTES,
+        "optimized_model_external_initializers_min_size_in_bytes": str(INLINE_BYTES),
     }.items():
         options.add_session_config_entry(f"session.{name}", value)
     try:
@@ -92,18 +100,6 @@ def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str,
             f"ONNX Runtime could not lay out the weights of {graph_file.name}: {error}.",
             fix="if memory or the disk is full, free as much as five times the bundle; else try another version of onnxruntime",
         ) from error
-    stored = {
-        one.name for one in onnx.load(graph_file, load_external_data=False).graph.initializer if _location(one) == WEIGHTS
-    }
-    layouts = {}
-    for initializer in onnx.load(saved, load_external_data=False).graph.initializer:
-        entries = {entry.key: entry.value for entry in initializer.external_data}
-        match = _VALUE.fullmatch(entries.get(_KEY, ""))
-        if match and initializer.name in stored:
-            layouts[initializer.name] = _Prepacked(
-                match["hash"], int(match["offset"]), int(match["length"]), match["rest"] or ""
-            )
-    return layouts
 
 
 def _append(weights: Path, source: Path, layouts: Mapping[str, _Prepacked]) -> tuple[dict[str, int], int]:
@@ -117,11 +113,11 @@ def _append(weights: Path, source: Path, layouts: Mapping[str, _Prepacked]) -> t
         end = weights.stat().st_size - 8 - header_bytes  # of the tensors, from where they start
         starts, whole = {}, end
         for name, layout in layouts.items():
-            starts[name] = whole + -whole % _PAGE_BYTES
+            starts[name] = whole + -whole % PAGE_BYTES
             whole = starts[name] + layout.length
         tensors[_TENSOR] = {"dtype": "U8", "shape": [whole - end], "data_offsets": [end, whole]}
         header = json.dumps(tensors, separators=(",", ":")).encode()
-        header += b" " * (-(len(header) + 8) % _PAGE_BYTES)
+        header += b" " * (-(len(header) + 8) % PAGE_BYTES)
         data_start = 8 + len(header)
         rewritten = weights.with_name(f"{weights.name}.new")
         with rewritten.open("wb") as new, source.open("rb") as saved:
@@ -130,33 +126,29 @@ def _append(weights: Path, source: Path, layouts: Mapping[str, _Prepacked]) -> t
             for name, layout in layouts.items():
                 new.seek(data_start + starts[name])
                 saved.seek(layout.offset)
-                _copy_bytes(saved, new, layout.length)
+                new.write(saved.read(layout.length))
     rewritten.replace(weights)
     return {name: data_start + start for name, start in starts.items()}, len(header) - header_bytes
 
 
-def _copy_bytes(source: Any, output: Any, count: int) -> None:
-    while count:
-        chunk = source.read(min(count, 1 << 20))
-        assert chunk
-        output.write(chunk)
-        count -= len(chunk)
-
-
 def _point_to(graph_file: Path, layouts: Mapping[str, tuple[_Prepacked, int]], shift: int) -> None:
     """Move a graph's tensors with those of the weight file, and name the layouts of those that have one."""
-    graph = onnx.load(graph_file, load_external_data=False)
-    for initializer in graph.graph.initializer:
-        if _location(initializer) != WEIGHTS:
+    graph = _load(graph_file)
+    for tensor in graph.graph.initializer:
+        if _location(tensor) != WEIGHTS:
             continue
-        entries = {entry.key: entry for entry in initializer.external_data}
+        entries = {entry.key: entry for entry in tensor.external_data}
         entries["offset"].value = str(int(entries["offset"].value) + shift)
-        if initializer.name in layouts:
-            layout, offset = layouts[initializer.name]
-            initializer.external_data.add(key=_KEY, value=f"{layout.hash}|{offset};{layout.length}{layout.rest}")
-    onnx.save(graph, os.fspath(graph_file))
+        if tensor.name in layouts:
+            layout, offset = layouts[tensor.name]
+            tensor.external_data.add(key=_KEY, value=f"{layout.hash}|{offset};{layout.length}{layout.rest}")
+    onnx.save(graph, graph_file)
 
 
-def _location(initializer: onnx.TensorProto) -> str | None:
+def _load(graph_file: Path) -> onnx.ModelProto:
+    return onnx.load(graph_file, load_external_data=False)
+
+
+def _location(tensor: onnx.TensorProto) -> str | None:
     """Return the file that a tensor lies in; None for the graph's own."""
-    return next((entry.value for entry in initializer.external_data if entry.key == "location"), None)
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), None)

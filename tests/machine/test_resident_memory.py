@@ -2,6 +2,7 @@
 
 import mmap
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,42 +10,46 @@ import pytest
 
 from plume_export.machine.resident_memory import mapped_twice_bytes, resident_memory
 
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of mappings")
 _BYTES = 16 << 20
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of mappings")
-def test_a_file_mapped_twice_is_counted_twice_by_the_system_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def map_and_read(tmp_path: Path) -> Iterator[Callable[[slice], None]]:
+    """Map one file once more, whole, and read a part of it."""
     file = tmp_path / "file"
     file.write_bytes(bytes(_BYTES))
-    before = mapped_twice_bytes()
     with ExitStack() as opened, file.open("rb") as stream:
-        found = []
-        for _ in range(2):
-            mapped = opened.enter_context(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-            assert sum(mapped[:: mmap.PAGESIZE]) == 0  # every page is read
-            memory = resident_memory()
-            assert memory is not None
-            found.append(memory)
-        after = mapped_twice_bytes()
-    once, twice = found
-    assert twice.now - once.now == pytest.approx(_BYTES, rel=0.25)
-    assert twice.peak >= twice.now
-    assert before is not None
-    assert after is not None
-    assert after - before == pytest.approx(_BYTES, rel=0.05)
 
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells of mappings")
-def test_two_mappings_that_were_read_in_different_places_are_not(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(bytes(_BYTES))
-    before = mapped_twice_bytes()
-    with ExitStack() as opened, file.open("rb") as stream:
-        for part in (slice(0, _BYTES // 4), slice(_BYTES // 2, None)):
+        def read(part: slice) -> None:
             mapped = opened.enter_context(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
             mapped.madvise(mmap.MADV_RANDOM)  # no page but those that are read
             assert sum(mapped[part][:: mmap.PAGESIZE]) == 0
-        after = mapped_twice_bytes()
-    assert before is not None
-    assert after is not None
-    assert after - before < _BYTES // 16
+
+        yield read
+
+
+def _mapped_twice() -> int:
+    count = mapped_twice_bytes()
+    assert count is not None
+    return count
+
+
+def test_a_file_read_twice_is_counted_twice_by_the_system_alone(map_and_read: Callable[[slice], None]) -> None:
+    before, found = _mapped_twice(), []
+    for _ in range(2):
+        map_and_read(slice(None))
+        memory = resident_memory()
+        assert memory is not None
+        found.append(memory)
+    once, twice = found
+    assert twice.now - once.now == pytest.approx(_BYTES, rel=0.25)
+    assert twice.peak >= twice.now
+    assert _mapped_twice() - before == pytest.approx(_BYTES, rel=0.05)
+
+
+def test_two_mappings_that_were_read_in_different_places_are_not(map_and_read: Callable[[slice], None]) -> None:
+    before = _mapped_twice()
+    map_and_read(slice(0, _BYTES // 4))
+    map_and_read(slice(_BYTES // 2, None))
+    assert _mapped_twice() - before < _BYTES // 16
