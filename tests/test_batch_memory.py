@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plume_export.batch_memory import BufferBytes, batch_tensors, buffer_bytes, tensor_shape
-from plume_export.preprocess import Media, PreparedInput
+from plume_export.preprocess import Media, Patches, PreparedInput
 from plume_export.recipe import ShapeRanges
 from plume_export.runtime.backend import TensorShape
 from plume_export.runtime.batch import HostBatch, host_batch
@@ -36,8 +36,10 @@ def random_prompt(limits: ShapeRanges, generator: np.random.Generator, *, is_tex
     return PreparedInput(zeros, np.zeros((3, tokens), np.int64), zeros - 1, 0, tuple(media))
 
 
-def pixels(frames: int, patches: int) -> np.ndarray:
-    return np.broadcast_to(np.float32(0), (frames, patches, VISION.patch_values))
+def pixels(frames: int, patches: int) -> Patches:
+    channels, temporal, values = VISION.channels, VISION.temporal_patch_size, VISION.patch_size**2
+    zeros = np.broadcast_to(np.uint8(0), (frames, patches, channels, 1, values))
+    return Patches(zeros, np.zeros((channels, 256), np.float32), temporal)
 
 
 def placed(host: HostBatch, sizes: BufferBytes) -> None:

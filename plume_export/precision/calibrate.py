@@ -78,7 +78,7 @@ def inputs_sha256(inputs: Sequence[PreparedInput]) -> str:
     for item in inputs:
         digest.update(item.input_ids.tobytes())
         for medium in item.media:
-            digest.update(medium.patches.tobytes())
+            digest.update(medium.patches.normalised().tobytes())
     return digest.hexdigest()
 
 

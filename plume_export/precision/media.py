@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..preprocess import PreparedInput
-from ..preprocess.patches import PatchArray
+from ..preprocess import Patches, PreparedInput
 
 
 class FrameSize(NamedTuple):
@@ -23,7 +22,7 @@ class Frame:
 
     input_index: int
     place: tuple[int, int]
-    patches: PatchArray  # [patches, patch_values]
+    patches: Patches  # of one frame
 
 
 def frames_by_size(inputs: Sequence[PreparedInput]) -> dict[FrameSize, list[Frame]]:
@@ -32,6 +31,6 @@ def frames_by_size(inputs: Sequence[PreparedInput]) -> dict[FrameSize, list[Fram
     for input_index, item in enumerate(inputs):
         for medium_index, medium in enumerate(item.media):
             size = FrameSize(*medium.grid[1:], medium.is_blank)
-            for frame_index, patches in enumerate(medium.patches):
-                frames[size].append(Frame(input_index, (medium_index, frame_index), patches))
+            for frame in range(len(medium.patches)):
+                frames[size].append(Frame(input_index, (medium_index, frame), medium.patches[frame : frame + 1]))
     return frames

@@ -85,14 +85,14 @@ class StreamedModel:
         positions = torch.from_numpy(patch_positions((1, size.rows, size.columns), self._spec.vision.merge_size))
         if size.is_blank:
             with self._observer.running(None, ["the blank image"]):
-                blank: Tensor = self._vision(torch.from_numpy(frames[0].patches[None]), positions)
+                blank: Tensor = self._vision(torch.from_numpy(frames[0].patches.normalised()), positions)
             yield from [blank] * len(frames)
             return
         self._report(f"vision: {len(frames)} frames of {size.rows} x {size.columns} patches")
         frames_at_once = max(1, _PATCHES // (size.rows * size.columns))
         for first in range(0, len(frames), frames_at_once):
             part = frames[first : first + frames_at_once]
-            patches = torch.from_numpy(np.stack([frame.patches for frame in part]))
+            patches = torch.from_numpy(np.concatenate([frame.patches.normalised() for frame in part]))
             with self._observer.running("vision", [inputs[frame.input_index].name for frame in part]):
                 visual: Tensor = self._vision(patches, positions)
             yield from visual.unflatten(0, (len(part), -1))

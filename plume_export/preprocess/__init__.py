@@ -2,6 +2,7 @@
 
 from .image import load_image, patches_from_image, smart_resize
 from .item import ImageSource, Item, VideoSource, item_from, item_from_json
+from .patches import PatchArray, Patches
 from .positions import mrope_positions, patch_positions
 from .preprocessor import Media, PreparedInput, Preprocessor
 from .prompt import PromptTokenizer
@@ -12,6 +13,8 @@ __all__ = [
     "ImageSource",
     "Item",
     "Media",
+    "PatchArray",
+    "Patches",
     "PreparedInput",
     "Preprocessor",
     "PromptTokenizer",

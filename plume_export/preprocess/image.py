@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import InputError
 from ..spec import PreprocessSpec, VisionSpec
 from .item import ImageSource
-from .patches import Grid, PatchArray, patches_from_frames
+from .patches import Grid, Patches, patches_from_frames
 
 # The limit at which Pillow itself refuses an image. It is checked on the header, before anything is decoded.
 MAX_SOURCE_PIXELS = 178_956_970
@@ -23,14 +23,12 @@ MAX_ASPECT_RATIO = 200
 _MIN_TOKENS, _MAX_TOKENS = 4, 16384
 
 
-def patches_from_image(image: Image.Image, vision: VisionSpec, preprocess: PreprocessSpec) -> tuple[PatchArray, Grid]:
-    """Return float32 [1, patches, patch_values] and the grid of an RGB image. Raises InputError."""
+def patches_from_image(image: Image.Image, vision: VisionSpec, preprocess: PreprocessSpec) -> tuple[Patches, Grid]:
+    """Return the patches of an RGB image, and their grid. Raises InputError."""
     factor = vision.patch_size * vision.merge_size
     image = fetch_image(image, factor)
     pixels = np.asarray(resize_within(image, factor, preprocess))
-    # Qwen2-VL repeats a still image to fill the temporal patch.
-    frames = np.broadcast_to(pixels, (vision.temporal_patch_size, *pixels.shape))
-    return patches_from_frames(frames, vision, preprocess)
+    return patches_from_frames(pixels[None], vision, preprocess)
 
 
 def load_image(source: ImageSource) -> Image.Image:

@@ -1,5 +1,6 @@
 """uint8 frames to normalised, flattened patches in Qwen2-VL's order."""
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -13,27 +14,61 @@ PatchArray: TypeAlias = NDArray[np.float32]
 Grid: TypeAlias = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Patches:
+    """Patches of frames of one size: a byte a value until `normalised` is asked for, and a still image once.
+
+    That is an eighth of the memory of an image's normalised patches, a quarter of a video's.
+    """
+
+    pixels: NDArray[np.uint8]  # [frames, patches, channels, 1 or temporal, patch * patch]: 1 is repeated
+    table: NDArray[np.float32]  # [channels, 256]
+    temporal: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of what `normalised` returns: frames, patches, channels * temporal * patch * patch."""
+        frames, patches, channels, _, values = self.pixels.shape
+        return frames, patches, channels * self.temporal * values
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, frames: slice) -> "Patches":
+        return Patches(self.pixels[frames], self.table, self.temporal)
+
+    def normalised(self) -> PatchArray:
+        """Return float32 [frames, patches, channels * temporal * patch * patch]."""
+        patches = np.empty(self.shape, np.float32)
+        self.write(patches)
+        return patches
+
+    def write(self, target: PatchArray) -> None:
+        """Write what `normalised` returns into an array of its shape."""
+        frames, patches, channels, _, values = self.pixels.shape
+        by_channel = target.reshape(frames, patches, channels, self.temporal, values)
+        for channel in range(channels):
+            by_channel[:, :, channel] = self.table[channel][self.pixels[:, :, channel]]
+
+
 def patches_from_frames(
-    frames: FrameArray,  # [frames, height, width, channels]; frames, height and width fill whole patches
+    frames: FrameArray,  # [frames, height, width, channels]; height and width fill whole patches, frames do or are one
     vision: VisionSpec,
     preprocess: PreprocessSpec,
-) -> tuple[PatchArray, Grid]:
-    """Return float32 [temporal patches, patches, channels * temporal * patch * patch] and the grid.
+) -> tuple[Patches, Grid]:
+    """Return the patches of a video, or of one frame, which Qwen2-VL repeats to fill a temporal patch, and the grid.
 
     The patches of one frame are in merge order: those that become one visual token follow one another. Source: the
     numpy image processor of Qwen2-VL (transformers 4.51 for frames that differ within a temporal patch).
     """
-    temporal, size, merge = vision.temporal_patch_size, vision.patch_size, vision.merge_size
+    size, merge = vision.patch_size, vision.merge_size
     count, height, width, channels = frames.shape
-    grid = (count // temporal, height // size, width // size)
-    blocks = frames.reshape(grid[0], temporal, grid[1] // merge, merge, size, grid[2] // merge, merge, size, channels)
-    # [t, rows, columns, merge, merge, channels, temporal, size, size]
-    values = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(grid[0], grid[1] * grid[2], channels, -1)
-    table = normalisation_table(preprocess)
-    patches = np.empty(values.shape, np.float32)
-    for channel in range(channels):
-        patches[:, :, channel] = table[channel][values[:, :, channel]]
-    return patches.reshape(grid[0], grid[1] * grid[2], -1), grid
+    different = min(count, vision.temporal_patch_size)
+    grid = (count // different, height // size, width // size)
+    blocks = frames.reshape(grid[0], different, grid[1] // merge, merge, size, grid[2] // merge, merge, size, channels)
+    # [t, rows, columns, merge, merge, channels, different, size, size]
+    pixels = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(grid[0], grid[1] * grid[2], channels, different, size * size)
+    return Patches(pixels, normalisation_table(preprocess), vision.temporal_patch_size), grid
 
 
 def normalisation_table(preprocess: PreprocessSpec) -> NDArray[np.float32]:

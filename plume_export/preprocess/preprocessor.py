@@ -12,7 +12,7 @@ from ..recipe import ShapeRanges
 from ..spec import ModelSpec
 from .image import load_image, patches_from_image
 from .item import ImageSource, Item, VideoSource
-from .patches import Grid, PatchArray, patches_from_frames
+from .patches import Grid, Patches, patches_from_frames
 from .positions import mrope_positions
 from .prompt import PromptTokenizer
 from .video import frames_from_video
@@ -25,7 +25,7 @@ _BLANK_SIZE = (28, 28)
 class Media:
     """One image or video. `is_blank` marks the white image that stands before a text-only input."""
 
-    patches: PatchArray  # [frames, patches, patch_values]
+    patches: Patches
     grid: Grid
     is_blank: bool = False
 
@@ -50,7 +50,7 @@ class PreparedInput:
 
     @property
     def patch_count(self) -> int:
-        """Patches of all media, which take most of the memory."""
+        """Patches of all media, whose pixels take most of the memory."""
         return sum(medium.patches.shape[0] * medium.patches.shape[1] for medium in self.media)
 
     def extended(self, ids: Sequence[int] | NDArray[np.int64]) -> "PreparedInput":

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..preprocess import PreparedInput, patch_positions
-from ..preprocess.patches import PatchArray
+from ..preprocess import PatchArray, Patches, PreparedInput, patch_positions
 from ..recipe import ShapeRanges
 from ..spec import VisionSpec
 from .backend import Array
@@ -62,8 +61,7 @@ def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, 
     for (height, width), parts in parts_by_size.items():
         for together in _together(parts, _frames_at_once(height * width, vision, limits)):
             number = len(calls)
-            patches = [part.patches for part in together]
-            arrays[f"patches {number}"] = patches[0] if len(patches) == 1 else np.concatenate(patches)
+            arrays[f"patches {number}"] = _normalised([part.patches for part in together])
             arrays[f"patch_positions {number}"] = patch_positions((1, height, width), vision.merge_size)
             rows.append(np.concatenate([part.rows for part in together]))
             calls.append(VisionCall(f"patches {number}", f"patch_positions {number}", len(rows[-1])))
@@ -97,7 +95,7 @@ def prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Arra
 class _Part(NamedTuple):
     """Consecutive frames of one medium, and where their visual embeddings stand in the order of the prompts."""
 
-    patches: PatchArray  # [frames, patches, patch_values]
+    patches: Patches
     rows: NDArray[np.int64]  # [visual_tokens]
 
 
@@ -117,6 +115,16 @@ def _parts_by_size(
     return blanks, by_size
 
 
+def _normalised(parts: Sequence[Patches]) -> PatchArray:
+    """Return the patches of frames of one size in one array, float32 [frames, patches, patch_values]."""
+    together = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.float32)
+    first = 0
+    for part in parts:
+        part.write(together[first : first + len(part)])
+        first += len(part)
+    return together
+
+
 def _frames_at_once(patches: int, vision: VisionSpec, limits: ShapeRanges | None) -> int:
     if limits is None:
         return max(1, _PATCHES_AT_ONCE // patches)
@@ -124,7 +132,7 @@ def _frames_at_once(patches: int, vision: VisionSpec, limits: ShapeRanges | None
 
 
 def _together(parts: Sequence[_Part], most_frames: int) -> Iterator[list[_Part]]:
-    """Yield what is encoded in one call each; media with more frames than have room are cut, without a copy."""
+    """Yield what is encoded in one call each; media with more frames than have room are cut."""
     call: list[_Part] = []
     room = most_frames
     for patches, rows in parts:

@@ -35,7 +35,9 @@ def test_golden_input(name: str, golden: Any, preprocessor: Preprocessor) -> Non
     assert [medium.grid for medium in prepared.media] == [tuple(grid) for grid in golden[f"{name}/grid_thw"]]
     assert prepared.visual_token_count == len(golden[f"{name}/vision_tokens"])
 
-    patches = np.concatenate([medium.patches.reshape(-1, GOLDEN_MODEL.vision.patch_values) for medium in prepared.media])
+    patches = np.concatenate(
+        [medium.patches.normalised().reshape(-1, GOLDEN_MODEL.vision.patch_values) for medium in prepared.media]
+    )
     assert patches.dtype == np.float32
     np.testing.assert_array_equal(patches[[0, 1, len(patches) // 2, -1]], golden[f"{name}/pixel_rows"])
     values = patches.astype(np.float64)

@@ -64,8 +64,9 @@ def test_equals_transformers(name: str) -> None:
     patches, grid = patches_from_image(load_image(image), VISION, LIMITS)
     expected, expected_grid = published_patches(image, size)
     assert grid == expected_grid
-    assert patches.dtype == np.float32
-    np.testing.assert_array_equal(patches[0], expected)
+    assert patches.shape == (1, *expected.shape)
+    assert patches.normalised().dtype == np.float32
+    np.testing.assert_array_equal(patches.normalised()[0], expected)
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class TestFrameList:
         assert grid == (2, 4, 6)
         assert patches.shape == (2, 24, 1176)
         # Patch 5 in merge order is row 0, column 3; values are [channel, temporal, row, column].
-        values = patches[1, 5].reshape(3, 2, 14, 14)
+        values = patches.normalised()[1, 5].reshape(3, 2, 14, 14)
         mean, std = np.float32(LIMITS.image_mean)[:, None, None], np.float32(LIMITS.image_std)[:, None, None]
         for temporal in range(2):
             pixels = frames[2 + temporal, :14, 42:56].transpose(2, 0, 1)
