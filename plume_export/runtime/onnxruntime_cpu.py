@@ -8,7 +8,8 @@ from typing import Any
 from ..bundle import Bundle, Manifest
 from ..errors import BundleError, MissingExtraError
 from ..spec import INTEGER_PRECISIONS, GraphName
-from .backend import Array
+from .backend import Array, Session
+from .grouped_prefill import GroupedPrefill
 from .numpy_buffers import NumpyBuffers
 
 _PROVIDER = "CPUExecutionProvider"
@@ -34,12 +35,13 @@ class OnnxRuntimeCpu(NumpyBuffers):
         _share_arena(onnxruntime, self._options)
         self._sessions: dict[GraphName, OnnxRuntimeSession] = {}
 
-    def session(self, graph: GraphName) -> "OnnxRuntimeSession":
+    def session(self, graph: GraphName) -> Session:
         if graph not in self._sessions:
             file = str(self._bundle.graph_file(graph))
             session = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
             self._sessions[graph] = OnnxRuntimeSession(self._onnxruntime, session)
-        return self._sessions[graph]
+        session = self._sessions[graph]
+        return GroupedPrefill(session, self._bundle.manifest.graphs[graph]) if graph == "prefill" else session
 
     def close(self) -> None:
         self._sessions.clear()

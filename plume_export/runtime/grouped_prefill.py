@@ -1,0 +1,99 @@
+"""Prefill of a padded batch on a CPU, a few prompts of like lengths at a time.
+
+A hundred rows are multiplied there as fast as a thousand, nearly: eight equal prompts take 92 to 99 % of what they take one by
+one (2b-slice, int8 and fp32, 2 threads). So what is padded is lost, and what prompts hold at once is memory. On a GPU it is
+the other way round.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ..spec import GraphSpec, TensorSpec
+from .backend import Array, Session, TensorShape
+from .numpy_buffers import NumpyBuffers
+
+# What one run more costs, in tokens: so much padding is worth saving it.
+_RUN_TOKENS = 8
+# More prompts than fill this are no faster together.
+_MOST_TOKENS = 512
+
+
+class PromptGroup(NamedTuple):
+    """Consecutive prompts of a batch, and the length that they are padded to."""
+
+    rows: slice
+    tokens: int
+
+
+class GroupedPrefill:
+    """Session of graph `prefill` over another one, group by group. Padding of its outputs is zeros."""
+
+    def __init__(self, session: Session, spec: GraphSpec) -> None:
+        self._session, self._spec = session, spec
+        self._buffers = NumpyBuffers()
+
+    def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> "GroupedBinding":
+        return GroupedBinding(self._session, self._spec, self._buffers, inputs, outputs)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class GroupedBinding:
+    """One batch: its groups follow from `token_count` when it is run."""
+
+    def __init__(
+        self,
+        session: Session,
+        spec: GraphSpec,
+        buffers: NumpyBuffers,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+    ) -> None:
+        self._session, self._spec, self._buffers = session, spec, buffers
+        self._inputs, self._outputs = inputs, outputs
+
+    def run(self) -> None:
+        for group in prompt_groups(self._inputs["token_count"].tolist()):
+            inputs = {tensor.name: _part(self._inputs[tensor.name], tensor, group) for tensor in self._spec.inputs}
+            targets = {tensor.name: _part(self._outputs[tensor.name], tensor, group) for tensor in self._spec.outputs}
+            scattered = {
+                tensor.name: TensorShape(targets[tensor.name].shape, tensor.dtype)
+                for tensor in self._spec.outputs
+                if not targets[tensor.name].flags.c_contiguous
+            }
+            written = self._buffers.allocate("batch", scattered) if scattered else {}
+            self._session.bind(self._buffers.upload(inputs), targets | written).run()
+            for name, values in written.items():
+                targets[name][...] = values
+            self._clear_padding(group)
+
+    def _clear_padding(self, group: PromptGroup) -> None:
+        """What lay there would poison a masked softmax if it is not a number."""
+        for tensor in self._spec.outputs:
+            if "tokens" in tensor.axes:
+                self._outputs[tensor.name][_index(tensor, group.rows, slice(group.tokens, None))] = 0
+
+
+def prompt_groups(token_counts: Sequence[int]) -> Iterator[PromptGroup]:
+    """Yield the prompts of a batch in order: one more joins a group where padding costs less than a run of its own."""
+    first, longest = 0, 0
+    for row, tokens in enumerate(token_counts):
+        prompts, together = row - first, max(longest, tokens)
+        padding = (together - longest) * prompts + together - tokens
+        if prompts and (padding > _RUN_TOKENS or together * (prompts + 1) > _MOST_TOKENS):
+            yield PromptGroup(slice(first, row), longest)
+            first, longest = row, tokens
+        else:
+            longest = together
+    yield PromptGroup(slice(first, len(token_counts)), longest)
+
+
+def _part(array: Array, tensor: TensorSpec, group: PromptGroup) -> Array:
+    """Return the view of a batch's tensor that a group fills."""
+    return array[_index(tensor, group.rows, slice(group.tokens))]
+
+
+def _index(tensor: TensorSpec, rows: slice, tokens: slice) -> tuple[slice, ...]:
+    by_axis: dict[int | str, slice] = {"batch": rows, "tokens": tokens}
+    return tuple(by_axis.get(axis, slice(None)) for axis in tensor.axes)
