@@ -12,6 +12,7 @@ import numpy as np
 
 from ..bundle import CONSTANTS, Bundle, copy_file, move_file, new_bundle, open_bundle, write_manifest
 from ..errors import BundleError, MissingExtraError, PlumeExportError
+from ..machine.processor import sums_int8_exactly
 from ..recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
 from ..spec import INTEGER_PRECISIONS, GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
 
@@ -46,7 +47,8 @@ def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Pat
     With `is_source_kept=False` they are moved, and the source is a bundle no more. The weight file of fp32 and int8 gets a
     second copy of the decoder's weights, in the order of this processor's kernels (shared_prepacking).
     An int8 bundle gets dynamically quantised graphs, float32 outside the products, and a second file for what
-    is stored anew: widened tensors, and the transition's experts in int8.
+    is stored anew: widened tensors, and the transition's experts in int8. Integers are uint8 where this processor wants that
+    (unsigned_weights).
 
     Raises BundleError for a bundle that is not portable; PlumeExportError for a precision that the provider can not run, and
     where ONNX Runtime fails; MissingExtraError without it.
@@ -97,6 +99,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
     from .added_weights import AddedWeights
     from .dynamic_quantisation import quantise_dynamically
     from .shared_prepacking import share_prepacked_weights
+    from .unsigned_weights import FilePart, add_128, take_unsigned_weights
 
     manifest = bundle.manifest
     is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"
@@ -108,6 +111,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
     bring = copy_file if is_source_kept else move_file
     with new_bundle(output) as directory:
         weights = AddedWeights(directory / ADDED_WEIGHTS)
+        unsigned: set[FilePart] = set()
         for name in manifest.files:
             if name not in rewritten:
                 bring(bundle.file(name), directory / name)
@@ -117,8 +121,12 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
             graph = ir.load(directory / name)
             if is_dynamic:
                 quantise_dynamically(graph, weights)
+                if not sums_int8_exactly():
+                    unsigned |= take_unsigned_weights(graph)
             _fuse_operators(graph, graph_name, manifest.model)
             ir.save(graph, directory / name)
+        if unsigned:
+            add_128(directory, unsigned)
         manifest = msgspec.structs.replace(manifest, **changes)
         if manifest.backend == "onnxruntime" and manifest.precision in _PREPACKED:
             share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)

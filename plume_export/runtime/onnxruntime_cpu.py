@@ -1,12 +1,11 @@
 """ONNX Runtime on the CPU. Buffers are numpy arrays that the sessions read and write in place."""
 
-import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..bundle import Bundle, Manifest
 from ..errors import BundleError, MissingExtraError
+from ..machine.processor import sums_int8_exactly
 from ..spec import INTEGER_PRECISIONS, GraphName
 from .backend import Array, Session
 from .grouped_prefill import GroupedPrefill
@@ -81,20 +80,12 @@ def _share_arena(onnxruntime: Any, options: Any) -> None:
 
 
 def ask_for_exact_products(options: Any) -> None:
-    """Have a session compute sums of uint8 by int8 exactly where this machine's fastest kernels do not."""
-    if not _has_exact_products():
-        options.add_session_config_entry("session.x64quantprecision", "1")  # slower kernels, the same integers
+    """Have a session compute sums of uint8 by int8 exactly where this machine's fastest kernels do not.
 
-
-def _has_exact_products() -> bool:
-    """Whether sums of uint8 by int8 are exact here: on x86 without VNNI they saturate in 16 bits. Unknown counts as no."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    try:
-        processor = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_vnni" in processor or "avx_vnni" in processor
+    It then holds int8 weights in memory as uint8; a bundle that was compiled on such a machine has them so in its file.
+    """
+    if not sums_int8_exactly():
+        options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 class OnnxRuntimeSession:

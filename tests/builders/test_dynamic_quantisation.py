@@ -4,17 +4,21 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from safetensors.numpy import load_file
 
 from plume_export import Embedder
 from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
+from plume_export.builders import onnxruntime
+from plume_export.builders.added_weights import INLINE_BYTES
 from plume_export.builders.integer_products import is_dequantised
 from plume_export.builders.onnxruntime import check_onnxruntime_precision, compile_for_onnxruntime
 from plume_export.bundle import WEIGHTS, Bundle
 from plume_export.embed_file import sources_from_file
 from plume_export.errors import PlumeExportError
+from plume_export.machine.processor import sums_int8_exactly
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.options import QuantiseOptions
 from plume_export.precision.ranges import write_ranges
@@ -33,9 +37,16 @@ def portable(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_checkpoint(checkpoint, directory / "int8", options, lambda _: None)
 
 
-@pytest.fixture(scope="module")
-def compiled(portable: Bundle) -> Bundle:
-    return compile_for_onnxruntime(portable, portable.path.with_name("int8-cpu"))
+@pytest.fixture(scope="module", params=["int8", "uint8"])
+def compiled(portable: Bundle, request: pytest.FixtureRequest) -> Bundle:
+    """As a processor compiles it that sums uint8 by int8 exactly, and as one that wants uint8."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(onnxruntime, "sums_int8_exactly", lambda: request.param == "int8")
+        return compile_for_onnxruntime(portable, portable.path.with_name(f"{request.param}-cpu"))
+
+
+def is_unsigned(bundle: Bundle) -> bool:
+    return bundle.path.name == "uint8-cpu"
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +97,49 @@ def test_embedding_table_is_gathered_in_int8(graphs: dict[GraphName, ir.Model]) 
 
 def test_integers_stay_in_the_weight_file(portable: Bundle, compiled: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
     before, after = load_file(portable.file(WEIGHTS)), load_file(compiled.file(WEIGHTS))
-    assert all((after[name] == weight).all() for name, weight in before.items())
+    for name, weight in before.items():
+        if after[name].dtype == np.uint8 != weight.dtype:
+            np.testing.assert_array_equal(after[name], weight.astype(np.int16) + 128)
+        else:
+            np.testing.assert_array_equal(after[name], weight)
     for graph in graphs.values():
         layers = [value for name, value in graph.graph.initializers.items() if name.endswith("_proj.weight")]
         for value in layers:
             assert isinstance(value.const_value, ir.ExternalTensor)
             assert value.const_value.location == WEIGHTS
+            assert value.const_value.dtype == value.dtype == (ir.DataType.UINT8 if is_unsigned(compiled) else ir.DataType.INT8)
+
+
+def test_both_kinds_of_weights_embed_alike_on_any_processor(
+    portable: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    embeddings = []
+    for exactly in (True, False):
+        monkeypatch.setattr(onnxruntime, "sums_int8_exactly", lambda exactly=exactly: exactly)
+        bundle = compile_for_onnxruntime(portable, tmp_path / str(exactly))
+        for here in (True, False) if not exactly or sums_int8_exactly() else (False,):
+            monkeypatch.setattr(onnxruntime_cpu, "sums_int8_exactly", lambda here=here: here)
+            with Embedder(bundle) as embedder:
+                embeddings.append(embedder.embed(["three large cyan stars", "a page"]))
+    for other in embeddings[1:]:
+        np.testing.assert_allclose(other, embeddings[0], atol=1e-5)
+
+
+def test_decoder_is_laid_out_once_where_integers_are_exact(compiled: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
+    if not is_unsigned(compiled) and not sums_int8_exactly():
+        assert "prepacked" not in load_file(compiled.file(WEIGHTS))  # ONNX Runtime lays out what it changed in memory
+        return
+    integers = {ir.DataType.INT8, ir.DataType.UINT8}
+    large = {
+        name
+        for name, value in graphs["prefill"].graph.initializers.items()
+        if name.endswith("_proj.weight") and value.dtype in integers and value.const_value.nbytes >= INLINE_BYTES
+    }
+    assert large
+    for name in ("prefill", "latent_step"):
+        initializers = onnx.load(compiled.graph_file(name), load_external_data=False).graph.initializer
+        laid_out = {one.name for one in initializers for entry in one.external_data if entry.key == "prepacked_0"}
+        assert large <= laid_out
 
 
 def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, tmp_path: Path) -> None:
@@ -107,14 +155,6 @@ def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, 
     assert cosines.min() >= 0.997
     # Rows have scales of their own: the rest of a batch moves nothing across more than a rounding here and there.
     np.testing.assert_allclose((actual * alone).sum(-1), 1, atol=1e-4)
-
-
-def test_kernels_without_vnni_compute_the_same(compiled: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Embedder(compiled) as embedder:
-        here = embedder.embed(["three large cyan stars"])
-    monkeypatch.setattr(onnxruntime_cpu, "_has_exact_products", lambda: False)
-    with Embedder(compiled) as embedder:
-        np.testing.assert_allclose(embedder.embed(["three large cyan stars"]), here, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["int8-weight", "int4-weight"])

@@ -1,0 +1,93 @@
+"""Have products take their int8 weights in uint8, around 128, for processors whose sums of uint8 by int8 saturate.
+
+ONNX Runtime would make that change for itself, in memory, once for each session that loads the weights, and what it changed
+it can not map from a file.
+"""
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from ..bundle import WEIGHTS
+
+_AT_ONCE = 64 << 20
+_ZERO = np.uint8(128)
+
+
+class FilePart(NamedTuple):
+    """Where a tensor lies in a file of a bundle, in bytes."""
+
+    file: str
+    offset: int
+    length: int
+
+
+def take_unsigned_weights(graph: ir.Model) -> set[FilePart]:
+    """Declare the int8 weights of a graph's products as uint8 with the zero point 128.
+
+    Return what `add_128` has to change in the files. Source: operator MatMulIntegerToFloat of domain com.microsoft.
+    """
+    parts = set()
+    for node in graph.graph:
+        if node.op_type != "MatMulIntegerToFloat":
+            continue
+        _, weight, _, _, zero = node.inputs
+        assert weight is not None
+        assert weight.const_value is not None
+        if weight.const_value.dtype == ir.DataType.INT8:  # another product may have it too
+            weight.const_value, part = _unsigned(weight.const_value)
+            weight.dtype = ir.DataType.UINT8
+            parts |= part
+        node.resize_inputs(6)
+        node.replace_input_with(5, zero)  # inputs are around 128 too
+    return parts
+
+
+def _unsigned(stored: ir.TensorProtocol) -> tuple[ir.TensorProtocol, set[FilePart]]:
+    """Return a weight as it will be, and what of a file has to change for that."""
+    if not isinstance(stored, ir.ExternalTensor):
+        return ir.tensor(stored.numpy().view(np.uint8) ^ _ZERO, name=stored.name), set()
+    offset, length = stored.offset, stored.length
+    assert offset is not None
+    assert length is not None
+    declared = ir.ExternalTensor(
+        stored.location,
+        offset,
+        length,
+        ir.DataType.UINT8,
+        shape=ir.Shape(stored.shape.dims),
+        name=stored.name,
+        base_dir=stored.base_dir,
+    )
+    return declared, {FilePart(str(stored.location), offset, length)}
+
+
+def add_128(directory: Path, parts: Iterable[FilePart]) -> None:
+    """Make int8 values uint8 in a directory's files, in place. The weight file's header follows."""
+    parts = set(parts)
+    for part in parts:
+        with (directory / part.file).open("r+b") as file:
+            for start in range(part.offset, part.offset + part.length, _AT_ONCE):
+                file.seek(start)
+                values = np.frombuffer(file.read(min(_AT_ONCE, part.offset + part.length - start)), np.uint8)
+                file.seek(start)
+                file.write((values ^ _ZERO).data)
+    _declare_unsigned(directory / WEIGHTS, {part.offset for part in parts if part.file == WEIGHTS})
+
+
+def _declare_unsigned(weights: Path, offsets: set[int]) -> None:
+    with weights.open("r+b") as file:
+        (header_bytes,) = struct.unpack("<Q", file.read(8))
+        tensors = json.loads(file.read(header_bytes))
+        for tensor in tensors.values():
+            if 8 + header_bytes + tensor["data_offsets"][0] in offsets:
+                tensor["dtype"] = "U8"
+        header = json.dumps(tensors, separators=(",", ":")).encode().ljust(header_bytes)
+        assert len(header) == header_bytes
+        file.seek(8)
+        file.write(header)
