@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from .contestant import Contestant
-from .process import WorkerProcess
-from .protocol import AskMemory, Done, Embed, Embedded, Load, Memory
+from .contestants.contestant import Contestant
+from .contestants.process import WorkerProcess
+from .contestants.protocol import AskMemory, Done, Embed, Embedded, Load, Memory
 from .rounds import rotated_rounds
 from .statistics import Spread, spread_of
 

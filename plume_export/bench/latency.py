@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 
 from ..stages import FloatArray
+from .contestants.process import WorkerProcess
+from .contestants.protocol import Embed, Embedded
 from .inputs import InputSet
-from .process import WorkerProcess
-from .protocol import Embed, Embedded
 from .rounds import PAUSE_S, rotated_rounds
 from .statistics import Ratio, Spread, ratio_of, spread_of
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .protocol import RolloutTime
+from .contestants.protocol import RolloutTime
 from .statistics import Spread, spread_of
 
 

@@ -13,13 +13,13 @@ import msgspec
 from ..batch_memory import DTYPE_BYTES
 from ..bundle import Bundle, Manifest
 from ..spec import GraphName
-from .flops import Flops, prefill_flops, step_flops, vision_flops
 from .inputs import InputSize
 from .latency import Latency
-from .machine_limits import MachineLimits
-from .products import attention_products, linear_products
+from .limits.flops import Flops, prefill_flops, step_flops, vision_flops
+from .limits.machine_limits import MachineLimits
+from .limits.products import attention_products, linear_products
+from .limits.weight_reads import WeightReads, weight_reads
 from .rollout_parts import RolloutParts
-from .weight_reads import WeightReads, weight_reads
 
 Bound = Literal["products", "memory"]
 

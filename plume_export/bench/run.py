@@ -7,21 +7,21 @@ from pathlib import Path
 
 from ..errors import MissingExtraError
 from .cold_start import ColdStart, measure_cold_starts
-from .contestant import PytorchContestant
+from .contestants.contestant import PytorchContestant
+from .contestants.lineup import Lineup, line_up
+from .contestants.process import WorkerProcess
+from .contestants.protocol import AskMemory, MeasureLimits, Memory, RolloutTimes, TimeRollout
+from .contestants.warm_workers import WarmWorkers, warm_workers
 from .environment import core_count, environment
 from .inputs import InputSet, Sizer, latency_inputs, mixed_texts
 from .latency import latencies, latency_ratios, measure_turns
-from .lineup import Lineup, line_up
-from .machine_limits import MachineLimits
+from .limits.machine_limits import MachineLimits
 from .options import BenchOptions
-from .process import WorkerProcess
-from .protocol import AskMemory, MeasureLimits, Memory, RolloutTimes, TimeRollout
-from .report import BenchReport, MeasuredBundle, PeakMemory
+from .report.report import BenchReport, MeasuredBundle, PeakMemory
 from .rollout_parts import RolloutParts, rollout_parts
 from .roofline import roofline
 from .sweep import Sweep, measure_sweeps
 from .throughput import Throughput, measure_throughput
-from .warm_workers import WarmWorkers, warm_workers
 
 # Rounds over many inputs, and over sizes of a sweep, need not be as many as those over one input.
 _FEWER_RUNS = 5

@@ -9,11 +9,11 @@ import msgspec
 
 from ..embed_file import sources_from_file
 from ..errors import InputError
+from .contestants.process import WorkerProcess
+from .contestants.protocol import Embed, Embedded
 from .cost_curve import CostCurve, cost_curve
 from .drawn_inputs import text_of_tokens, write_lines, write_picture
 from .inputs import InputSize, Sizer
-from .process import WorkerProcess
-from .protocol import Embed, Embedded
 from .rounds import PAUSE_S
 from .statistics import Spread, spread_of
 

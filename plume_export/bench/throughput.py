@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from .contestant import BundleContestant, Contestant
-from .process import WorkerProcess
-from .protocol import Embed, Embedded
+from .contestants.contestant import BundleContestant, Contestant
+from .contestants.process import WorkerProcess
+from .contestants.protocol import Embed, Embedded
 from .rounds import PAUSE_S, rotated_rounds
 from .statistics import Spread, ratio_of, spread_of
 

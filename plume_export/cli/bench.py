@@ -7,11 +7,11 @@ import click
 import msgspec
 
 from ..bench.options import BenchOptions, batch_sizes_from_text
-from ..bench.plots import check_plotting
-from ..bench.report import BenchReport
+from ..bench.report.plots import check_plotting
+from ..bench.report.report import BenchReport
+from ..bench.report.sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
+from ..bench.report.tables import tables_of
 from ..bench.run import run_bench
-from ..bench.sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
-from ..bench.tables import tables_of
 from ..embed_file import check_writable
 from ..whole_file import replacing
 from .console import print_table, report_step
@@ -44,7 +44,7 @@ def bench(bundle: Path, batch: str, page: Path | None, as_json: bool, **options:
         check_plotting()
     report = run_bench(BenchOptions(bundle=bundle, batch_sizes=batch_sizes, **options), report_step)
     if page is not None:
-        from ..bench.page import page_from_report
+        from ..bench.report.page import page_from_report
 
         with replacing(page) as file:
             file.write(page_from_report(report).encode("utf-8", "replace"))

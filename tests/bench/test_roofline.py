@@ -3,12 +3,12 @@
 import msgspec
 import pytest
 
-from plume_export.bench.flops import Flops
 from plume_export.bench.inputs import InputSize
-from plume_export.bench.machine_limits import MachineLimits
-from plume_export.bench.products import attention_products, linear_products
+from plume_export.bench.limits.flops import Flops
+from plume_export.bench.limits.machine_limits import MachineLimits
+from plume_export.bench.limits.products import attention_products, linear_products
+from plume_export.bench.limits.weight_reads import WeightReads, weight_reads
 from plume_export.bench.roofline import Work, limit_seconds, work_of_stages
-from plume_export.bench.weight_reads import WeightReads, weight_reads
 from plume_export.bundle import Bundle, Manifest, Quantisation
 from plume_export.plan import bytes_read_by_pass
 from plume_export.spec import GRAPH_NAMES

@@ -1,0 +1,131 @@
+"""Who takes part: the bundle first, then what it is measured against."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ...build import ModelOptions, open_checkpoint
+from ...bundle import Bundle, open_bundle
+from ...errors import BundleError, PlumeExportError
+from ...parity.dimensions import check_same_dimensions
+from ..limits.products import is_on_gpu
+from ..options import PYTORCH, PYTORCH_FORMS, BenchOptions
+from .contestant import BundleContestant, Contestant, PytorchContestant
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """The opened bundles by the names of their contestants, the measured one first, and the forms of PyTorch."""
+
+    bundles: dict[str, Bundle]
+    contestants: list[Contestant]
+
+    @property
+    def measured(self) -> BundleContestant:
+        first = self.contestants[0]
+        assert isinstance(first, BundleContestant)
+        return first
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.bundles[self.measured.name]
+
+
+def line_up(options: BenchOptions, threads: int) -> Lineup:
+    """Open and check everyone. PyTorch stands before other bundles: cosines are taken with the first after the bundle.
+
+    Raises PlumeExportError for what is not there, does not fit together, or can not serve the batch sizes.
+    """
+    bundle = open_bundle(options.bundle)
+    _check_against(options)
+    bundles = {_name(options.bundle): bundle}
+    for path in options.against:
+        if path not in PYTORCH_FORMS:
+            bundles[_free_name(_name(Path(path)), bundles)] = other = open_bundle(path)
+            _check_same_model(bundle, other)
+    for one in bundles.values():
+        _check_batch_sizes(one, options.batch_sizes)
+    measured, *others = [
+        BundleContestant(name, str(one.path), None if is_on_gpu(one.manifest) else threads) for name, one in bundles.items()
+    ]
+    pytorch = list(_pytorch(options, bundle, threads)) if _names_pytorch(options) else []
+    return Lineup(bundles, [measured, *pytorch, *others])
+
+
+def _check_against(options: BenchOptions) -> None:
+    for name in options.against:
+        if name not in PYTORCH_FORMS and not Path(name).is_dir():
+            raise PlumeExportError(
+                f"There is nothing {name!r} to measure against.",
+                fix=f"--against {', '.join(PYTORCH_FORMS)}, or --against with a bundle's directory",
+            )
+    is_pytorch = _names_pytorch(options)
+    if is_pytorch and options.checkpoint is None:
+        raise PlumeExportError(
+            "--against pytorch needs the checkpoint that the bundle was made from.",
+            fix="--checkpoint with a directory or hub id",
+        )
+    if not is_pytorch and (options.checkpoint is not None or options.compiled):
+        raise PlumeExportError("--checkpoint and --compile are for --against pytorch alone.", fix="add --against pytorch")
+
+
+def _names_pytorch(options: BenchOptions) -> bool:
+    return not set(PYTORCH_FORMS).isdisjoint(options.against)
+
+
+def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[PytorchContestant]:
+    """float32 and bfloat16 on a CPU, bfloat16 on the GPU of a bundle that runs there, or the one that is named.
+
+    Each under torch.compile too if asked for.
+    """
+    assert options.checkpoint is not None
+    checkpoint = open_checkpoint(options.checkpoint, ModelOptions(), offline=options.offline)
+    check_same_dimensions(checkpoint.name, checkpoint.model, bundle.manifest)
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+    usual = ("bf16",) if is_on_gpu(bundle.manifest) else precisions
+    wanted = {*options.against, *(f"{PYTORCH}-{precision}" for precision in usual if PYTORCH in options.against)}
+    device: Literal["cpu", "cuda"] = "cuda" if is_on_gpu(bundle.manifest) else "cpu"
+    for is_compiled in (False, True) if options.compiled else (False,):
+        for precision in precisions:
+            if f"{PYTORCH}-{precision}" not in wanted:
+                continue
+            yield PytorchContestant(
+                name=f"{PYTORCH}-{precision}{'-compiled' if is_compiled else ''}",
+                directory=str(checkpoint.directory),
+                model=bundle.manifest.model,
+                precision=precision,
+                device=device,
+                threads=threads,
+                is_compiled=is_compiled,
+            )
+
+
+def _check_same_model(bundle: Bundle, other: Bundle) -> None:
+    """Speeds of different models say nothing of each other."""
+    for part in ("vision", "decoder", "transition", "rollout"):
+        own, others = getattr(bundle.manifest.model, part), getattr(other.manifest.model, part)
+        if own != others:
+            raise BundleError(
+                f"{other.path} is of another model than {bundle.path}: its {part} is {others}, not {own}.",
+                fix="measure bundles of one checkpoint against each other",
+            )
+
+
+def _check_batch_sizes(bundle: Bundle, batch_sizes: tuple[int, ...]) -> None:
+    limits = bundle.manifest.limits
+    if limits is not None and max(batch_sizes) > limits.batch[2]:
+        raise PlumeExportError(
+            f"--batch has {max(batch_sizes)}; the bundle {bundle.path} takes {limits.batch[2]} at most.",
+            fix=f"--batch with sizes up to {limits.batch[2]}, or compile with a --target whose batch reaches it",
+        )
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name
+
+
+def _free_name(name: str, taken: dict[str, Bundle]) -> str:
+    """A bundle may be measured against itself, or one of the same name elsewhere."""
+    names = [name, *(f"{name} ({number})" for number in range(2, len(taken) + 2))]
+    return next(free for free in names if free not in taken)

@@ -1,0 +1,55 @@
+"""The PyTorch reference that is measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...checkpoint import CheckpointTensors
+from ...embed_file import Source
+from ...errors import PlumeExportError
+from ...reference import Reference, ReferenceProcessor
+from ...stages import FloatArray
+from .contestant import PytorchContestant
+from .protocol import RolloutTime
+
+
+class PytorchSubject:
+    """The reference with all weights in memory. It takes one input at a time, whatever the batch size."""
+
+    def __init__(self, contestant: PytorchContestant) -> None:
+        self._device = contestant.device
+        if self._device == "cuda" and not torch.cuda.is_available():
+            raise PlumeExportError(
+                f"PyTorch {torch.__version__} can not use the GPU here.",
+                fix="install a PyTorch with CUDA, or leave out --against pytorch",
+            )
+        torch.set_num_threads(contestant.threads)
+        dtype = torch.bfloat16 if contestant.precision == "bf16" else torch.float32
+        directory = Path(contestant.directory)
+        self._reference = Reference(directory, CheckpointTensors(directory), contestant.model, dtype=dtype, device=self._device)
+        self._processor = ReferenceProcessor(directory, contestant.model)
+        if contestant.is_compiled:
+            _refuse_silent_eager_runs()
+            self._reference.compile()
+
+    def embed(self, sources: Sequence[Source], batch_size: int) -> FloatArray:
+        embeddings = [self._reference.stages(self._processor(source.read())).embedding for source in sources]
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+        return np.stack(embeddings)
+
+    def stage_seconds(self) -> dict[str, float]:
+        return {}
+
+    def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
+        raise AssertionError("only a bundle's rollout is looked into")
+
+    def close(self) -> None:
+        """The process ends with it."""
+
+
+def _refuse_silent_eager_runs() -> None:
+    """By default torch.compile goes on uncompiled where it was asked for too many versions of a function."""
+    torch._dynamo.config.fail_on_recompile_limit_hit = True

@@ -1,0 +1,112 @@
+"""The process that is measured, `python -m plume_export.bench.contestants.worker`: a JSON line a request, until they end."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from ...embed_file import Source, sources_from_file
+from ...errors import PlumeExportError
+from ...machine.resident_memory import mapped_twice_bytes, resident_memory
+from .protocol import (
+    AskMemory,
+    Done,
+    Embed,
+    Embedded,
+    Failed,
+    Load,
+    MeasureLimits,
+    Memory,
+    Reply,
+    Request,
+    RolloutTimes,
+    TimeRollout,
+)  # fmt: skip
+from .subject import Subject, open_subject
+
+
+def main() -> None:
+    """Answer requests from stdin. Whatever a library prints goes to stderr."""
+    replies = _taken_stdout()
+    worker = Worker()
+    for line in sys.stdin.buffer:
+        try:
+            reply = worker.answer(msgspec.json.decode(line, type=Request))
+        except PlumeExportError as error:
+            reply = Failed(error.message, error.fix)
+        replies.write(msgspec.json.encode(reply) + b"\n")
+        replies.flush()
+    worker.close()
+
+
+class Worker:
+    """One contestant, once it was asked to load one."""
+
+    def __init__(self) -> None:
+        self._subject: Subject | None = None
+        self._sources: dict[str, list[Source]] = {}
+
+    def answer(self, request: Request) -> Reply:
+        """Do what is asked. Raises PlumeExportError."""
+        answers: dict[type, Callable[[Any], Reply]] = {
+            Load: self._load,
+            Embed: self._embed,
+            TimeRollout: self._time_rollout,
+            AskMemory: lambda _: _memory(),
+            MeasureLimits: _measure_limits,
+        }
+        return answers[type(request)](request)
+
+    def close(self) -> None:
+        if self._subject is not None:
+            self._subject.close()
+
+    def _load(self, request: Load) -> Done:
+        self._subject = open_subject(request.contestant)
+        return Done()
+
+    def _embed(self, request: Embed) -> Embedded:
+        assert self._subject is not None
+        sources = [self._source(request.file, row) for row in request.rows]
+        start = time.perf_counter()
+        embeddings = self._subject.embed(sources, request.batch_size)
+        seconds = time.perf_counter() - start
+        return Embedded(seconds, self._subject.stage_seconds(), embeddings.tobytes())
+
+    def _time_rollout(self, request: TimeRollout) -> RolloutTimes:
+        assert self._subject is not None
+        return RolloutTimes(self._subject.time_rollout(self._source(request.file, request.row), request.runs))
+
+    def _source(self, file: str, row: int) -> Source:
+        if file not in self._sources:
+            self._sources[file] = sources_from_file(Path(file))
+        return self._sources[file][row]
+
+
+def _memory() -> Memory:
+    memory = resident_memory()
+    if memory is None:
+        raise PlumeExportError("This system does not tell how much memory a process holds.", fix="measure on Linux or macOS")
+    return Memory(resident=memory.now, peak=memory.peak, mapped_twice=mapped_twice_bytes())
+
+
+def _measure_limits(request: MeasureLimits) -> Reply:
+    from ..limits.machine_limits import measure_limits
+
+    return measure_limits(request.bundle.path, threads=request.bundle.threads)
+
+
+def _taken_stdout() -> IO[bytes]:
+    """Return a stream to what stdout was, and let stdout be stderr from now on, also for libraries in C."""
+    sys.stdout.flush()
+    taken = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return taken
+
+
+if __name__ == "__main__":
+    main()

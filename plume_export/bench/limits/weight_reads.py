@@ -1,0 +1,53 @@
+"""The bytes of weights that one pass of each graph reads, counted from the bundle's own files."""
+
+import warnings
+from dataclasses import dataclass
+
+from ...bundle import Bundle
+from ...plan import bytes_read_by_pass
+from ...spec import GraphName
+from .products import is_on_gpu
+
+
+@dataclass(frozen=True)
+class WeightReads:
+    """Bytes that every pass reads, and those of one row of the tables that a pass takes rows from."""
+
+    whole: int
+    row: int
+
+    def bytes_of(self, rows: int) -> int:
+        return self.whole + rows * self.row
+
+
+def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
+    """Return what a pass of a graph reads.
+
+    Of engines, which hold their weights in a form of their own, what the model's dimensions and precision say (plan.py).
+    """
+    manifest = bundle.manifest
+    if manifest.engines is not None:
+        return WeightReads(bytes_read_by_pass(manifest.model, manifest.precision, graph), 0)
+    import onnx_ir as ir
+
+    # ONNX Runtime's CPU provider widens float16 to float32 once, when it loads a graph.
+    is_widened = not is_on_gpu(manifest)
+    whole = row = 0
+    with warnings.catch_warnings():  # onnx does not know the key by which ONNX Runtime finds prepacked weights
+        warnings.filterwarnings("ignore", "Ignoring unknown external data key", UserWarning)
+        model = ir.load(bundle.graph_file(graph))
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        assert tensor is not None
+        size = tensor.nbytes * (2 if is_widened and tensor.dtype == ir.DataType.FLOAT16 else 1)
+        if _is_table(value):
+            row += size // tensor.shape.numpy()[0]
+        else:
+            whole += size
+    return WeightReads(whole, row)
+
+
+def _is_table(value: object) -> bool:
+    """Whether only rows are taken of a weight: the embedding table and its scales, and the table of steps."""
+    uses = list(value.uses())  # type: ignore[attr-defined]
+    return bool(uses) and all(use.node.op_type == "Gather" and use.idx == 0 for use in uses)

@@ -1,0 +1,1 @@
+"""A report for a script, the terminal and a page."""

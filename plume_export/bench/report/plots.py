@@ -1,0 +1,232 @@
+"""A report's pictures as inline SVG. Colours of text and lines are the page's, so that they follow its scheme."""
+
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...errors import MissingExtraError
+from ..latency import OTHER, Latency
+from ..limits.products import ProductKind
+from ..sweep import Sweep
+from .report import BenchReport
+from .tables import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+# Stand for the page's colours until the picture is text.
+_TEXT, _LINE, _MARK = "#010203", "#040506", "#070809"
+_PAGE_COLOURS = {_TEXT: "var(--text)", _LINE: "var(--line)", _MARK: "var(--mark)"}
+_STAGE_COLOURS = {"preprocess": "#8d99ae", "vision": "#2a9d8f", "prefill": "#4f7cac", "rollout": "#8e5fd0", OTHER: "#c9a227"}
+_OTHERS = ("#7d838c", "#a9855f", "#3f8f6b", "#a05195", "#8a8a3a", "#5f7a8c")
+# A user's file may have any number of inputs; the table has them all.
+_MOST_INPUTS = 6
+_WIDTH_INCHES = 9.6
+
+
+def check_plotting() -> None:
+    """Raise MissingExtraError without matplotlib."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("matplotlib", "bench") from None
+
+
+def latency_plot(report: BenchReport) -> str:
+    """One group of bars an input: bundles by stage, PyTorch whole; a whisker ends at the 95th percentile."""
+    inputs = [size.name for size in report.inputs[:_MOST_INPUTS]]
+    ratios = {(ratio.input, ratio.contestant): ratio.times_faster for ratio in report.ratios}
+    count = len(report.contestants)
+    figure, rows = _figure(len(inputs), 0.55 + 0.3 * count)
+    for axes, name in zip(rows, inputs, strict=True):
+        series = [one for one in report.latency if one.input == name]
+        most = max(one.ms.p95 for one in series)
+        for position, one in enumerate(series):
+            _bar(axes, position, one, report.contestants)
+            faster = ratios.get((name, one.contestant))
+            text = f" {number(one.ms.p50)} ms" + ("" if faster is None else f"  ({faster:.2f}x)")
+            axes.text(max(one.ms.p95, one.ms.p50) + 0.008 * most, position, text, va="center", color=_TEXT)
+        axes.set(yticks=range(count), yticklabels=[one.contestant for one in series], xlim=(0, 1.28 * most))
+        axes.set_title(name, loc="left", color=_TEXT)
+        axes.invert_yaxis()
+        _plain_numbers(axes.xaxis)
+    rows[-1].set_xlabel("milliseconds, median; the whisker ends at the 95th percentile")
+    used = [stage for stage in _STAGE_COLOURS if any(stage in one.stages_ms for one in report.latency)]
+    _legend(figure, [(stage, _STAGE_COLOURS[stage]) for stage in used])
+    return _svg(figure, "latency")
+
+
+def throughput_plot(report: BenchReport) -> str:
+    """Samples per second over batch sizes; PyTorch, one input at a time, is a level line."""
+    first_set = report.throughput[0].inputs
+    results = [one for one in report.throughput if one.inputs == first_set]
+    sizes = sorted({one.batch_size for one in results})
+    figure, (axes,) = _figure(1, 3.2)
+    for name in report.contestants:
+        points = [(one.batch_size, one.samples_per_s.p50) for one in results if one.contestant == name]
+        colour = _colour_of(name, report.contestants)
+        if name.startswith("pytorch-"):
+            axes.axhline(points[0][1], color=colour, linestyle="--", label=f"{name}, one at a time")
+        else:
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", label=name)
+    axes.set_xscale("log", base=2)
+    axes.set(xticks=sizes, xticklabels=[str(size) for size in sizes], ylim=(0, None))
+    axes.minorticks_off()
+    axes.set(xlabel="batch size", ylabel=f"samples per second ({results[0].count} {first_set})")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=_TEXT)
+    return _svg(figure, "throughput")
+
+
+def roofline_plot(report: BenchReport) -> str:
+    """GFLOP/s over operations per byte read: the machine's limits, and a point a stage."""
+    machine = report.machine
+    figure, (axes,) = _figure(1, 4.6)
+    intensities = [one.flops / one.bytes for one in report.roofline]
+    left, right = min(intensities) / 3, max(intensities) * 3
+    if machine.read_bytes_per_s is not None and machine.flops_per_s:
+        right = max(right, 4 * max(machine.flops_per_s.values()) / machine.read_bytes_per_s)
+        _draw_limits(axes, machine.read_bytes_per_s / 1e9, machine.flops_per_s, (left, right))
+    markers = {"vision": "s", "prefill": "o", "latent step": "^", "readout": "D"}
+    colours = dict(zip([size.name for size in report.inputs], [_MARK, *_OTHERS] * len(report.inputs), strict=False))
+    for one in report.roofline:
+        point = (one.flops / one.bytes, one.flops / one.measured_ms / 1e6)
+        axes.scatter(*point, marker=markers[one.stage], color=colours[one.input], s=44, zorder=3)
+    axes.set(xscale="log", yscale="log", xlim=(left, right), xlabel="operations per byte of weights and cache read")
+    axes.set_ylabel("GFLOP/s")
+    _plain_numbers(axes.yaxis, axes.xaxis)
+    _marker_legend(axes, {stage: markers[stage] for stage in dict.fromkeys(one.stage for one in report.roofline)}, colours)
+    return _svg(figure, "roofline")
+
+
+def sweep_plot(sweep: Sweep) -> str:
+    """Latency and its stages over size, and the cost of one unit with the fitted curve."""
+    unit = "token" if sweep.over == "prompt tokens" else "pixel"
+    figure, (latency, cost) = _figure(1, 3.6, columns=2)
+    sizes = [one.size for one in sweep.points]
+    latency.plot(sizes, [one.ms.p50 for one in sweep.points], color=_TEXT, marker="o", label="end to end")
+    for stage in [stage for stage in _STAGE_COLOURS if stage in sweep.points[0].stages_ms]:
+        values = [one.stages_ms[stage].p50 for one in sweep.points]
+        latency.plot(sizes, values, color=_STAGE_COLOURS[stage], marker=".", linewidth=1, label=stage)
+    latency.set(xscale="log", yscale="log", xlabel=sweep.over, ylabel="milliseconds, median")
+    latency.legend(frameon=False, labelcolor=_TEXT)
+    cost.plot(sizes, [1e3 * one.ms.p50 / one.size for one in sweep.points], "o", color=_MARK, label="measured")
+    cost.set(xscale="log", ylim=(0, None), xlabel=sweep.over, ylabel=f"microseconds a {unit}")
+    _plain_numbers(latency.xaxis, latency.yaxis, cost.xaxis)
+    if sweep.curve is not None:
+        _draw_curve(cost, sweep)
+    cost.legend(frameon=False, labelcolor=_TEXT)
+    return _svg(figure, f"sweep {sweep.over}")
+
+
+def _draw_curve(axes: "Axes", sweep: Sweep) -> None:
+    import numpy as np
+
+    curve = sweep.curve
+    assert curve is not None
+    sizes = np.geomspace(sweep.points[0].size, sweep.points[-1].size, 200)
+    axes.plot(sizes, [1e3 * curve.milliseconds(size) / size for size in sizes], color=_MARK, linewidth=1, label="fitted")
+    if curve.rises_at is not None:
+        axes.axvline(curve.rises_at, color=_OTHERS[1], linestyle="--", label=f"25 % more from {curve.rises_at:,.0f}")
+
+
+def _draw_limits(
+    axes: "Axes", gigabytes_per_s: float, flops_per_s: Mapping[ProductKind, float], span: tuple[float, float]
+) -> None:
+    """A slope for memory, and a level for every kind of product."""
+    left, right = span
+    for kind, flops in flops_per_s.items():
+        level = flops / 1e9
+        axes.plot([level / gigabytes_per_s, right], [level, level], color=_TEXT, linewidth=1.4)
+        _note(axes, f"{kind}: {level:,.0f} GFLOP/s", (right, level), (-4, 5))
+    fastest = max(flops_per_s.values()) / 1e9
+    axes.plot([left, fastest / gigabytes_per_s], [left * gigabytes_per_s, fastest], color=_TEXT, linewidth=1.4)
+    upper = left**0.3 * (fastest / gigabytes_per_s) ** 0.7
+    _note(axes, f"memory: {gigabytes_per_s:.1f} GB/s", (upper, upper * gigabytes_per_s), (-8, 4))
+
+
+def _note(axes: "Axes", text: str, point: tuple[float, float], offset: tuple[float, float]) -> None:
+    """Write a text that ends near a point, `offset` in points of type."""
+    axes.annotate(text, point, offset, textcoords="offset points", ha="right", color=_TEXT)
+
+
+def _plain_numbers(*axis: "Axis") -> None:
+    """Powers of ten as people write them."""
+    for one in axis:
+        one.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+
+
+def _bar(axes: "Axes", position: int, one: Latency, contestants: list[str]) -> None:
+    left = 0.0
+    if one.stages_ms:
+        for stage, colour in _STAGE_COLOURS.items():
+            if stage in one.stages_ms:
+                axes.barh(position, one.stages_ms[stage].p50, 0.62, left=left, color=colour)
+                left += one.stages_ms[stage].p50
+    else:
+        axes.barh(position, one.ms.p50, 0.62, color=_colour_of(one.contestant, contestants))
+    axes.plot([one.ms.p50, one.ms.p95], [position, position], color=_TEXT, linewidth=1)
+
+
+def _colour_of(name: str, contestants: list[str]) -> str:
+    index = contestants.index(name)
+    return _MARK if index == 0 else _OTHERS[(index - 1) % len(_OTHERS)]
+
+
+def _legend(figure: "Figure", entries: list[tuple[str, str]]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=name) for name, colour in entries]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(entries), frameon=False, labelcolor=_TEXT)
+
+
+def _marker_legend(axes: "Axes", markers: dict[str, str], colours: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        *(Line2D([], [], marker=marker, linestyle="", color=_TEXT, label=stage) for stage, marker in markers.items()),
+        *(Line2D([], [], marker="o", linestyle="", color=colour, label=name) for name, colour in colours.items()),
+    ]
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, labelcolor=_TEXT)
+
+
+def _figure(rows: int, row_inches: float, columns: int = 1) -> "tuple[Figure, list[Axes]]":
+    """Return a figure with `rows` x `columns` axes, reading order."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH_INCHES, rows * row_inches + 0.6), layout="constrained", facecolor="none")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_facecolor("none")
+        axes.tick_params(colors=_TEXT, which="both")
+        for part in (axes.xaxis.label, axes.yaxis.label):
+            part.set_color(_TEXT)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(_LINE)
+        axes.grid(color=_LINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, list(grid.flat)
+
+
+def _svg(figure: "Figure", name: str) -> str:
+    """Return the figure as an SVG element, without what only a file of its own needs."""
+    import matplotlib
+
+    file = io.StringIO()
+    settings: Any = {"svg.fonttype": "path", "svg.hashsalt": name}  # the same picture every time
+    with matplotlib.rc_context(settings):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return _inline(file.getvalue(), name)
+
+
+def _inline(svg: str, name: str) -> str:
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    prefix = name.replace(" ", "-")  # ids of several pictures on a page must differ
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+    for stand_in, colour in _PAGE_COLOURS.items():
+        svg = svg.replace(stand_in, colour)
+    return svg

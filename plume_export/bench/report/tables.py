@@ -1,0 +1,201 @@
+"""A report's numbers as tables of text, for the terminal and for the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..latency import OTHER
+from ..sweep import Sweep
+from .report import BenchReport
+
+_STAGES = ("preprocess", "vision", "prefill", "rollout", OTHER)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of text; the first `labels` columns are words, the others numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    labels: int
+    note: str = ""
+
+
+def tables_of(report: BenchReport) -> list[TextTable]:
+    """Return every table that the report has something for."""
+    tables = [
+        latency_table(report),
+        stage_table(report),
+        throughput_table(report),
+        process_table(report),
+        rollout_table(report),
+        roofline_table(report),
+        *(sweep_table(sweep) for sweep in report.sweeps),
+    ]
+    return [filled(table) for table in tables if table.rows]
+
+
+def latency_table(report: BenchReport) -> TextTable:
+    """One row an input and contestant."""
+    ratios = {(ratio.input, ratio.contestant): ratio for ratio in report.ratios}
+    rows = []
+    for one in report.latency:
+        ratio = ratios.get((one.input, one.contestant))
+        faster = ("", "") if ratio is None else (f"{ratio.times_faster:.2f}x", f"{ratio.low:.2f} to {ratio.high:.2f}")
+        cosine = "" if one.cosine is None else f"{one.cosine:.6f}"
+        rows.append((one.input, one.contestant, number(one.ms.p50), number(one.ms.p95), *faster, cosine))
+    first = report.contestants[0]
+    return TextTable(
+        f"latency, end to end ({report.runs} runs in turns)",
+        ("input", "who", "p50 ms", "p95 ms", f"{first} is faster", "95 % interval", "cosine"),
+        rows,
+        labels=2,
+        note=""
+        if report.baseline is None
+        else f"Ratio of the medians, with a bootstrap interval over rounds. Cosine: of the embedding with {report.baseline}'s.",
+    )
+
+
+def stage_table(report: BenchReport) -> TextTable:
+    """One row an input and bundle."""
+    rows = [
+        (one.input, one.contestant, *(number(one.stages_ms[stage].p50) if stage in one.stages_ms else "" for stage in _STAGES))
+        for one in report.latency
+        if one.stages_ms
+    ]
+    return TextTable("stages, p50 in ms", ("input", "who", *_STAGES), rows, labels=2)
+
+
+def throughput_table(report: BenchReport) -> TextTable:
+    """One row a set of inputs, contestant and batch size."""
+    rows = [
+        (
+            f"{one.count} {one.inputs}",
+            one.contestant,
+            f"{one.batch_size}",
+            number(one.samples_per_s.p50),
+            number(one.samples_per_s.p95),
+            "" if one.times_faster is None else f"{one.times_faster:.2f}x",
+        )
+        for one in report.throughput
+    ]
+    first = report.contestants[0]
+    return TextTable(
+        "throughput",
+        ("inputs", "who", "batch size", "samples/s", "95 % reach", f"{first} is faster"),
+        rows,
+        labels=2,
+        note=f"PyTorch takes one input at a time; {first} stands against it at its best batch size, against bundles at theirs."
+        if any(name.startswith("pytorch-") for name in report.contestants)
+        else "",
+    )
+
+
+def process_table(report: BenchReport) -> TextTable:
+    """One row a contestant: cold start and memory."""
+    cold = {one.contestant: one for one in report.cold_start}
+    held = {one.contestant: one for one in report.memory}
+    rows = []
+    for name in report.contestants:
+        start = cold.get(name)
+        first = ("", "", "")
+        if start is not None:
+            first = (f"{start.seconds.p50:.2f}", megabytes(start.resident_bytes), megabytes(start.peak_bytes))
+        twice = held[name].mapped_twice_bytes
+        rows.append((name, *first, megabytes(held[name].peak_bytes), "" if twice is None else megabytes(twice)))
+    return TextTable(
+        "a process of its own",
+        ("who", "cold start s", "resident after it, MB", "peak in it, MB", "peak over all runs, MB", "counted twice, MB"),
+        rows,
+        labels=1,
+        note=_process_note(report),
+    )
+
+
+def _process_note(report: BenchReport) -> str:
+    twice = "Counted twice, behind all runs: pages of weights that two graphs map from one file; they are in memory once."
+    if not report.cold_start:
+        return twice
+    start = "Cold start: from the start of a process to its first embedding, of a text; files were read before."
+    return f"{start} p50 of {report.cold_start[0].processes} processes. {twice}"
+
+
+def rollout_table(report: BenchReport) -> TextTable:
+    """One row an input: where the rollout's time goes."""
+    rows = [
+        (
+            one.input,
+            f"{one.steps}",
+            *(number(part.p50) for part in (one.step_ms, one.readout_ms, one.copies_ms, one.loop_ms_per_step, one.total_ms)),
+        )
+        for one in report.rollout
+    ]
+    return TextTable(
+        f"rollout of {report.contestants[0]}, p50 in ms",
+        ("input", "passes", "one step", "readout", "all copies", "loop, each step", "all of it"),
+        rows,
+        labels=1,
+        note="A pass of its own, with every call timed. The loop is what is left outside of graph runs and copies.",
+    )
+
+
+def roofline_table(report: BenchReport) -> TextTable:
+    """One row an input and stage."""
+    rows = [
+        (
+            one.input,
+            one.stage,
+            number(one.flops / 1e9),
+            number(one.bytes / 1e6),
+            "" if one.limit_ms is None else number(one.limit_ms),
+            one.bound_by or "not measured",
+            number(one.measured_ms),
+            "" if one.share_of_limit is None else f"{100 * one.share_of_limit:.0f} %",
+        )
+        for one in report.roofline
+    ]
+    return TextTable(
+        f"{report.contestants[0]} against this machine's limits",
+        ("input", "stage", "GFLOP", "MB read", "limit ms", "set by", "measured ms", "of the limit"),
+        rows,
+        labels=2,
+        note="Above 100 %: weights that stay in a cache are read faster than memory.",
+    )
+
+
+def sweep_table(sweep: Sweep) -> TextTable:
+    """One row a size."""
+    is_text = sweep.over == "prompt tokens"
+    rows = [
+        (
+            f"{one.size:,}",
+            *([] if is_text else [f"{one.prompt_tokens:,}"]),
+            number(one.ms.p50),
+            number(one.ms.p95),
+            number(1e3 * one.ms.p50 / one.size),
+            *(number(one.stages_ms[stage].p50) if stage in one.stages_ms else "" for stage in _STAGES[:-1]),
+        )
+        for one in sweep.points
+    ]
+    sizes = (sweep.over,) if is_text else (sweep.over, "prompt tokens")
+    columns = (*sizes, "p50 ms", "p95 ms", f"µs a {'token' if is_text else 'pixel'}", *_STAGES[:-1])
+    return TextTable(f"sweep over {sweep.over}", columns, rows, labels=0)
+
+
+def filled(table: TextTable) -> TextTable:
+    """Return the table without columns that say nothing."""
+    kept = [index for index in range(len(table.columns)) if any(row[index] for row in table.rows)]
+    rows = [tuple(row[index] for index in kept) for row in table.rows]
+    columns = tuple(table.columns[index] for index in kept)
+    return TextTable(table.title, columns, rows, sum(index < table.labels for index in kept), table.note)
+
+
+def number(value: float) -> str:
+    """Return a number with three digits that count, and none behind the point from 100 on."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{2 if abs(value) < 10 else 1}f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f}"

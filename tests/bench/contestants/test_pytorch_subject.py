@@ -1,0 +1,19 @@
+"""The PyTorch reference as one of those that are measured."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from plume_export.bench.contestants.contestant import PytorchContestant
+from plume_export.bench.contestants.pytorch_subject import PytorchSubject
+from plume_export.bundle import Bundle
+from plume_export.errors import PlumeExportError
+
+
+def test_pytorch_without_a_gpu_is_refused(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    contestant = PytorchContestant("pytorch-bf16", str(tmp_path), tiny_cpu.manifest.model, "bf16", "cuda", 1, False)
+    with pytest.raises(PlumeExportError, match="can not use the GPU"):
+        PytorchSubject(contestant)
