@@ -2,6 +2,9 @@
 
 ONNX Runtime would make that change for itself, in memory, once for each session that loads the weights, and what it changed
 it can not map from a file.
+
+Requires: int8 weights that nothing but products reads, in any graph of the bundle. Ensures: graphs and files agree once both
+functions have run; sums and results are the same.
 """
 
 import json
@@ -15,7 +18,6 @@ import onnx_ir as ir
 
 from ..bundle import WEIGHTS
 
-_AT_ONCE = 64 << 20
 _ZERO = np.uint8(128)
 
 
@@ -39,6 +41,7 @@ def take_unsigned_weights(graph: ir.Model) -> set[FilePart]:
         _, weight, _, _, zero = node.inputs
         assert weight is not None
         assert weight.const_value is not None
+        assert all(use.node.op_type == node.op_type for use in weight.uses())
         if weight.const_value.dtype == ir.DataType.INT8:  # another product may have it too
             weight.const_value, part = _unsigned(weight.const_value)
             weight.dtype = ir.DataType.UINT8
@@ -72,11 +75,10 @@ def add_128(directory: Path, parts: Iterable[FilePart]) -> None:
     parts = set(parts)
     for part in parts:
         with (directory / part.file).open("r+b") as file:
-            for start in range(part.offset, part.offset + part.length, _AT_ONCE):
-                file.seek(start)
-                values = np.frombuffer(file.read(min(_AT_ONCE, part.offset + part.length - start)), np.uint8)
-                file.seek(start)
-                file.write((values ^ _ZERO).data)
+            file.seek(part.offset)
+            values = np.frombuffer(file.read(part.length), np.uint8)
+            file.seek(part.offset)
+            file.write((values ^ _ZERO).data)
     _declare_unsigned(directory / WEIGHTS, {part.offset for part in parts if part.file == WEIGHTS})
 
 

@@ -3,13 +3,14 @@
 import platform
 from pathlib import Path
 
+from .gpu import Read, text_of
 
-def sums_int8_exactly() -> bool:
+PROCESSOR = Path("/proc/cpuinfo")
+
+
+def sums_int8_exactly(read: Read = text_of) -> bool:
     """Whether ONNX Runtime's sums of uint8 by int8 are exact: on x86 without VNNI they saturate in 16 bits. Unknown is no."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    try:
-        processor = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_vnni" in processor or "avx_vnni" in processor
+    flags = read(PROCESSOR) or ""
+    return "avx512_vnni" in flags or "avx_vnni" in flags

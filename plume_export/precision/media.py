@@ -31,6 +31,6 @@ def frames_by_size(inputs: Sequence[PreparedInput]) -> dict[FrameSize, list[Fram
     for input_index, item in enumerate(inputs):
         for medium_index, medium in enumerate(item.media):
             size = FrameSize(*medium.grid[1:], medium.is_blank)
-            for frame in range(len(medium.patches)):
-                frames[size].append(Frame(input_index, (medium_index, frame), medium.patches[frame : frame + 1]))
+            for frame in range(medium.patches.shape[0]):
+                frames[size].append(Frame(input_index, (medium_index, frame), medium.patches.frames(frame, frame + 1)))
     return frames

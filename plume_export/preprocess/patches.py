@@ -31,11 +31,9 @@ class Patches:
         frames, patches, channels, _, values = self.pixels.shape
         return frames, patches, channels * self.temporal * values
 
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, frames: slice) -> "Patches":
-        return Patches(self.pixels[frames], self.table, self.temporal)
+    def frames(self, first: int, last: int) -> "Patches":
+        """Return the patches of frames `first` to `last`, that one not included."""
+        return Patches(self.pixels[first:last], self.table, self.temporal)
 
     def normalised(self) -> PatchArray:
         """Return float32 [frames, patches, channels * temporal * patch * patch]."""
@@ -52,7 +50,7 @@ class Patches:
 
 
 def patches_from_frames(
-    frames: FrameArray,  # [frames, height, width, channels]; height and width fill whole patches, frames do or are one
+    frames: FrameArray,  # [frames, height, width, channels]; all three fill whole patches, but for one frame alone
     vision: VisionSpec,
     preprocess: PreprocessSpec,
 ) -> tuple[Patches, Grid]:
@@ -63,7 +61,7 @@ def patches_from_frames(
     """
     size, merge = vision.patch_size, vision.merge_size
     count, height, width, channels = frames.shape
-    different = min(count, vision.temporal_patch_size)
+    different = 1 if count == 1 else vision.temporal_patch_size
     grid = (count // different, height // size, width // size)
     blocks = frames.reshape(grid[0], different, grid[1] // merge, merge, size, grid[2] // merge, merge, size, channels)
     # [t, rows, columns, merge, merge, channels, different, size, size]

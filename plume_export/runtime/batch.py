@@ -117,11 +117,12 @@ def _parts_by_size(
 
 def _normalised(parts: Sequence[Patches]) -> PatchArray:
     """Return the patches of frames of one size in one array, float32 [frames, patches, patch_values]."""
-    together = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.float32)
+    together = np.empty((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), np.float32)
     first = 0
     for part in parts:
-        part.write(together[first : first + len(part)])
-        first += len(part)
+        last = first + part.shape[0]
+        part.write(together[first:last])
+        first = last
     return together
 
 
@@ -136,11 +137,12 @@ def _together(parts: Sequence[_Part], most_frames: int) -> Iterator[list[_Part]]
     call: list[_Part] = []
     room = most_frames
     for patches, rows in parts:
-        frame_tokens = len(rows) // len(patches)
+        frames = patches.shape[0]
+        frame_tokens = len(rows) // frames
         first = 0
-        while first < len(patches):
-            last = min(first + room, len(patches))
-            call.append(_Part(patches[first:last], rows[first * frame_tokens : last * frame_tokens]))
+        while first < frames:
+            last = min(first + room, frames)
+            call.append(_Part(patches.frames(first, last), rows[first * frame_tokens : last * frame_tokens]))
             room -= last - first
             first = last
             if room == 0:

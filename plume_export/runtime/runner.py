@@ -51,7 +51,8 @@ class Runner:
     def prefill(self, batch: Sequence[PreparedInput]) -> Prefilled:
         """Run vision and prefill. What an earlier batch left is overwritten."""
         tokens = self._backend.padded_tokens(max(item.token_count for item in batch))
-        host = host_batch(batch, tokens, self._model.vision, self._limits)
+        with self._stopwatch.stage("preprocess"):
+            host = host_batch(batch, tokens, self._model.vision, self._limits)
         uploaded = self._backend.upload(host.arrays)
         visual = self._encode_media(host, uploaded)
         with self._stage("prefill"):

@@ -6,11 +6,9 @@ import pytest
 from plume_export.bench.inputs import InputSize
 from plume_export.bench.limits.flops import Flops
 from plume_export.bench.limits.machine_limits import MachineLimits
-from plume_export.bench.limits.products import attention_products, linear_products
-from plume_export.bench.limits.weight_reads import WeightReads, weight_reads
+from plume_export.bench.limits.weight_reads import WeightReads
 from plume_export.bench.roofline import Work, limit_seconds, work_of_stages
 from plume_export.bundle import Bundle, Manifest, Quantisation
-from plume_export.plan import bytes_read_by_pass
 from plume_export.spec import GRAPH_NAMES
 
 MACHINE = MachineLimits(read_bytes_per_s=10e9, flops_per_s={"float32": 100e9, "int8": 400e9}, reasons={})
@@ -48,16 +46,6 @@ def test_what_was_not_measured_gives_no_limit(tiny_cpu: Bundle) -> None:
     assert limit_seconds(tiny_cpu.manifest, MachineLimits(1e9, {}, {}), work) is None
 
 
-def test_products_follow_graph_and_backend(tiny_cpu: Bundle) -> None:
-    cpu = changed(tiny_cpu, precision="fp16")
-    assert linear_products(cpu, "prefill") == "float32"  # ONNX Runtime widens it
-    gpu = changed(tiny_cpu, precision="int8", quantisation=NO_PROMISE, backend="tensorrt")
-    assert [linear_products(gpu, graph) for graph in GRAPH_NAMES] == ["float16", "int8", "float16"]
-    assert attention_products(gpu, "prefill") == "float16"
-    portable = changed(tiny_cpu, precision="int8", quantisation=NO_PROMISE, backend="onnx")
-    assert linear_products(portable, "prefill") == "float32"
-
-
 def test_work_counts_every_medium_and_the_cache(tiny_cpu: Bundle) -> None:
     reads = dict.fromkeys(GRAPH_NAMES, WeightReads(whole=1000, row=10))
     size = InputSize("a", prompt_tokens=50, visual_tokens=32, vision=[(1, 64), (1, 64)])
@@ -69,18 +57,3 @@ def test_work_counts_every_medium_and_the_cache(tiny_cpu: Bundle) -> None:
     assert work["latent step"].bytes == work["readout"].bytes == 1010 + cache
     assert work["readout"].flops.total > 4 * work["latent step"].flops.total
     assert "vision" not in work_of_stages(tiny_cpu.manifest, reads, InputSize("b", 50, 4, []), 5)
-
-
-@pytest.mark.parametrize("graph", GRAPH_NAMES)
-def test_weights_read_are_those_of_the_model(tiny_cpu: Bundle, graph: str) -> None:
-    """The plan counts from dimensions, this from the file: apart by rotary tables and small constants alone."""
-    counted = weight_reads(tiny_cpu, graph)  # type: ignore[arg-type]
-    planned = bytes_read_by_pass(tiny_cpu.manifest.model, "fp32", graph)  # type: ignore[arg-type]
-    table = 32 * 128 * 4 if graph == "latent_step" else 0  # of steps, of which a row is read
-    assert counted.whole == pytest.approx(planned - table, rel=0.002)
-    assert counted.row == (0 if graph == "vision_encoder" else 128 * 4)
-
-
-def test_float16_is_read_as_onnx_runtime_holds_it(tiny_cpu: Bundle, tiny_fp16: Bundle) -> None:
-    for graph in GRAPH_NAMES:
-        assert weight_reads(tiny_fp16, graph).whole == pytest.approx(weight_reads(tiny_cpu, graph).whole, rel=0.002)

@@ -1,6 +1,7 @@
 """The embedder's own behaviour: kinds of input, modes, limits."""
 
 import gc
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from plume_export import Embedder
 from plume_export.bundle import Bundle
 from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.preprocess import Item
-from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from plume_export.runtime.backend import Array
+from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeBinding, OnnxRuntimeCpu, OnnxRuntimeSession
 from plume_export.runtime.rollout import BoundRollout
 
 PICTURE = Image.new("RGB", (70, 50), (200, 30, 60))
@@ -100,6 +102,25 @@ def test_steps_outside_the_budget(tiny_cpu: Bundle, steps: int) -> None:
 def test_over_long_prompt_names_count_and_limit(tiny_cpu: Bundle) -> None:
     with Embedder(tiny_cpu) as embedder, pytest.raises(InputError, match=r"\d{5,}.*\d{5}"):
         embedder.embed(["word " * 40000])
+
+
+def test_a_batch_of_unlike_prompts_is_prefilled_one_by_one(tiny_cpu: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    bind = OnnxRuntimeSession.bind
+
+    def counting(self: OnnxRuntimeSession, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> OnnxRuntimeBinding:
+        if "input_ids" in inputs:
+            shapes.append(inputs["input_ids"].shape)
+        return bind(self, inputs, outputs)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "bind", counting)
+    with Embedder(tiny_cpu) as embedder:
+        texts = ["a text", "a text " * 20]
+        counts = [embedder.prepare(text).token_count for text in texts]
+        together = embedder.embed(texts, batch_size=2)
+        assert shapes == [(1, counts[1]), (1, counts[0])]
+        alone = embedder.embed(texts, batch_size=1)
+    np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
 class Overflowing(OnnxRuntimeCpu):

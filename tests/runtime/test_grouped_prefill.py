@@ -1,4 +1,4 @@
-"""A padded batch through prefill in groups: every prompt once, little padding, and zeros where there are no tokens."""
+"""A padded batch through prefill in groups: every prompt once, little padding, and numbers where there are no tokens."""
 
 from collections.abc import Mapping, Sequence
 
@@ -80,7 +80,14 @@ def test_groups_cover_a_batch_and_pad_little() -> None:
             assert sum(group.tokens - tokens for tokens in inside) <= 8 * (len(inside) - 1)
 
 
-@pytest.mark.parametrize(("token_counts", "runs"), [([9, 9], [(2, 9)]), ([40, 3, 20], [(1, 40), (1, 3), (1, 20)])])
+@pytest.mark.parametrize(
+    ("token_counts", "runs"),
+    [
+        ([9, 9], [(2, 9)]),
+        ([40, 3, 20], [(1, 40), (1, 3), (1, 20)]),
+        ([40, 38, 12, 10], [(2, 40), (2, 12)]),
+    ],
+)
 def test_what_a_batch_leaves_is_what_its_prompts_leave(token_counts: list[int], runs: list[tuple[int, int]]) -> None:
     batch, tokens = len(token_counts), max(token_counts)
     ids = np.arange(1, batch * tokens + 1).reshape(batch, tokens)
@@ -98,8 +105,12 @@ def test_what_a_batch_leaves_is_what_its_prompts_leave(token_counts: list[int], 
     GroupedPrefill(session, SPEC).bind(inputs, outputs).run()
     assert session.shapes == runs
     is_token = np.arange(tokens) < np.array(token_counts)[:, None]
-    np.testing.assert_array_equal(outputs["keys"][:, 0, :, 0], np.where(is_token, 2 * ids, 0))
+    keys = outputs["keys"][:, 0, :, 0]
+    np.testing.assert_array_equal(keys[is_token], (2 * ids)[is_token])
     np.testing.assert_array_equal(outputs["state"][:, 0], token_counts)
+    for group in prompt_groups(token_counts):
+        assert (keys[group.rows, group.tokens :] == 0).all()
+    assert np.isfinite(keys).all()
 
 
 def test_a_group_names_its_rows() -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from plume_export.bench.environment import core_count, cpu_name
 from plume_export.bench.limits.machine_limits import measure_limits
 from plume_export.bench.limits.read_bandwidth import copied_bytes_per_s, host_read_bytes_per_s
 from plume_export.bundle import Bundle
@@ -40,10 +39,3 @@ def test_memory_that_is_short_is_not_measured(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("plume_export.bench.limits.read_bandwidth.system_memory", lambda: None)
     with pytest.raises(PlumeExportError, match="does not tell"):
         host_read_bytes_per_s(1)
-
-
-def test_hardware_threads_of_a_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert core_count(lambda file: "0,2" if file.parts[-3] in ("cpu0", "cpu2") else "1,3") == 2
-    assert core_count(lambda _: None) == 4
-    assert cpu_name(lambda _: "vendor : x\nmodel name\t: A Fast One\nmodel name\t: A Fast One\n") == "A Fast One"
