@@ -1,6 +1,5 @@
 """Limits by hand-checked numbers."""
 
-import msgspec
 import pytest
 
 from plume_export.bench.inputs import InputSize
@@ -8,22 +7,12 @@ from plume_export.bench.limits.flops import Flops
 from plume_export.bench.limits.machine_limits import MachineLimits
 from plume_export.bench.limits.weight_reads import WeightReads
 from plume_export.bench.roofline import Work, limit_seconds, work_of_stages
-from plume_export.bundle import Bundle, Manifest, Quantisation
+from plume_export.bundle import Bundle
 from plume_export.spec import GRAPH_NAMES
 
+from .manifests import NO_PROMISE, changed
+
 MACHINE = MachineLimits(read_bytes_per_s=10e9, flops_per_s={"float32": 100e9, "int8": 400e9}, reasons={})
-NO_PROMISE = Quantisation(
-    graphs={"prefill": "int8", "latent_step": "int8-weight"},
-    kept={},
-    calibration_inputs=1,
-    calibration_sha256="",
-    min_cosine=None,
-    measured=None,
-)
-
-
-def changed(bundle: Bundle, **changes: object) -> Manifest:
-    return msgspec.structs.replace(bundle.manifest, **changes)
 
 
 def test_the_longer_of_two_times_is_the_limit(tiny_cpu: Bundle) -> None:

@@ -1,23 +1,10 @@
 """In which numbers products are computed."""
 
-import msgspec
-
 from plume_export.bench.limits.products import attention_products, linear_products
-from plume_export.bundle import Bundle, Manifest, Quantisation
+from plume_export.bundle import Bundle
 from plume_export.spec import GRAPH_NAMES
 
-NO_PROMISE = Quantisation(
-    graphs={"prefill": "int8", "latent_step": "int8-weight"},
-    kept={},
-    calibration_inputs=1,
-    calibration_sha256="",
-    min_cosine=None,
-    measured=None,
-)
-
-
-def changed(bundle: Bundle, **changes: object) -> Manifest:
-    return msgspec.structs.replace(bundle.manifest, **changes)
+from ..manifests import NO_PROMISE, changed
 
 
 def test_products_follow_graph_and_backend(tiny_cpu: Bundle) -> None:
