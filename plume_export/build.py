@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .builders.onnxruntime import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
+from .builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .bundle import Bundle, Modalities, check_output, scratch_directory
 from .errors import BundleError, MissingExtraError

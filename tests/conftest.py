@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
-from plume_export.builders.onnxruntime import compile_for_onnxruntime
+from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import write_random_checkpoint
 from plume_export.samples import PLUME_TINY, sample_inputs_file

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..machine.software import ONNXRUNTIME_DOMAIN
+from ...machine.software import ONNXRUNTIME_DOMAIN
 from .added_weights import AddedWeights
 
 # Activations are uint8 around 128: ONNX Runtime's fastest products are of uint8 by int8.

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..machine.software import ONNXRUNTIME_DOMAIN
+from ...machine.software import ONNXRUNTIME_DOMAIN
 from .added_weights import AddedWeights
 from .integer_products import (
     is_dequantised,

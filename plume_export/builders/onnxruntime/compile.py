@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..bundle import CONSTANTS, Bundle, copy_file, move_file, new_bundle, open_bundle, write_manifest
-from ..errors import BundleError, MissingExtraError, PlumeExportError
-from ..machine.processor import sums_int8_exactly
-from ..recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
-from ..spec import INTEGER_PRECISIONS, GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
+from ...bundle import CONSTANTS, Bundle, copy_file, move_file, new_bundle, open_bundle, write_manifest
+from ...errors import BundleError, MissingExtraError, PlumeExportError
+from ...machine.processor import sums_int8_exactly
+from ...recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
+from ...spec import INTEGER_PRECISIONS, GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
 
 _WIDENS_WEIGHTS = "CPU provider has no float16 kernels and would widen whole weights to float32 in every pass"
 _CPU_INTEGERS = "--precision int8 for a CPU; integer weights with 16-bit activations are for GPU targets"

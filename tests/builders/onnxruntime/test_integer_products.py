@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from plume_export.builders.integer_products import is_dequantised, replace_product, stored_weight
+from plume_export.builders.onnxruntime.integer_products import is_dequantised, replace_product, stored_weight
 from plume_export.machine.software import ONNXRUNTIME_DOMAIN
 from plume_export.runtime.onnxruntime_cpu import ask_for_exact_products
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..machine.software import ONNXRUNTIME_DOMAIN
-from ..spec import ModelSpec
+from ...machine.software import ONNXRUNTIME_DOMAIN
+from ...spec import ModelSpec
 
 
 @dataclass(frozen=True)

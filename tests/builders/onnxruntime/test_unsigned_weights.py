@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from plume_export.builders.unsigned_weights import FilePart, add_128, take_unsigned_weights
+from plume_export.builders.onnxruntime.unsigned_weights import FilePart, add_128, take_unsigned_weights
 from plume_export.bundle import WEIGHTS
 from plume_export.machine.software import ONNXRUNTIME_DOMAIN
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from ..bundle import WEIGHTS
+from ...bundle import WEIGHTS
 
 _ZERO = np.uint8(128)
 

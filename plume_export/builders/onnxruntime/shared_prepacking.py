@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import onnx
 
-from ..bundle import WEIGHTS, Manifest
-from ..errors import MissingExtraError, PlumeExportError
-from ..runtime.onnxruntime_cpu import session_options
-from ..spec import GraphName
+from ...bundle import WEIGHTS, Manifest
+from ...errors import MissingExtraError, PlumeExportError
+from ...runtime.onnxruntime_cpu import session_options
+from ...spec import GraphName
 from .added_weights import INLINE_BYTES, PAGE_BYTES
 
 # A value of this key is the hash of the layout, where it lies and how long it is. Kernels of products have one such part.

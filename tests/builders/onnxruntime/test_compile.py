@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from plume_export.build import check_target, compile_bundle
-from plume_export.builders.onnxruntime import check_onnxruntime_precision
+from plume_export.builders.onnxruntime.compile import check_onnxruntime_precision
 from plume_export.bundle import Bundle, write_manifest
 from plume_export.errors import BundleError, PlumeExportError
 from plume_export.recipe import read_recipe

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..machine.software import ONNXRUNTIME_DOMAIN
+from ...machine.software import ONNXRUNTIME_DOMAIN
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from safetensors.numpy import load_file
 
 from plume_export import Embedder
 from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
-from plume_export.builders import onnxruntime
-from plume_export.builders.added_weights import INLINE_BYTES
-from plume_export.builders.integer_products import is_dequantised
-from plume_export.builders.onnxruntime import check_onnxruntime_precision, compile_for_onnxruntime
+from plume_export.builders.onnxruntime import compile as builder
+from plume_export.builders.onnxruntime.added_weights import INLINE_BYTES
+from plume_export.builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime
+from plume_export.builders.onnxruntime.integer_products import is_dequantised
 from plume_export.bundle import WEIGHTS, Bundle
 from plume_export.embed_file import sources_from_file
 from plume_export.errors import PlumeExportError
@@ -41,7 +41,7 @@ def portable(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def compiled(portable: Bundle, request: pytest.FixtureRequest) -> Bundle:
     """As a processor compiles it that sums uint8 by int8 exactly, and as one that wants uint8."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(onnxruntime, "sums_int8_exactly", lambda: request.param == "int8")
+        patched.setattr(builder, "sums_int8_exactly", lambda: request.param == "int8")
         return compile_for_onnxruntime(portable, portable.path.with_name(f"{request.param}-cpu"))
 
 
@@ -115,7 +115,7 @@ def test_both_kinds_of_weights_embed_alike_on_any_processor(
 ) -> None:
     embeddings = []
     for exactly in (True, False):
-        monkeypatch.setattr(onnxruntime, "sums_int8_exactly", lambda exactly=exactly: exactly)
+        monkeypatch.setattr(builder, "sums_int8_exactly", lambda exactly=exactly: exactly)
         bundle = compile_for_onnxruntime(portable, tmp_path / str(exactly))
         for here in (True, False) if not exactly or sums_int8_exactly() else (False,):
             monkeypatch.setattr(onnxruntime_cpu, "sums_int8_exactly", lambda here=here: here)
