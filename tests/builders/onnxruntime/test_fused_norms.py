@@ -4,7 +4,7 @@ import onnx_ir as ir
 
 from plume_export.bundle import Bundle
 
-from ..test_fused_attention import operators
+from .test_fused_attention import operators
 
 
 def test_every_norm_is_one_operator(tiny_cpu: Bundle) -> None:

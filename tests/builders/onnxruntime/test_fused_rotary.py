@@ -8,7 +8,7 @@ import pytest
 from plume_export.bundle import Bundle
 from plume_export.spec import GraphName
 
-from ..test_fused_attention import operators
+from .test_fused_attention import operators
 
 
 @pytest.mark.parametrize("graph", ["vision_encoder", "prefill", "latent_step"])

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from plume_export.builders.onnxruntime.integer_products import is_dequantised, replace_product, stored_weight
 from plume_export.machine.software import ONNXRUNTIME_DOMAIN
@@ -29,7 +30,7 @@ def _product(activation: NDArray[np.float32], *, in_two_parts: bool) -> NDArray[
     (product,) = (node for node in graph.graph if node.op_type == "MatMul")
     assert is_dequantised(product.inputs[1])
     replace_product(graph, product, stored_weight(product.inputs[1]), in_two_parts=in_two_parts)
-    graph.graph.remove(product, safe=True)
+    RemoveUnusedNodesPass()(graph)  # as quantise_dynamically does
     graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
     model: onnx.ModelProto = ir.to_proto(graph)
     options = onnxruntime.SessionOptions()
