@@ -17,7 +17,7 @@ from ..graphs.latent_step import LatentStep
 from ..graphs.layers import attend
 from ..graphs.prefill import Prefill
 from ..graphs.vision_encoder import VisionBlock, VisionEncoder
-from ..preprocess import PreparedInput, patch_positions
+from ..preprocess import PreparedInput, normalised_together, patch_positions
 from ..runtime.batch import prompt_arrays
 from ..spec import DecoderSpec
 from .media import Frame, FrameSize, frames_by_size
@@ -92,7 +92,7 @@ class StreamedModel:
         frames_at_once = max(1, _PATCHES // (size.rows * size.columns))
         for first in range(0, len(frames), frames_at_once):
             part = frames[first : first + frames_at_once]
-            patches = torch.from_numpy(np.concatenate([frame.patches.normalised() for frame in part]))
+            patches = torch.from_numpy(normalised_together([frame.patches for frame in part]))
             with self._observer.running("vision", [inputs[frame.input_index].name for frame in part]):
                 visual: Tensor = self._vision(patches, positions)
             yield from visual.unflatten(0, (len(part), -1))

@@ -2,7 +2,7 @@
 
 from .image import load_image, patches_from_image, smart_resize
 from .item import ImageSource, Item, VideoSource, item_from, item_from_json
-from .patches import PatchArray, Patches
+from .patches import Patches, normalised_together
 from .positions import mrope_positions, patch_positions
 from .preprocessor import Media, PreparedInput, Preprocessor
 from .prompt import PromptTokenizer
@@ -13,7 +13,6 @@ __all__ = [
     "ImageSource",
     "Item",
     "Media",
-    "PatchArray",
     "Patches",
     "PreparedInput",
     "Preprocessor",
@@ -24,6 +23,7 @@ __all__ = [
     "item_from_json",
     "load_image",
     "mrope_positions",
+    "normalised_together",
     "patch_positions",
     "patches_from_image",
     "read_video_frames",

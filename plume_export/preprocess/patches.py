@@ -1,5 +1,6 @@
 """uint8 frames to normalised, flattened patches in Qwen2-VL's order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -37,9 +38,7 @@ class Patches:
 
     def normalised(self) -> PatchArray:
         """Return float32 [frames, patches, channels * temporal * patch * patch]."""
-        patches = np.empty(self.shape, np.float32)
-        self.write(patches)
-        return patches
+        return normalised_together([self])
 
     def write(self, target: PatchArray) -> None:
         """Write what `normalised` returns into an array of its shape."""
@@ -47,6 +46,17 @@ class Patches:
         by_channel = target.reshape(frames, patches, channels, self.temporal, values)
         for channel in range(channels):
             by_channel[:, :, channel] = self.table[channel][self.pixels[:, :, channel]]
+
+
+def normalised_together(parts: Sequence[Patches]) -> PatchArray:
+    """Return frames of one size in one array, float32 [frames, patches, channels * temporal * patch * patch]."""
+    together = np.empty((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), np.float32)
+    first = 0
+    for part in parts:
+        last = first + part.shape[0]
+        part.write(together[first:last])
+        first = last
+    return together
 
 
 def patches_from_frames(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..preprocess import PatchArray, Patches, PreparedInput, patch_positions
+from ..preprocess import Patches, PreparedInput, normalised_together, patch_positions
 from ..recipe import ShapeRanges
 from ..spec import VisionSpec
 from .backend import Array
@@ -61,7 +61,7 @@ def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, 
     for (height, width), parts in parts_by_size.items():
         for together in _together(parts, _frames_at_once(height * width, vision, limits)):
             number = len(calls)
-            arrays[f"patches {number}"] = _normalised([part.patches for part in together])
+            arrays[f"patches {number}"] = normalised_together([part.patches for part in together])
             arrays[f"patch_positions {number}"] = patch_positions((1, height, width), vision.merge_size)
             rows.append(np.concatenate([part.rows for part in together]))
             calls.append(VisionCall(f"patches {number}", f"patch_positions {number}", len(rows[-1])))
@@ -113,17 +113,6 @@ def _parts_by_size(
         (blanks if medium.is_blank else by_size[medium.grid[1:]]).append(part)
         row += visual_tokens
     return blanks, by_size
-
-
-def _normalised(parts: Sequence[Patches]) -> PatchArray:
-    """Return the patches of frames of one size in one array, float32 [frames, patches, patch_values]."""
-    together = np.empty((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), np.float32)
-    first = 0
-    for part in parts:
-        last = first + part.shape[0]
-        part.write(together[first:last])
-        first = last
-    return together
 
 
 def _frames_at_once(patches: int, vision: VisionSpec, limits: ShapeRanges | None) -> int:

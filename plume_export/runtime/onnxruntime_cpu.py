@@ -32,15 +32,16 @@ class OnnxRuntimeCpu(NumpyBuffers):
         self._bundle = bundle
         self._options = session_options(bundle.manifest, threads=threads)
         _share_arena(onnxruntime, self._options)
-        self._sessions: dict[GraphName, OnnxRuntimeSession] = {}
+        self._sessions: dict[GraphName, Session] = {}
 
     def session(self, graph: GraphName) -> Session:
         if graph not in self._sessions:
             file = str(self._bundle.graph_file(graph))
-            session = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
-            self._sessions[graph] = OnnxRuntimeSession(self._onnxruntime, session)
-        session = self._sessions[graph]
-        return GroupedPrefill(session, self._bundle.manifest.graphs[graph]) if graph == "prefill" else session
+            loaded = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
+            session = OnnxRuntimeSession(self._onnxruntime, loaded)
+            spec = self._bundle.manifest.graphs[graph]
+            self._sessions[graph] = GroupedPrefill(session, spec) if graph == "prefill" else session
+        return self._sessions[graph]
 
     def close(self) -> None:
         self._sessions.clear()

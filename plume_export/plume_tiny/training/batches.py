@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...preprocess import Item, PreparedInput, Preprocessor, patch_positions
+from ...preprocess import Item, PreparedInput, Preprocessor, normalised_together, patch_positions
 from ...spec import ModelSpec
 from ..tasks import Task, draw_answer, draw_query, sample_scene
 
@@ -106,7 +106,7 @@ def _media_from_inputs(inputs: Sequence[PreparedInput], model: ModelSpec) -> tup
     tensors: list[tuple[Tensor, Tensor]] = []
     next_token = 0
     for size, rows in rows_by_size.items():
-        patches = np.concatenate([media[row].patches.normalised() for row in rows])
+        patches = normalised_together([media[row].patches for row in rows])
         positions = patch_positions((1, *size), model.vision.merge_size)
         tensors.append((torch.from_numpy(patches), torch.from_numpy(positions)))
         for row in rows:
