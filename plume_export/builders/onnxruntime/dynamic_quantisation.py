@@ -15,6 +15,7 @@ from .integer_products import (
     is_dequantised,
     is_stack,
     last_axis,
+    new_nodes,
     quantised_stack,
     replace_product,
     replace_stacked_product,
@@ -51,14 +52,13 @@ def _is_left_in_16_bit(activation: ir.Value | None) -> bool:
 def _gather_before_widening(graph: ir.Model, gather: ir.Node) -> None:
     """Gather int8 rows and their scales, then widen what was gathered."""
     table, scale = stored_weight(gather.inputs[0])
-    rows = ir.node("Gather", [table, gather.inputs[1]], {"axis": 0})
-    widened = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT.value})
-    scales = ir.node("Gather", [scale, gather.inputs[1]], {"axis": 0})
-    column = ir.node("Unsqueeze", [scales.outputs[0], last_axis(graph)])
-    product = ir.node("Mul", [widened.outputs[0], column.outputs[0]])
-    product.outputs[0].dtype = ir.DataType.FLOAT
-    graph.graph.insert_before(gather, [rows, widened, scales, column, product])
-    ir.convenience.replace_all_uses_with(gather.outputs[0], product.outputs[0])
+    nodes = new_nodes(graph)
+    widened = nodes.add("Cast", nodes.add("Gather", table, gather.inputs[1], axis=0), to=ir.DataType.FLOAT.value)
+    column = nodes.add("Unsqueeze", nodes.add("Gather", scale, gather.inputs[1], axis=0), last_axis(nodes))
+    product = nodes.add("Mul", widened, column)
+    product.dtype = ir.DataType.FLOAT
+    nodes.insert_before(gather)
+    ir.convenience.replace_all_uses_with(gather.outputs[0], product)
     graph.graph.remove(gather, safe=True)
 
 

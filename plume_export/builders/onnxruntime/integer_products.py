@@ -4,14 +4,14 @@ One scale for a whole tensor, as DynamicQuantizeMatMul takes it, would let an em
 Source: operator MatMulIntegerToFloat of domain com.microsoft.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ...machine.software import ONNXRUNTIME_DOMAIN
 from .added_weights import AddedWeights
+from .new_nodes import NewNodes
 
 # Activations are uint8 around 128: ONNX Runtime's fastest products are of uint8 by int8.
 _ZERO = np.array(128, np.uint8)
@@ -44,25 +44,25 @@ def replace_product(graph: ir.Model, product: ir.Node, weight: IntegerWeight, *,
     In two parts, a row is followed by what rounding left of it: products as exact as with 16-bit activations, twice the
     arithmetic for the same bytes of weights.
     """
-    nodes = _Nodes(graph)
+    nodes = new_nodes(graph)
     rows = _quantised_rows(nodes, _before_quantisation(product.inputs[0]), in_two_parts=in_two_parts)
-    unscaled = nodes.product(rows.integers, weight)
+    unscaled = _product(nodes, rows.integers, weight)
     if in_two_parts:
         coarse, fine = nodes.split(unscaled, _ROWS, 2)
         unscaled = nodes.add("Add", coarse, nodes.add("Mul", fine, nodes.constant("fine_share", _FINE_SHARE)))
-    nodes.replace(product, nodes.add("Mul", unscaled, rows.scales))
+    _replace(nodes, product, nodes.add("Mul", unscaled, rows.scales))
 
 
 def replace_stacked_product(graph: ir.Model, product: ir.Node, weights: list[IntegerWeight]) -> None:
     """The same for the product with a stack of experts' weights, one by one."""
-    nodes = _Nodes(graph)
+    nodes = new_nodes(graph)
     activation = _before_quantisation(product.inputs[0])
     rows = _quantised_rows(nodes, activation, in_two_parts=False)
     parts = [rows.integers] * len(weights)
     if not _is_shared_by_experts(activation):
         parts = nodes.split(rows.integers, 0, len(weights))
-    outputs = [nodes.product(part, weight) for part, weight in zip(parts, weights, strict=True)]
-    nodes.replace(product, nodes.add("Mul", nodes.add("Concat", *outputs, axis=0), rows.scales))
+    outputs = [_product(nodes, part, weight) for part, weight in zip(parts, weights, strict=True)]
+    _replace(nodes, product, nodes.add("Mul", nodes.add("Concat", *outputs, axis=0), rows.scales))
 
 
 def is_dequantised(value: ir.Value | None) -> bool:
@@ -107,52 +107,33 @@ def quantised_stack(graph: ir.Model, stack: ir.Value | None, weights: AddedWeigh
     return quantised
 
 
-def last_axis(graph: ir.Model) -> ir.Value:
+def new_nodes(graph: ir.Model) -> NewNodes:
+    """Return nodes to be, of the passes that quantise dynamically."""
+    return NewNodes(graph, "dynamic_quantisation")
+
+
+def last_axis(nodes: NewNodes) -> ir.Value:
     """Return the axes input of an operator over the last axis."""
-    return _constant(graph, "last_axis", np.array([-1]))
+    return nodes.constant("last_axis", np.array([-1]))
 
 
-def _constant(graph: ir.Model, name: str, array: NDArray[Any]) -> ir.Value:
-    """Return an initializer of these passes, made once."""
-    name = f"dynamic_quantisation.{name}"
-    if name not in graph.graph.initializers:
-        graph.graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array, name=name)))
-    return graph.graph.initializers[name]
-
-
-class _Nodes:
-    """New nodes of a graph, in order, until they stand in place of a product."""
-
-    def __init__(self, graph: ir.Model) -> None:
-        self.graph = graph
-        self._nodes: list[ir.Node] = []
-
-    def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
-        return _constant(self.graph, name, array)
-
-    def add(self, operator: str, *inputs: ir.Value | None, domain: str = "", **attributes: int) -> ir.Value:
-        self._nodes.append(ir.node(operator, inputs, attributes, domain=domain))
-        return self._nodes[-1].outputs[0]
-
-    def split(self, value: ir.Value, axis: int, count: int) -> list[ir.Value]:
-        self._nodes.append(ir.node("Split", [value], {"axis": axis, "num_outputs": count}, num_outputs=count))
-        return list(self._nodes[-1].outputs)
-
-    def product(self, rows: ir.Value, weight: IntegerWeight) -> ir.Value:
-        level, zero = self.constant("level", _LEVEL), self.constant("zero", _ZERO)
-        inputs = (rows, weight.integers, level, weight.scale, zero)
-        return self.add("MatMulIntegerToFloat", *inputs, domain=ONNXRUNTIME_DOMAIN)
-
-    def replace(self, product: ir.Node, result: ir.Value) -> None:
-        output = product.outputs[0]
-        result.name, result.type, result.shape = output.name, output.type, output.shape
-        self.graph.graph.insert_before(product, self._nodes)
-        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
-
-
-def _quantised_rows(nodes: _Nodes, activation: ir.Value | None, *, in_two_parts: bool) -> _Rows:
+def _product(nodes: NewNodes, rows: ir.Value, weight: IntegerWeight) -> ir.Value:
     level, zero = nodes.constant("level", _LEVEL), nodes.constant("zero", _ZERO)
-    most = nodes.add("ReduceMax", nodes.add("Abs", activation), last_axis(nodes.graph), keepdims=1)
+    inputs = (rows, weight.integers, level, weight.scale, zero)
+    return nodes.add("MatMulIntegerToFloat", *inputs, domain=ONNXRUNTIME_DOMAIN)
+
+
+def _replace(nodes: NewNodes, product: ir.Node, result: ir.Value) -> None:
+    """Put the nodes in place of a product, whose output the result becomes."""
+    output = product.outputs[0]
+    result.name, result.type, result.shape = output.name, output.type, output.shape
+    nodes.insert_before(product)
+    ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+
+
+def _quantised_rows(nodes: NewNodes, activation: ir.Value | None, *, in_two_parts: bool) -> _Rows:
+    level, zero = nodes.constant("level", _LEVEL), nodes.constant("zero", _ZERO)
+    most = nodes.add("ReduceMax", nodes.add("Abs", activation), last_axis(nodes), keepdims=1)
     scales = nodes.add("Max", most, nodes.constant("smallest", _SMALLEST))  # [..., rows, 1]
     unit = nodes.add("Div", activation, scales)
     coarse = nodes.add("QuantizeLinear", unit, level, zero)

@@ -1,0 +1,44 @@
+"""Nodes that a pass adds to a graph, and its constants."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+class NewNodes:
+    """Nodes in the order in which they were added, not yet part of the graph. Constants are named after the pass."""
+
+    def __init__(self, graph: ir.Model, pass_name: str) -> None:
+        self._graph, self._pass_name = graph, pass_name
+        self._nodes: list[ir.Node] = []
+
+    def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """Return an initializer, made once for all nodes of the pass that ask for this name."""
+        name = f"{self._pass_name}.{name}"
+        initializers = self._graph.graph.initializers
+        if name not in initializers:
+            self._graph.graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array, name=name)))
+        return initializers[name]
+
+    def add(
+        self, operator: str, *inputs: ir.Value | None, domain: str = "", **attributes: int | Sequence[int] | ir.TensorProtocol
+    ) -> ir.Value:
+        """Add a node with one output."""
+        self._nodes.append(ir.node(operator, inputs, attributes, domain=domain))
+        return self._nodes[-1].outputs[0]
+
+    def split(self, value: ir.Value, axis: int, count: int) -> list[ir.Value]:
+        """Cut a value into equal parts."""
+        self._nodes.append(ir.node("Split", [value], {"axis": axis, "num_outputs": count}, num_outputs=count))
+        return list(self._nodes[-1].outputs)
+
+    def insert_before(self, node: ir.Node) -> None:
+        """Make them part of the graph, in front of one of its nodes."""
+        self._graph.graph.insert_before(node, self._nodes)
+
+    def insert_where_needed(self) -> None:
+        """Make them part of the graph, each behind what it reads."""
+        self._graph.graph.extend(self._nodes)
+        self._graph.graph.sort()
