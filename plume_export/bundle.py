@@ -25,7 +25,7 @@ from .errors import BundleError, PlumeExportError
 from .recipe import Recipe, ShapeRanges
 from .spec import GraphName, GraphSpec, IntegerPrecision, ModelSpec, Precision
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CONSTANTS = "constants.npz"
@@ -111,12 +111,19 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     quantizer: str = "own"
 
 
+class CachedStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Leading tokens of a prompt whose keys and values are in the prefill graph: of any prompt, and of a text's."""
+
+    any_prompt: int
+    text: int
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for.
 
     `precision` is the coarsest of the graphs'. `float32_layers` are linear layers that float16 could not hold, with
     their largest magnitude. `limits` are the shapes that a compiled bundle serves; None: as far as memory
-    goes.
+    goes. `cached_start` None: prefill computes every token.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -131,6 +138,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     quantisation: Quantisation | None = None
     engines: EngineManifest | None = None
     limits: ShapeRanges | None = None
+    cached_start: CachedStart | None = None
     float32_layers: dict[str, float] = {}
     files: dict[str, FileEntry] = {}
 

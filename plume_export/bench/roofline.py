@@ -76,7 +76,8 @@ def work_of_stages(
 ) -> dict[str, Work]:
     """Return what every stage of one input computes and reads. A text has no stage `vision`."""
     model, tokens = manifest.model, size.prompt_tokens
-    work = {"prefill": Work("prefill", prefill_flops(model, tokens), reads["prefill"].bytes_of(tokens))}
+    cached = _cached_tokens(manifest, size)
+    work = {"prefill": Work("prefill", prefill_flops(model, tokens, cached), reads["prefill"].bytes_of(tokens))}
     if size.vision:
         counts = [vision_flops(model, frames, patches) for frames, patches in size.vision]
         weights = len(size.vision) * reads["vision_encoder"].bytes_of(0)  # each medium is a pass
@@ -105,6 +106,14 @@ def _stage_limit(
     limit_ms, bound_by = (None, None) if limit is None else (1e3 * limit[0], limit[1])
     share = None if limit_ms is None or measured_ms <= 0 else limit_ms / measured_ms
     return StageLimit(name, stage, work.flops.total, work.bytes, measured_ms, limit_ms, bound_by, share)
+
+
+def _cached_tokens(manifest: Manifest, size: InputSize) -> int:
+    """Tokens of an input's prompt that prefill does not compute."""
+    start = manifest.cached_start
+    if start is None:
+        return 0
+    return start.any_prompt if size.vision else start.text
 
 
 def _cache_bytes_of_token(manifest: Manifest) -> int:

@@ -36,6 +36,9 @@ def _print_bundle(bundle: Bundle) -> None:
         click.echo(f"{name}: " + ", ".join(f"{key} {value!r}" for key, value in part.items()))
     if manifest.quantisation is not None:
         print_quantisation(manifest.quantisation)
+    if manifest.cached_start is not None:
+        start = manifest.cached_start
+        click.echo(f"prefill holds the keys and values of the first {start.any_prompt} tokens, of a text's first {start.text}")
     for graph in manifest.graphs:
         _print_tensors(manifest, graph)
     if manifest.engines is not None:

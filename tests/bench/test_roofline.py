@@ -3,7 +3,7 @@
 import pytest
 
 from plume_export.bench.inputs import InputSize
-from plume_export.bench.limits.flops import Flops
+from plume_export.bench.limits.flops import Flops, prefill_flops
 from plume_export.bench.limits.machine_limits import MachineLimits
 from plume_export.bench.limits.weight_reads import WeightReads
 from plume_export.bench.roofline import Work, limit_seconds, work_of_stages
@@ -46,3 +46,13 @@ def test_work_counts_every_medium_and_the_cache(tiny_cpu: Bundle) -> None:
     assert work["latent step"].bytes == work["readout"].bytes == 1010 + cache
     assert work["readout"].flops.total > 4 * work["latent step"].flops.total
     assert "vision" not in work_of_stages(tiny_cpu.manifest, reads, InputSize("b", 50, 4, []), 5)
+
+
+def test_cached_tokens_are_no_work(tiny_cpu: Bundle) -> None:
+    reads = dict.fromkeys(GRAPH_NAMES, WeightReads(whole=1000, row=10))
+    sizes = {"text": InputSize("a", 50, 4, []), "picture": InputSize("b", 50, 4, [(1, 16)])}
+    for name, cached in (("text", 21), ("picture", 16)):
+        work = work_of_stages(tiny_cpu.manifest, reads, sizes[name], 5)["prefill"]
+        assert work.flops == prefill_flops(tiny_cpu.manifest.model, 50, cached)
+    without = work_of_stages(changed(tiny_cpu, cached_start=None), reads, sizes["text"], 5)["prefill"]
+    assert without.flops == prefill_flops(tiny_cpu.manifest.model, 50)

@@ -198,7 +198,9 @@ def test_parity_command(run: Run, tiny_cpu: Bundle, tiny_checkpoint: Path) -> No
 
 
 def test_inspect(run: Run, tiny_cpu: Bundle) -> None:
-    assert "latent_step" in run("inspect", tiny_cpu.path).stdout
+    shown = run("inspect", tiny_cpu.path).stdout
+    assert "latent_step" in shown
+    assert "prefill holds the keys and values of the first 16 tokens, of a text's first 21" in shown
     assert json.loads(run("inspect", tiny_cpu.path, "--json").stdout)["precision"] == "fp32"
 
 

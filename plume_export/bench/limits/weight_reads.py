@@ -40,14 +40,14 @@ def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
         tensor = value.const_value
         assert tensor is not None
         size = tensor.nbytes * (2 if is_widened and tensor.dtype == ir.DataType.FLOAT16 else 1)
-        if _is_table(value):
+        if _is_only_read_by("Gather", value):
             row += size // tensor.shape.numpy()[0]
-        else:
+        elif not _is_only_read_by("Slice", value):  # keys and values of a cached start are no weights
             whole += size
     return WeightReads(whole, row)
 
 
-def _is_table(value: object) -> bool:
-    """Whether only rows are taken of a weight: the embedding table and its scales, and the table of steps."""
+def _is_only_read_by(operator: str, value: object) -> bool:
+    """Whether only parts are taken of a tensor, as Gather takes rows of the embedding table and of that of steps."""
     uses = list(value.uses())  # type: ignore[attr-defined]
-    return bool(uses) and all(use.node.op_type == "Gather" and use.idx == 0 for use in uses)
+    return bool(uses) and all(use.node.op_type == operator and use.idx == 0 for use in uses)

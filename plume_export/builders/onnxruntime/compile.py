@@ -97,6 +97,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
     except ImportError:
         raise MissingExtraError("onnx-ir", "compile") from None
     from .added_weights import AddedWeights
+    from .cached_start import cache_prompt_start
     from .dynamic_quantisation import quantise_dynamically
     from .shared_prepacking import share_prepacked_weights
     from .unsigned_weights import FilePart, add_128, take_unsigned_weights
@@ -128,8 +129,10 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
         if unsigned:
             add_128(directory, unsigned)
         manifest = msgspec.structs.replace(manifest, **changes)
-        if manifest.backend == "onnxruntime" and manifest.precision in _PREPACKED:
-            share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)
+        if manifest.backend == "onnxruntime":
+            manifest = msgspec.structs.replace(manifest, cached_start=cache_prompt_start(directory, manifest))
+            if manifest.precision in _PREPACKED:
+                share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)
         write_manifest(directory, manifest)
     return open_bundle(output, verify_hashes=False)
 

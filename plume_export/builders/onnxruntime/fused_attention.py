@@ -17,18 +17,31 @@ from ...spec import ModelSpec
 
 @dataclass(frozen=True)
 class Attention:
-    """One matched attention: its operands and the value that the rest of the graph reads, [batch, rows, heads, head_dim]."""
+    """One matched attention: its operands and the value that the rest of the graph reads, [batch, rows, heads, head_dim].
+
+    `transpose` reads the keys, `product` the values, and `where` the mask, if there is one.
+    """
 
     queries: ir.Value
     keys: ir.Value
     values: ir.Value
     output: ir.Value
+    transpose: ir.Node
+    product: ir.Node
+    where: ir.Node | None
+
+    @property
+    def is_of_kept_rows(self) -> bool:
+        """Whether it is that of prefill's last layer, with queries of a few rows."""
+        transpose = _producer(self.queries)
+        source = None if transpose is None or transpose.op_type != "Transpose" else _producer(transpose.inputs[0])
+        return source is not None and source.op_type == "GatherND"
 
 
 def fuse_vision_attention(graph: ir.Model, model: ModelSpec) -> int:
     """Replace full attention by MultiHeadAttention; return how many were replaced."""
     heads, head_dim = model.vision.heads, model.vision.head_dim
-    found = [attention for node in list(graph.graph) if (attention := _match(node, is_masked=False)) is not None]
+    found = matched_attentions(graph, is_masked=False)
     for attention in found:
         operands = [_flat_heads(value, heads * head_dim) for value in (attention.queries, attention.keys, attention.values)]
         node = ir.node("MultiHeadAttention", operands, {"num_heads": heads, "scale": 1.0}, domain=ONNXRUNTIME_DOMAIN)
@@ -42,7 +55,7 @@ def fuse_prefill_attention(graph: ir.Model, model: ModelSpec) -> int:
     The last layer attends from two rows per prompt only; it stays as it is.
     """
     decoder = model.decoder
-    found = [attention for node in list(graph.graph) if (attention := _match(node, is_masked=True)) is not None]
+    found = [attention for attention in matched_attentions(graph, is_masked=True) if not attention.is_of_kept_rows]
     if found:
         lengths = _sequence_lengths(graph)
     for attention in found:
@@ -56,15 +69,20 @@ def fuse_prefill_attention(graph: ir.Model, model: ModelSpec) -> int:
     return _finish(graph, len(found))
 
 
+def matched_attentions(graph: ir.Model, *, is_masked: bool) -> list[Attention]:
+    """Return those attentions of a graph that are not fused, in order."""
+    return [attention for node in graph.graph if (attention := _match(node, is_masked=is_masked)) is not None]
+
+
 def _match(softmax: ir.Node, *, is_masked: bool) -> Attention | None:
     """Match the attention around a Softmax; None for another use of Softmax."""
     if softmax.op_type != "Softmax":
         return None
-    scores = _producer(_behind_cast(softmax.inputs[0]))
+    scores, where = _producer(_behind_cast(softmax.inputs[0])), None
     if is_masked:
         if scores is None or scores.op_type != "Where":
             return None
-        scores = _producer(scores.inputs[1])
+        scores, where = _producer(scores.inputs[1]), scores
     product = _only_consumer(softmax.outputs[0])
     if product is not None and product.op_type == "Cast":
         product = _only_consumer(product.outputs[0])
@@ -75,23 +93,15 @@ def _match(softmax: ir.Node, *, is_masked: bool) -> Attention | None:
     output = _only_consumer(product.outputs[0])
     if transpose is None or output is None or transpose.op_type != "Transpose" or output.op_type != "Transpose":
         return None
-    if _is_gathered(queries):
-        return None  # the last layer of prefill: a few rows of queries
     keys, values = transpose.inputs[0], product.inputs[1]
     assert queries is not None
     assert keys is not None
     assert values is not None
-    return Attention(queries, keys, values, output.outputs[0])
+    return Attention(queries, keys, values, output.outputs[0], transpose, product, where)
 
 
 def _producer(value: ir.Value | None) -> ir.Node | None:
     return None if value is None else value.producer()
-
-
-def _is_gathered(queries: ir.Value | None) -> bool:
-    transpose = _producer(queries)
-    source = None if transpose is None or transpose.op_type != "Transpose" else _producer(transpose.inputs[0])
-    return source is not None and source.op_type == "GatherND"
 
 
 def _behind_cast(value: ir.Value | None) -> ir.Value | None:

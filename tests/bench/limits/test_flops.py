@@ -44,6 +44,16 @@ def test_prefill_up_to_the_causal_half() -> None:
     assert prefill_flops(GOLDEN_MODEL, TOKENS).total == dense - skipped
 
 
+def test_prefill_without_what_is_cached() -> None:
+    """What the cached tokens alone would take is left out, but for the rows that are kept: they see every token."""
+    cached = 9
+    whole, start, rest = (prefill_flops(GOLDEN_MODEL, *tokens) for tokens in ((TOKENS,), (cached,), (TOKENS, cached)))
+    kept = prefill_flops(GOLDEN_MODEL, 0)
+    seen_by_kept = 2 * cached * 4 * DECODER.query_heads * DECODER.head_dim
+    assert rest.linear == whole.linear - (start.linear - kept.linear)
+    assert rest.attention == whole.attention - (start.attention - seen_by_kept)
+
+
 def test_step_and_readout() -> None:
     for suffix in (0, SUFFIX):
         inputs = inputs_of("latent_step", batch=1, tokens=TOKENS, suffix_tokens=suffix)

@@ -50,10 +50,11 @@ def test_images_are_scaled_to_the_recipe(tiny_fp16: Bundle, tmp_path: Path) -> N
     assert bundle.manifest.limits.batch == (1, 1, 2)
 
 
-def test_the_graphs_are_those_of_the_cpu(compiled: Bundle, tiny_fp16: Bundle, tmp_path: Path) -> None:
+def test_the_graphs_are_those_of_the_cpu_without_a_cached_start(compiled: Bundle, tiny_fp16: Bundle, tmp_path: Path) -> None:
     cpu = compile_bundle(tiny_fp16, tmp_path / "cpu", "cpu")
-    for graph in GRAPH_NAMES:
-        assert compiled.graph_file(graph).read_bytes() == cpu.graph_file(graph).read_bytes()
+    assert compiled.manifest.cached_start is None
+    same = [graph for graph in GRAPH_NAMES if compiled.graph_file(graph).read_bytes() == cpu.graph_file(graph).read_bytes()]
+    assert same == ["vision_encoder", "latent_step"]
 
 
 def test_on_the_cpu_provider_it_computes_the_same(compiled: Bundle, tiny_fp16: Bundle, tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_on_the_cpu_provider_it_computes_the_same(compiled: Bundle, tiny_fp16: B
     write_manifest(renamed.path, manifest)
     item = [{"text": "two dogs on a beach"}]
     with Embedder(renamed.path) as embedder, Embedder(compile_bundle(tiny_fp16, tmp_path / "cpu", "cpu").path) as reference:
-        np.testing.assert_array_equal(embedder.embed(item), reference.embed(item))
+        np.testing.assert_allclose(embedder.embed(item), reference.embed(item), rtol=0, atol=1e-5)
 
 
 def test_fused_bf16_graphs_have_the_operators_types(tiny_bf16: Bundle, tmp_path: Path) -> None:

@@ -88,8 +88,12 @@ def test_half_precision_is_widened_when_loaded_and_not_laid_out(plume_tiny_fp16:
 def test_failure_of_onnxruntime_leaves_nothing(tiny_fp32: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("no space")
+    load = onnxruntime.InferenceSession
+
+    def refuse(file: str, options: onnxruntime.SessionOptions, **rest: object) -> object:
+        if options.optimized_model_filepath:
+            raise RuntimeError("no space")
+        return load(file, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
     with pytest.raises(PlumeExportError, match=r"lay out the weights of prefill\.onnx: no space"):

@@ -1,0 +1,230 @@
+"""Prefix caching: graph `prefill` holds the keys and values of the tokens that prompts start with, and begins behind them.
+
+Every prompt starts with the system message, and a text's goes on with the blank image. Their keys and values are the same
+whatever follows, since attention is causal. How many leading tokens of a batch are these, by ids, positions and visual
+embeddings, the graph finds out itself, and it computes whole prompts that start otherwise: its inputs, outputs and results
+stay what they were.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from ...bundle import CONSTANTS, TOKENIZER, CachedStart, Manifest
+from ...errors import MissingExtraError, PlumeExportError
+from ...preprocess import Item, Preprocessor
+from ...runtime.backend import Array
+from ...runtime.batch import prompt_arrays
+from ...runtime.onnxruntime_cpu import session_options
+from ...spec import DecoderSpec, layer_name
+from .fused_attention import matched_attentions
+from .new_nodes import NewNodes
+
+_TOKEN_AXES = {"input_ids": 1, "visual_index": 1, "position_ids": 2}
+_COUNTING_TOKENS = ("token_count", "anchor_index")
+_STATES = ("state", "anchor")
+# How many tokens of a batch's prompts the rewritten graph takes from its cache, [1].
+KNOWN_TOKENS = "known_tokens"
+
+
+@dataclass(frozen=True)
+class PromptStart:
+    """The start of a text's prompt as a batch of one: the inputs of `prefill`, and its keys and values by their names.
+
+    Keys and values are [1, kv_heads, tokens, head_dim].
+    """
+
+    inputs: Mapping[str, Array]
+    cache: Mapping[str, Array]
+
+
+def cache_prompt_start(directory: Path, manifest: Manifest) -> CachedStart:
+    """Rewrite the fused graph `prefill` of a directory to begin behind the start of prompts; return how long that is.
+
+    Raises MissingExtraError without ONNX Runtime, PlumeExportError where it fails.
+    """
+    file = directory / "prefill.onnx"
+    inputs = _inputs_of_start(directory, manifest)
+    start = PromptStart(inputs, _computed(file, inputs, manifest))
+    graph = ir.load(file)
+    begin_behind(graph, start, manifest.model.decoder)
+    ir.save(graph, file)
+    is_visual = inputs["visual_index"][0] >= 0
+    return CachedStart(any_prompt=int(np.argmax(is_visual)), text=len(is_visual))
+
+
+def _inputs_of_start(directory: Path, manifest: Manifest) -> dict[str, Array]:
+    """Return the inputs of `prefill` for a text's prompt that ends with the blank image."""
+    tokenizer = (directory / TOKENIZER).read_text(encoding="utf-8")
+    prompt = Preprocessor(tokenizer, manifest.model).prepare(Item(text="any"))
+    tokens = int(np.flatnonzero(prompt.visual_index >= 0)[-1]) + 2  # with the token that closes the image
+    arrays = prompt_arrays([prompt], prompt.token_count)
+    inputs = {name: arrays[name].take(range(tokens), axis) for name, axis in _TOKEN_AXES.items()}
+    dtype = next(tensor.dtype for tensor in manifest.graphs["prefill"].inputs if tensor.name == "visual_embeddings")
+    with np.load(directory / CONSTANTS) as constants:
+        inputs["visual_embeddings"] = constants["blank_visual_embeddings"].astype(dtype)
+    return inputs | {"token_count": np.array([tokens]), "anchor_index": np.array([tokens - 1])}
+
+
+def _computed(file: Path, inputs: Mapping[str, Array], manifest: Manifest) -> dict[str, Array]:
+    """Return the keys and values that a graph computes. Weights are read where they lie in the file, as far as can be."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    options = session_options(manifest)
+    if manifest.precision != "int8":  # whose sums are made exact by an optimisation
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    names = [tensor.name for tensor in manifest.graphs["prefill"].outputs if tensor.name not in _STATES]
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+    except Exception as error:  # of many classes, one for each of its codes
+        raise PlumeExportError(
+            f"ONNX Runtime could not compute the start of prompts with {file.name}: {error}.",
+            fix="if memory is full, free as much as the bundle is large; else try another version of onnxruntime",
+        ) from error
+
+
+def begin_behind(graph: ir.Model, start: PromptStart, decoder: DecoderSpec) -> None:
+    """Rewrite a fused graph in place: only what is left of prompts goes through it, and attention sees the start before it."""
+    rewrite = _Rewrite(graph, start, decoder)
+    rewrite.take_rest_of_prompts()
+    rewrite.return_whole_cache()
+    rewrite.complete_fused_attentions()
+    rewrite.complete_last_attention()
+    rewrite.nodes.insert_where_needed()
+
+
+class _Rewrite:
+    """One graph's rewriting."""
+
+    def __init__(self, graph: ir.Model, start: PromptStart, decoder: DecoderSpec) -> None:
+        self.nodes = NewNodes(graph, "cached_start")
+        self._model, self._start, self._decoder = graph, start, decoder
+        self._inputs = {str(value.name): value for value in graph.graph.inputs}
+        self._input_uses = {name: list(value.uses()) for name, value in self._inputs.items()}
+        self._batch = self.nodes.add("Shape", self._inputs["input_ids"], start=0, end=1)
+        self._known = self._known_tokens()
+        self._known.name = KNOWN_TOKENS
+        outputs = {str(value.name): value for value in graph.graph.outputs}
+        self._whole_cache = {
+            name: self.nodes.add("Concat", self._for_batch(name, values), outputs[name], axis=2)
+            for name, values in start.cache.items()
+        }
+
+    def take_rest_of_prompts(self) -> None:
+        """Whatever is computed for tokens is computed for those behind the start."""
+        rest = {name: self._behind_start(self._inputs[name], axis) for name, axis in _TOKEN_AXES.items()}
+        rest |= {name: self.nodes.add("Sub", self._inputs[name], self._known) for name in _COUNTING_TOKENS}
+        for name, value in rest.items():
+            _redirect(self._input_uses[name], value)
+
+    def return_whole_cache(self) -> None:
+        """The keys and values that the graph returns are those of whole prompts."""
+        outputs = self._model.graph.outputs
+        for index, output in enumerate(list(outputs)):
+            name = str(output.name)
+            if name in self._whole_cache:
+                whole = self._whole_cache[name]
+                output.name = f"{name}.rest"
+                whole.name, whole.type, whole.shape = name, output.type, output.shape
+                outputs[index] = whole
+
+    def complete_fused_attentions(self) -> None:
+        """The operator wants as many queries as keys: those of the start are zeros, and what they get is left out."""
+        decoder, nodes = self._decoder, self.nodes
+        width = decoder.query_heads * decoder.head_dim
+        dtype = next(iter(self._start.cache.values())).dtype
+        no_query = nodes.constant("no_query", np.zeros((1, 1, width), dtype))
+        no_queries = self._expanded(no_query, self._batch, self._known, width)
+        known = nodes.add("Cast", self._known, to=ir.DataType.INT32.value)
+        fused = [node for node in self._model.graph if node.op_type == "GroupQueryAttention"]
+        assert len(fused) == decoder.layers - 1, len(fused)
+        for layer, node in enumerate(fused):
+            uses = list(node.outputs[0].uses())
+            node.replace_input_with(0, nodes.add("Concat", no_queries, node.inputs[0], axis=1))
+            for index, name in ((1, "prefix_keys"), (2, "prefix_values")):
+                node.replace_input_with(index, self._flat(self._whole_cache[layer_name(name, layer)]))
+            for index in (5, 6):  # the lengths of prompts
+                node.replace_input_with(index, nodes.add("Add", node.inputs[index], known))
+            _redirect(uses, self._behind_start(node.outputs[0], 1))
+
+    def complete_last_attention(self) -> None:
+        """The rows that are kept see all of the start."""
+        (attention,) = matched_attentions(self._model, is_masked=True)
+        layer, groups = self._decoder.layers - 1, self._decoder.query_heads // self._decoder.kv_heads
+        for name, node, index in (("prefix_keys", attention.transpose, 0), ("prefix_values", attention.product, 1)):
+            values = self._start.cache[layer_name(name, layer)].repeat(groups, 1)
+            start = self._for_batch(f"{name}_of_query_heads", values)
+            node.replace_input_with(index, self.nodes.add("Concat", start, node.inputs[index], axis=2))
+        assert attention.where is not None
+        is_seen = self.nodes.constant("is_seen", np.ones((1, 1, 1, 1), np.bool_))
+        start = self._expanded(is_seen, self._batch, 1, len(_STATES), self._known)
+        attention.where.replace_input_with(0, self.nodes.add("Concat", start, attention.where.inputs[0], axis=3))
+
+    def _known_tokens(self) -> ir.Value:
+        """Count the leading tokens that are the start's in every prompt, up to the first one whose state is kept."""
+        nodes, start = self.nodes, self._start.inputs
+        tokens = self._integers(start["input_ids"].shape[1])
+        ids, visual_index, positions = (self._first(self._inputs[name], tokens, axis) for name, axis in _TOKEN_AXES.items())
+        zero = self._integers(0)
+        # Which row of the visual embeddings a token has does not matter, only what it holds.
+        rows = nodes.add("Gather", self._inputs["visual_embeddings"], nodes.add("Max", visual_index, zero), axis=0)
+        start_rows = start["visual_embeddings"][np.maximum(start["visual_index"], 0)]
+        same_rows = nodes.add("ReduceMin", self._same("visual_rows", rows, start_rows, 1), self._integers(-1), keepdims=0)
+        is_text = nodes.add("Cast", nodes.add("Less", visual_index, zero), to=ir.DataType.INT32.value)
+        same_positions = self._same("positions", positions, start["position_ids"], 2)
+        same = nodes.add(
+            "Min",
+            self._same("ids", ids, start["input_ids"], 1),
+            self._same("is_visual", nodes.add("Min", visual_index, zero), np.minimum(start["visual_index"], 0), 1),
+            nodes.add("ReduceMin", same_positions, zero, keepdims=0),
+            nodes.add("Max", same_rows, is_text),
+        )  # [batch, tokens of the start]
+        in_all_prompts = nodes.add("ReduceMin", same, zero, keepdims=0)
+        behind = nodes.constant("behind", np.array([0], np.int32))
+        first_other = nodes.add("ArgMin", nodes.add("Concat", in_all_prompts, behind, axis=0), axis=0)
+        count, anchor = (nodes.add("ReduceMin", self._inputs[name]) for name in _COUNTING_TOKENS)
+        return nodes.add("Min", first_other, nodes.add("Sub", count, self._integers(1)), anchor)
+
+    def _same(self, name: str, values: ir.Value, start: Array, token_axis: int) -> ir.Value:
+        """Compare the first tokens of prompts, which may be shorter, with the start: 1 where they are the same, int32."""
+        prompt_tokens = self.nodes.add("Shape", self._inputs["input_ids"], start=1, end=2)
+        known = self._first(self.nodes.constant(name, start), prompt_tokens, token_axis)
+        return self.nodes.add("Cast", self.nodes.add("Equal", values, known), to=ir.DataType.INT32.value)
+
+    def _for_batch(self, name: str, start: Array) -> ir.Value:
+        """Return what is known of keys or values [1, heads, tokens, head_dim] for every prompt of a batch."""
+        _, heads, _, head_dim = start.shape
+        known = self._first(self.nodes.constant(name, start), self._known, 2)
+        return self._expanded(known, self._batch, heads, self._known, head_dim)
+
+    def _flat(self, value: ir.Value) -> ir.Value:
+        """[batch, kv_heads, tokens, head_dim] -> [batch, tokens, kv_heads * head_dim]."""
+        width = self._decoder.kv_heads * self._decoder.head_dim
+        return self.nodes.add("Reshape", self.nodes.add("Transpose", value, perm=[0, 2, 1, 3]), self._integers(0, 0, width))
+
+    def _behind_start(self, value: ir.Value, token_axis: int) -> ir.Value:
+        end = self._integers(np.iinfo(np.int64).max)
+        return self.nodes.add("Slice", value, self._known, end, self._integers(token_axis))
+
+    def _first(self, value: ir.Value, count: ir.Value, axis: int) -> ir.Value:
+        """Return the first `count` [1] of an axis, or as many as there are."""
+        return self.nodes.add("Slice", value, self._integers(0), count, self._integers(axis))
+
+    def _expanded(self, value: ir.Value, *shape: int | ir.Value) -> ir.Value:
+        sizes = [self._integers(size) if isinstance(size, int) else size for size in shape]
+        return self.nodes.add("Expand", value, self.nodes.add("Concat", *sizes, axis=0))
+
+    def _integers(self, *values: int) -> ir.Value:
+        return self.nodes.constant("integers_" + "_".join(map(str, values)), np.array(values))
+
+
+def _redirect(uses: Iterable[tuple[ir.Node, int]], value: ir.Value) -> None:
+    for node, index in uses:
+        node.replace_input_with(index, value)
