@@ -22,7 +22,7 @@ Turns = Mapping[str, Sequence[Embedded]]
 class Latency(msgspec.Struct, frozen=True):
     """Milliseconds from an input's files to its embedding, and of a bundle's stages.
 
-    `cosine` is the embedding's with the first baseline's; None without one.
+    `cosine` is the embedding's with the baseline's, `against_baseline` how much faster it is; None without one.
     """
 
     input: str
@@ -30,6 +30,7 @@ class Latency(msgspec.Struct, frozen=True):
     ms: Spread
     stages_ms: dict[str, Spread]
     cosine: float | None
+    against_baseline: Ratio | None
 
 
 class LatencyRatio(msgspec.Struct, frozen=True):
@@ -60,14 +61,15 @@ def measure_turns(
 
 
 def latencies(turns: Mapping[str, Turns], baseline: str | None) -> list[Latency]:
-    """Summarise turns; `baseline` is whom cosines are taken with."""
+    """Summarise turns; `baseline` is whom everyone is compared with."""
     results = []
     for name, series in turns.items():
-        expected = None if baseline is None else _vector(series[baseline][0])
+        compared = None if baseline is None else series[baseline]
         for contestant, embedded in series.items():
-            cosine = None if expected is None else float(expected @ _vector(embedded[0]))
+            cosine = None if compared is None else float(_vector(compared[0]) @ _vector(embedded[0]))
+            ratio = None if compared is None or compared is embedded else _ratio(embedded, compared)
             seconds = spread_of([1e3 * one.seconds for one in embedded])
-            results.append(Latency(name, contestant, seconds, _stage_spreads(embedded), cosine))
+            results.append(Latency(name, contestant, seconds, _stage_spreads(embedded), cosine, ratio))
     return results
 
 

@@ -16,7 +16,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """How many times faster the bundle is than another, by medians; a 95 % percentile bootstrap over the rounds."""
+    """How many times faster one is than another, by medians; a 95 % percentile bootstrap over the rounds."""
 
     times_faster: float
     low: float

@@ -14,6 +14,7 @@ from plume_export.bench.contestants.lineup import line_up
 from plume_export.bench.options import BenchOptions
 from plume_export.bench.report.page import page_from_report
 from plume_export.bench.report.report import BenchReport
+from plume_export.bench.report.tables import latency_table
 from plume_export.bundle import MANIFEST, Bundle, write_manifest
 from plume_export.cli import main
 from plume_export.recipe import ShapeRanges
@@ -70,6 +71,25 @@ def test_ratios_are_those_of_the_medians(against_pytorch: dict[str, Any]) -> Non
     for ratio in against_pytorch["ratios"]:
         expected = medians[ratio["input"], ratio["contestant"]] / medians[ratio["input"], own]
         assert ratio["times_faster"] == pytest.approx(expected)
+
+
+def test_everyone_is_compared_with_the_baseline(against_pytorch: dict[str, Any]) -> None:
+    medians = {(one["input"], one["contestant"]): one["ms"]["p50"] for one in against_pytorch["latency"]}
+    for one in against_pytorch["latency"]:
+        if one["contestant"] == "pytorch-fp32":
+            assert one["against_baseline"] is None
+        else:
+            expected = medians[one["input"], "pytorch-fp32"] / one["ms"]["p50"]
+            assert one["against_baseline"]["times_faster"] == pytest.approx(expected)
+
+
+def test_the_table_tells_bundles_from_their_baseline(against_pytorch: dict[str, Any]) -> None:
+    report = msgspec.convert(against_pytorch, BenchReport)
+    table = latency_table(report)
+    assert table.columns[-2:] == ("against pytorch-fp32", "cosine")
+    assert [row[-2] != "" for row in table.rows] == [True, False, True] * 2  # bundle, pytorch-fp32, pytorch-bf16
+    two = msgspec.structs.replace(report, contestants=report.contestants[:2], latency=report.latency[:2])
+    assert "against pytorch-fp32" not in latency_table(two).columns
 
 
 def test_cosines_are_with_pytorch(against_pytorch: dict[str, Any]) -> None:

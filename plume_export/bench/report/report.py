@@ -38,7 +38,7 @@ class PeakMemory(msgspec.Struct, frozen=True):
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """`contestants` are in the order in which they stand in every list, the measured bundle first.
 
-    `baseline` is whom cosines are taken with. `not_run` says why a contestant or an input was left out, by name.
+    `baseline` is whom everyone is compared with. `not_run` says why a contestant or an input was left out, by name.
     """
 
     environment: Environment

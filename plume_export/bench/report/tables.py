@@ -38,21 +38,28 @@ def tables_of(report: BenchReport) -> list[TextTable]:
 def latency_table(report: BenchReport) -> TextTable:
     """One row an input and contestant."""
     ratios = {(ratio.input, ratio.contestant): ratio for ratio in report.ratios}
+    first, baseline = report.contestants[0], report.baseline
+    # Of two, one column says it all.
+    is_third = len(report.contestants) > 2
     rows = []
     for one in report.latency:
         ratio = ratios.get((one.input, one.contestant))
         faster = ("", "") if ratio is None else (f"{ratio.times_faster:.2f}x", f"{ratio.low:.2f} to {ratio.high:.2f}")
         cosine = "" if one.cosine is None else f"{one.cosine:.6f}"
-        rows.append((one.input, one.contestant, number(one.ms.p50), number(one.ms.p95), *faster, cosine))
-    first = report.contestants[0]
+        against_baseline = "" if one.against_baseline is None else f"{one.against_baseline.times_faster:.2f}x"
+        times = (number(one.ms.p50), number(one.ms.p95))
+        rows.append((one.input, one.contestant, *times, *faster, *((against_baseline,) if is_third else ()), cosine))
+    beside = (f"against {baseline}",) if is_third else ()
     return TextTable(
         f"latency, end to end ({report.runs} runs in turns)",
-        ("input", "who", "p50 ms", "p95 ms", f"{first} is faster", "95 % interval", "cosine"),
+        ("input", "who", "p50 ms", "p95 ms", f"{first} is faster", "95 % interval", *beside, "cosine"),
         rows,
         labels=2,
         note=""
-        if report.baseline is None
-        else f"Ratio of the medians, with a bootstrap interval over rounds. Cosine: of the embedding with {report.baseline}'s.",
+        if baseline is None
+        else "Ratio of the medians, with a bootstrap interval over rounds. "
+        + (f"Against {baseline}: everyone's own ratio. " if is_third else "")
+        + f"Cosine: of the embedding with {baseline}'s.",
     )
 
 
