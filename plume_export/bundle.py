@@ -35,6 +35,8 @@ SELFTEST_STAGES = "selftest/stages.npz"
 
 Backend = Literal["onnx", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 Modalities = Literal["all", "text"]
+# "uint8" for processors whose sums of uint8 by int8 saturate.
+ProductWeights = Literal["int8", "uint8"]
 _HASH_CHUNK_BYTES = 1 << 20
 _WRITE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EIO,
@@ -123,7 +125,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     `precision` is the coarsest of the graphs'. `float32_layers` are linear layers that float16 could not hold, with
     their largest magnitude. `limits` are the shapes that a compiled bundle serves; None: as far as memory
-    goes. `cached_start` None: prefill computes every token.
+    goes. `cached_start` None: prefill computes every token. `product_weights` is the type of integer weights that a CPU's
+    products take.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -139,6 +142,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     engines: EngineManifest | None = None
     limits: ShapeRanges | None = None
     cached_start: CachedStart | None = None
+    product_weights: ProductWeights | None = None
     float32_layers: dict[str, float] = {}
     files: dict[str, FileEntry] = {}
 

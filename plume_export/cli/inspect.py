@@ -7,9 +7,11 @@ import msgspec
 
 from ..builders.tensorrt.inspector import layers_of_engine
 from ..builders.tensorrt.layers import EngineLayer, dtypes_of
-from ..bundle import Bundle, Manifest, open_bundle
+from ..bundle import Bundle, Manifest, ProductWeights, open_bundle
 from ..spec import GraphName, TensorSpec
 from .console import print_engines, print_quantisation, print_table
+
+_PROCESSORS: dict[ProductWeights, str] = {"int8": "for ARM, or x86 with VNNI", "uint8": "for x86 without VNNI"}
 
 
 @click.command()
@@ -36,6 +38,10 @@ def _print_bundle(bundle: Bundle) -> None:
         click.echo(f"{name}: " + ", ".join(f"{key} {value!r}" for key, value in part.items()))
     if manifest.quantisation is not None:
         print_quantisation(manifest.quantisation)
+    if manifest.product_weights is not None:
+        click.echo(
+            f"products take their integer weights as {manifest.product_weights}, {_PROCESSORS[manifest.product_weights]}"
+        )
     if manifest.cached_start is not None:
         start = manifest.cached_start
         click.echo(f"prefill holds the keys and values of the first {start.any_prompt} tokens, of a text's first {start.text}")

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU. Buffers are numpy arrays that the sessions read and write in place."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
             import onnxruntime
         except ImportError:
             raise MissingExtraError("onnxruntime", "cpu") from None
+        _warn_of_another_processor(bundle)
         self._onnxruntime = onnxruntime
         self._bundle = bundle
         self._options = session_options(bundle.manifest, threads=threads)
@@ -65,6 +67,16 @@ def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
+
+
+def _warn_of_another_processor(bundle: Bundle) -> None:
+    found = bundle.manifest.product_weights
+    if found is not None and found != (wanted := "int8" if sums_int8_exactly() else "uint8"):
+        warnings.warn(
+            f"{bundle.path} has {found} weights, and the products of this processor want {wanted}: it embeds the same, but "
+            "slower or in more memory than a bundle that plume-export compile made on this machine.",
+            stacklevel=3,
+        )
 
 
 def _share_arena(onnxruntime: Any, options: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ...bundle import CONSTANTS, Bundle, copy_file, move_file, new_bundle, open_bundle, write_manifest
+from ...bundle import CONSTANTS, Bundle, ProductWeights, copy_file, move_file, new_bundle, open_bundle, write_manifest
 from ...errors import BundleError, MissingExtraError, PlumeExportError
 from ...machine.processor import sums_int8_exactly
 from ...recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
@@ -105,7 +105,9 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
     manifest = bundle.manifest
     is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"
     if is_dynamic:
-        changes = {**changes, "graphs": {name: _widened(spec) for name, spec in manifest.graphs.items()}}
+        product_weights: ProductWeights = "int8" if sums_int8_exactly() else "uint8"
+        graphs = {name: _widened(spec) for name, spec in manifest.graphs.items()}
+        changes = {**changes, "graphs": graphs, "product_weights": product_weights}
         if manifest.quantisation is not None:  # what was measured and promised is of the portable graph
             changes["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)
     rewritten = {f"{name}.onnx": name for name in manifest.graphs}
@@ -122,7 +124,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
             graph = ir.load(directory / name)
             if is_dynamic:
                 quantise_dynamically(graph, weights)
-                if not sums_int8_exactly():
+                if product_weights == "uint8":
                     unsigned |= take_unsigned_weights(graph)
             _fuse_operators(graph, graph_name, manifest.model)
             ir.save(graph, directory / name)

@@ -1,5 +1,6 @@
 """An int8 bundle for the CPU: integers in the products, float32 elsewhere, near the float32 embeddings."""
 
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def test_integers_stay_in_the_weight_file(portable: Bundle, compiled: Bundle, gr
             assert value.const_value.dtype == value.dtype == (ir.DataType.UINT8 if is_unsigned(compiled) else ir.DataType.INT8)
 
 
+@pytest.mark.filterwarnings("ignore:.*the products of this processor want:UserWarning")
 def test_both_kinds_of_weights_embed_alike_on_any_processor(
     portable: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -123,6 +125,18 @@ def test_both_kinds_of_weights_embed_alike_on_any_processor(
                 embeddings.append(embedder.embed(["three large cyan stars", "a page"]))
     for other in embeddings[1:]:
         np.testing.assert_allclose(other, embeddings[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_another_kind_of_processor_is_told(compiled: Bundle, is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compiled.manifest.product_weights == ("uint8" if is_unsigned(compiled) else "int8")
+    monkeypatch.setattr(onnxruntime_cpu, "sums_int8_exactly", lambda: is_exact)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        onnxruntime_cpu.OnnxRuntimeCpu(compiled)
+    told = [str(warning.message) for warning in caught]
+    assert len(told) == (is_exact == is_unsigned(compiled))
+    assert all("slower or in more memory than a bundle that plume-export compile made on this machine" in one for one in told)
 
 
 def test_decoder_is_laid_out_once_where_integers_are_exact(compiled: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
@@ -142,6 +156,7 @@ def test_decoder_is_laid_out_once_where_integers_are_exact(compiled: Bundle, gra
         assert large <= laid_out
 
 
+@pytest.mark.filterwarnings("ignore:.*the products of this processor want:UserWarning")
 def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, tmp_path: Path) -> None:
     items = [source.read() for source in sources_from_file(sample_inputs_file())]
     # float16 in the file alone: ONNX Runtime's CPU provider computes it in float32.
