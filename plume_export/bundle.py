@@ -114,10 +114,10 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class CachedStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Leading tokens of a prompt whose keys and values are in the prefill graph: of any prompt, and of a text's."""
+    """How many leading tokens of any prompt, and of a text's, have their keys and values in the prefill graph."""
 
-    any_prompt: int
-    text: int
+    any_prompt_tokens: int
+    text_tokens: int
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,6 +8,9 @@ from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, o
 from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import write_random_checkpoint
+from plume_export.precision.calibrate import calibrate
+from plume_export.precision.options import QuantiseOptions
+from plume_export.precision.ranges import write_ranges
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import Precision
 
@@ -62,6 +65,16 @@ def plume_tiny_fp16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="session")
 def plume_tiny_bf16(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_sample(tmp_path_factory.mktemp("bundles"), "bf16")
+
+
+@pytest.fixture(scope="session")
+def plume_tiny_int8(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Calibrated on the few inputs of the self-test."""
+    directory = tmp_path_factory.mktemp("bundles")
+    opened = open_checkpoint(PLUME_TINY, ModelOptions())
+    write_ranges(calibrate(opened, sample_inputs_file()), directory / "ranges.npz")
+    options = ExportOptions("int8", quantise=QuantiseOptions(ranges_file=directory / "ranges.npz", min_cosine=0))
+    return export_checkpoint(opened, directory / f"{PLUME_TINY}-int8", options, lambda _: None)
 
 
 @pytest.fixture(scope="session")

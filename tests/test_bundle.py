@@ -62,6 +62,15 @@ def test_newer_schema(copy: Path) -> None:
         open_bundle(copy)
 
 
+def test_older_schema(copy: Path) -> None:
+    """Of 4: what was added since has defaults."""
+    edit_manifest(copy, schema_version=4)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    del manifest["cached_start"], manifest["product_weights"]
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    assert open_bundle(copy).manifest.cached_start is None
+
+
 def test_wrong_kind(copy: Path) -> None:
     edit_manifest(copy, kind="something else")
     with pytest.raises(BundleError, match="not a bundle's manifest"):

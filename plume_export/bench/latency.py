@@ -22,7 +22,8 @@ Turns = Mapping[str, Sequence[Embedded]]
 class Latency(msgspec.Struct, frozen=True):
     """Milliseconds from an input's files to its embedding, and of a bundle's stages.
 
-    `cosine` is the embedding's with the baseline's, `against_baseline` how much faster it is; None without one.
+    `cosine` is the embedding's with the baseline's, None without one. `against_baseline` tells how many times faster the
+    contestant is than the baseline, None for that itself too.
     """
 
     input: str

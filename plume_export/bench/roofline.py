@@ -77,7 +77,7 @@ def work_of_stages(
     """Return what every stage of one input computes and reads. A text has no stage `vision`."""
     model, tokens = manifest.model, size.prompt_tokens
     cached = _cached_tokens(manifest, size)
-    work = {"prefill": Work("prefill", prefill_flops(model, tokens, cached), reads["prefill"].bytes_of(tokens))}
+    work = {"prefill": Work("prefill", prefill_flops(model, tokens, cached), reads["prefill"].bytes_of(tokens - cached))}
     if size.vision:
         counts = [vision_flops(model, frames, patches) for frames, patches in size.vision]
         weights = len(size.vision) * reads["vision_encoder"].bytes_of(0)  # each medium is a pass
@@ -113,7 +113,7 @@ def _cached_tokens(manifest: Manifest, size: InputSize) -> int:
     start = manifest.cached_start
     if start is None:
         return 0
-    return start.any_prompt if size.vision else start.text
+    return start.any_prompt_tokens if size.vision else start.text_tokens
 
 
 def _cache_bytes_of_token(manifest: Manifest) -> int:

@@ -44,7 +44,8 @@ def _print_bundle(bundle: Bundle) -> None:
         )
     if manifest.cached_start is not None:
         start = manifest.cached_start
-        click.echo(f"prefill holds the keys and values of the first {start.any_prompt} tokens, of a text's first {start.text}")
+        tokens = f"first {start.any_prompt_tokens} tokens, of a text's first {start.text_tokens}"
+        click.echo(f"prefill holds the keys and values of the {tokens}")
     for graph in manifest.graphs:
         _print_tensors(manifest, graph)
     if manifest.engines is not None:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ..bundle import Bundle, Manifest
+from ..bundle import Bundle, Manifest, ProductWeights
 from ..errors import BundleError, MissingExtraError
 from ..machine.processor import sums_int8_exactly
 from ..spec import INTEGER_PRECISIONS, GraphName
@@ -13,6 +13,11 @@ from .grouped_prefill import GroupedPrefill
 from .numpy_buffers import NumpyBuffers
 
 _PROVIDER = "CPUExecutionProvider"
+# Of weights that another kind of processor wants.
+_COSTS: dict[ProductWeights, str] = {
+    "int8": "not as they are: each graph holds a changed copy in memory",
+    "uint8": "more slowly than int8",
+}
 
 
 class OnnxRuntimeCpu(NumpyBuffers):
@@ -71,11 +76,12 @@ def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
 
 def _warn_of_another_processor(bundle: Bundle) -> None:
     found = bundle.manifest.product_weights
-    if found is not None and found != (wanted := "int8" if sums_int8_exactly() else "uint8"):
+    wanted: ProductWeights = "int8" if sums_int8_exactly() else "uint8"
+    if found is not None and found != wanted:
         warnings.warn(
-            f"{bundle.path} has {found} weights, and the products of this processor want {wanted}: it embeds the same, but "
-            "slower or in more memory than a bundle that plume-export compile made on this machine.",
-            stacklevel=3,
+            f"{bundle.path} has {found} weights, which the products of this processor take, but {_COSTS[found]}. "
+            "Embeddings are the same. Fix: plume-export compile PORTABLE_BUNDLE --target cpu, on this machine.",
+            stacklevel=5,  # whoever opens an Embedder
         )
 
 

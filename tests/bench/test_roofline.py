@@ -42,7 +42,7 @@ def test_work_counts_every_medium_and_the_cache(tiny_cpu: Bundle) -> None:
     decoder = tiny_cpu.manifest.model.decoder
     cache = 50 * 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * 4
     assert work["vision"].bytes == 2000
-    assert work["prefill"].bytes == 1000 + 50 * 10
+    assert work["prefill"].bytes == 1000 + (50 - 16) * 10
     assert work["latent step"].bytes == work["readout"].bytes == 1010 + cache
     assert work["readout"].flops.total > 4 * work["latent step"].flops.total
     assert "vision" not in work_of_stages(tiny_cpu.manifest, reads, InputSize("b", 50, 4, []), 5)
@@ -54,5 +54,6 @@ def test_cached_tokens_are_no_work(tiny_cpu: Bundle) -> None:
     for name, cached in (("text", 21), ("picture", 16)):
         work = work_of_stages(tiny_cpu.manifest, reads, sizes[name], 5)["prefill"]
         assert work.flops == prefill_flops(tiny_cpu.manifest.model, 50, cached)
+        assert work.bytes == 1000 + (50 - cached) * 10
     without = work_of_stages(changed(tiny_cpu, cached_start=None), reads, sizes["text"], 5)["prefill"]
     assert without.flops == prefill_flops(tiny_cpu.manifest.model, 50)

@@ -36,14 +36,14 @@ def vision_flops(model: ModelSpec, frames: int, patches: int) -> Flops:
     return Flops(2 * linear, vision.depth * _attention_flops(pairs, vision.width))
 
 
-def prefill_flops(model: ModelSpec, tokens: int, cached: int = 0) -> Flops:
-    """Return the operations of graph `prefill` for one prompt of so many tokens, the first of them cached."""
+def prefill_flops(model: ModelSpec, tokens: int, cached_tokens: int = 0) -> Flops:
+    """Return the operations of graph `prefill` for one prompt of so many tokens, the first `cached_tokens` of them cached."""
     decoder = model.decoder
     project, finish = _projection_values(decoder), _finish_values(decoder)
     kept = 2  # state and anchor
-    computed = tokens - cached
+    computed = tokens - cached_tokens
     linear = decoder.layers * computed * project + (decoder.layers - 1) * computed * finish + kept * finish
-    pairs = (decoder.layers - 1) * (tokens * (tokens + 1) - cached * (cached + 1)) // 2 + kept * tokens
+    pairs = (decoder.layers - 1) * (tokens * (tokens + 1) - cached_tokens * (cached_tokens + 1)) // 2 + kept * tokens
     return Flops(2 * linear, _attention_flops(pairs, _query_width(decoder)))
 
 

@@ -42,12 +42,15 @@ def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
         size = tensor.nbytes * (2 if is_widened and tensor.dtype == ir.DataType.FLOAT16 else 1)
         if _is_only_read_by("Gather", value):
             row += size // tensor.shape.numpy()[0]
-        elif not _is_only_read_by("Slice", value):  # keys and values of a cached start are no weights
+        elif not _is_only_read_by("Slice", value):  # of a cached start, which is no weight
             whole += size
     return WeightReads(whole, row)
 
 
 def _is_only_read_by(operator: str, value: object) -> bool:
-    """Whether only parts are taken of a tensor, as Gather takes rows of the embedding table and of that of steps."""
+    """Whether an operator takes parts of a tensor, and nothing else reads it.
+
+    Gather takes rows of the embedding table and of that of steps, Slice as much of a cached start as agrees with a prompt.
+    """
     uses = list(value.uses())  # type: ignore[attr-defined]
     return bool(uses) and all(use.node.op_type == operator and use.idx == 0 for use in uses)

@@ -39,8 +39,7 @@ def latency_table(report: BenchReport) -> TextTable:
     """One row an input and contestant."""
     ratios = {(ratio.input, ratio.contestant): ratio for ratio in report.ratios}
     first, baseline = report.contestants[0], report.baseline
-    # Of two, one column says it all.
-    is_third = len(report.contestants) > 2
+    has_third = len(report.contestants) > 2  # of two, one column says it all
     rows = []
     for one in report.latency:
         ratio = ratios.get((one.input, one.contestant))
@@ -48,8 +47,8 @@ def latency_table(report: BenchReport) -> TextTable:
         cosine = "" if one.cosine is None else f"{one.cosine:.6f}"
         against_baseline = "" if one.against_baseline is None else f"{one.against_baseline.times_faster:.2f}x"
         times = (number(one.ms.p50), number(one.ms.p95))
-        rows.append((one.input, one.contestant, *times, *faster, *((against_baseline,) if is_third else ()), cosine))
-    beside = (f"against {baseline}",) if is_third else ()
+        rows.append((one.input, one.contestant, *times, *faster, *((against_baseline,) if has_third else ()), cosine))
+    beside = (f"against {baseline}",) if has_third else ()
     return TextTable(
         f"latency, end to end ({report.runs} runs in turns)",
         ("input", "who", "p50 ms", "p95 ms", f"{first} is faster", "95 % interval", *beside, "cosine"),
@@ -58,7 +57,7 @@ def latency_table(report: BenchReport) -> TextTable:
         note=""
         if baseline is None
         else "Ratio of the medians, with a bootstrap interval over rounds. "
-        + (f"Against {baseline}: everyone's own ratio. " if is_third else "")
+        + (f"Against {baseline}: everyone's own ratio. " if has_third else "")
         + f"Cosine: of the embedding with {baseline}'s.",
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...bundle import CONSTANTS, TOKENIZER, CachedStart, Manifest
 from ...errors import MissingExtraError, PlumeExportError
@@ -26,8 +27,8 @@ from .new_nodes import NewNodes
 _TOKEN_AXES = {"input_ids": 1, "visual_index": 1, "position_ids": 2}
 _COUNTING_TOKENS = ("token_count", "anchor_index")
 _STATES = ("state", "anchor")
-# How many tokens of a batch's prompts the rewritten graph takes from its cache, [1].
-KNOWN_TOKENS = "known_tokens"
+# How many leading tokens of every prompt of a batch the rewritten graph takes from its cache, [1].
+CACHED_TOKENS = "cached_tokens"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def cache_prompt_start(directory: Path, manifest: Manifest) -> CachedStart:
     begin_behind(graph, start, manifest.model.decoder)
     ir.save(graph, file)
     is_visual = inputs["visual_index"][0] >= 0
-    return CachedStart(any_prompt=int(np.argmax(is_visual)), text=len(is_visual))
+    return CachedStart(any_prompt_tokens=int(np.argmax(is_visual)), text_tokens=len(is_visual))
 
 
 def _inputs_of_start(directory: Path, manifest: Manifest) -> dict[str, Array]:
@@ -70,7 +71,7 @@ def _inputs_of_start(directory: Path, manifest: Manifest) -> dict[str, Array]:
 
 
 def _computed(file: Path, inputs: Mapping[str, Array], manifest: Manifest) -> dict[str, Array]:
-    """Return the keys and values that a graph computes. Weights are read where they lie in the file, as far as can be."""
+    """Return the keys and values that a graph computes, in little memory: no weight is copied or widened before its use."""
     try:
         import onnxruntime
     except ImportError:
@@ -78,6 +79,7 @@ def _computed(file: Path, inputs: Mapping[str, Array], manifest: Manifest) -> di
     options = session_options(manifest)
     if manifest.precision != "int8":  # whose sums are made exact by an optimisation
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.add_session_config_entry("session.disable_prepacking", "1")
     names = [tensor.name for tensor in manifest.graphs["prefill"].outputs if tensor.name not in _STATES]
     try:
@@ -94,14 +96,24 @@ def begin_behind(graph: ir.Model, start: PromptStart, decoder: DecoderSpec) -> N
     """Rewrite a fused graph in place: only what is left of prompts goes through it, and attention sees the start before it."""
     rewrite = _Rewrite(graph, start, decoder)
     rewrite.take_rest_of_prompts()
-    rewrite.return_whole_cache()
-    rewrite.complete_fused_attentions()
+    whole_cache = rewrite.return_whole_cache()
+    rewrite.complete_fused_attentions(whole_cache)
     rewrite.complete_last_attention()
     rewrite.nodes.insert_where_needed()
+    RemoveUnusedNodesPass()(graph)
+    _forget_shapes(graph)
+
+
+def _forget_shapes(graph: ir.Model) -> None:
+    """Drop what the graph says of shapes within it: where it says `tokens`, there are fewer now."""
+    for node in graph.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
 
 
 class _Rewrite:
-    """One graph's rewriting."""
+    """One graph's rewriting. The uses of its inputs are those before any new node reads them."""
 
     def __init__(self, graph: ir.Model, start: PromptStart, decoder: DecoderSpec) -> None:
         self.nodes = NewNodes(graph, "cached_start")
@@ -109,53 +121,50 @@ class _Rewrite:
         self._inputs = {str(value.name): value for value in graph.graph.inputs}
         self._input_uses = {name: list(value.uses()) for name, value in self._inputs.items()}
         self._batch = self.nodes.add("Shape", self._inputs["input_ids"], start=0, end=1)
-        self._known = self._known_tokens()
-        self._known.name = KNOWN_TOKENS
-        outputs = {str(value.name): value for value in graph.graph.outputs}
-        self._whole_cache = {
-            name: self.nodes.add("Concat", self._for_batch(name, values), outputs[name], axis=2)
-            for name, values in start.cache.items()
-        }
+        self._cached = self._cached_tokens()
+        self._cached.name = CACHED_TOKENS
 
     def take_rest_of_prompts(self) -> None:
         """Whatever is computed for tokens is computed for those behind the start."""
         rest = {name: self._behind_start(self._inputs[name], axis) for name, axis in _TOKEN_AXES.items()}
-        rest |= {name: self.nodes.add("Sub", self._inputs[name], self._known) for name in _COUNTING_TOKENS}
+        rest |= {name: self.nodes.add("Sub", self._inputs[name], self._cached) for name in _COUNTING_TOKENS}
         for name, value in rest.items():
             _redirect(self._input_uses[name], value)
 
-    def return_whole_cache(self) -> None:
-        """The keys and values that the graph returns are those of whole prompts."""
+    def return_whole_cache(self) -> dict[str, ir.Value]:
+        """Have the graph return the keys and values of whole prompts, and return them by their names."""
         outputs = self._model.graph.outputs
+        whole_cache = {}
         for index, output in enumerate(list(outputs)):
             name = str(output.name)
-            if name in self._whole_cache:
-                whole = self._whole_cache[name]
+            if name in self._start.cache:
+                whole = self.nodes.add("Concat", self._for_batch(name, self._start.cache[name]), output, axis=2)
                 output.name = f"{name}.rest"
                 whole.name, whole.type, whole.shape = name, output.type, output.shape
-                outputs[index] = whole
+                outputs[index] = whole_cache[name] = whole
+        return whole_cache
 
-    def complete_fused_attentions(self) -> None:
+    def complete_fused_attentions(self, whole_cache: Mapping[str, ir.Value]) -> None:
         """The operator wants as many queries as keys: those of the start are zeros, and what they get is left out."""
         decoder, nodes = self._decoder, self.nodes
+        fused = [node for node in self._model.graph if node.op_type == "GroupQueryAttention"]
+        assert len(fused) == decoder.layers - 1, len(fused)  # in the order of the layers, each reads the one before
         width = decoder.query_heads * decoder.head_dim
         dtype = next(iter(self._start.cache.values())).dtype
         no_query = nodes.constant("no_query", np.zeros((1, 1, width), dtype))
-        no_queries = self._expanded(no_query, self._batch, self._known, width)
-        known = nodes.add("Cast", self._known, to=ir.DataType.INT32.value)
-        fused = [node for node in self._model.graph if node.op_type == "GroupQueryAttention"]
-        assert len(fused) == decoder.layers - 1, len(fused)
+        no_queries = self._expanded(no_query, self._batch, self._cached, width)
+        cached = nodes.add("Cast", self._cached, to=ir.DataType.INT32.value)
+        lengths = [nodes.add("Add", length, cached) for length in fused[0].inputs[5:7]] if fused else []
         for layer, node in enumerate(fused):
             uses = list(node.outputs[0].uses())
-            node.replace_input_with(0, nodes.add("Concat", no_queries, node.inputs[0], axis=1))
-            for index, name in ((1, "prefix_keys"), (2, "prefix_values")):
-                node.replace_input_with(index, self._flat(self._whole_cache[layer_name(name, layer)]))
-            for index in (5, 6):  # the lengths of prompts
-                node.replace_input_with(index, nodes.add("Add", node.inputs[index], known))
+            queries = nodes.add("Concat", no_queries, node.inputs[0], axis=1)
+            keys, values = (self._flat(whole_cache[layer_name(name, layer)]) for name in ("prefix_keys", "prefix_values"))
+            for index, operand in enumerate((queries, keys, values, None, None, *lengths)):
+                node.replace_input_with(index, operand)
             _redirect(uses, self._behind_start(node.outputs[0], 1))
 
     def complete_last_attention(self) -> None:
-        """The rows that are kept see all of the start."""
+        """The rows that are kept see all of the start. Its keys and values stand behind their repetition for query heads."""
         (attention,) = matched_attentions(self._model, is_masked=True)
         layer, groups = self._decoder.layers - 1, self._decoder.query_heads // self._decoder.kv_heads
         for name, node, index in (("prefix_keys", attention.transpose, 0), ("prefix_values", attention.product, 1)):
@@ -164,10 +173,10 @@ class _Rewrite:
             node.replace_input_with(index, self.nodes.add("Concat", start, node.inputs[index], axis=2))
         assert attention.where is not None
         is_seen = self.nodes.constant("is_seen", np.ones((1, 1, 1, 1), np.bool_))
-        start = self._expanded(is_seen, self._batch, 1, len(_STATES), self._known)
+        start = self._expanded(is_seen, self._batch, 1, len(_STATES), self._cached)
         attention.where.replace_input_with(0, self.nodes.add("Concat", start, attention.where.inputs[0], axis=3))
 
-    def _known_tokens(self) -> ir.Value:
+    def _cached_tokens(self) -> ir.Value:
         """Count the leading tokens that are the start's in every prompt, up to the first one whose state is kept."""
         nodes, start = self.nodes, self._start.inputs
         tokens = self._integers(start["input_ids"].shape[1])
@@ -195,14 +204,14 @@ class _Rewrite:
     def _same(self, name: str, values: ir.Value, start: Array, token_axis: int) -> ir.Value:
         """Compare the first tokens of prompts, which may be shorter, with the start: 1 where they are the same, int32."""
         prompt_tokens = self.nodes.add("Shape", self._inputs["input_ids"], start=1, end=2)
-        known = self._first(self.nodes.constant(name, start), prompt_tokens, token_axis)
-        return self.nodes.add("Cast", self.nodes.add("Equal", values, known), to=ir.DataType.INT32.value)
+        cached = self._first(self.nodes.constant(name, start), prompt_tokens, token_axis)
+        return self.nodes.add("Cast", self.nodes.add("Equal", values, cached), to=ir.DataType.INT32.value)
 
     def _for_batch(self, name: str, start: Array) -> ir.Value:
-        """Return what is known of keys or values [1, heads, tokens, head_dim] for every prompt of a batch."""
+        """Return what is cached of keys or values [1, heads, tokens, head_dim] for every prompt of a batch."""
         _, heads, _, head_dim = start.shape
-        known = self._first(self.nodes.constant(name, start), self._known, 2)
-        return self._expanded(known, self._batch, heads, self._known, head_dim)
+        cached = self._first(self.nodes.constant(name, start), self._cached, 2)
+        return self._expanded(cached, self._batch, heads, self._cached, head_dim)
 
     def _flat(self, value: ir.Value) -> ir.Value:
         """[batch, kv_heads, tokens, head_dim] -> [batch, tokens, kv_heads * head_dim]."""
@@ -211,7 +220,7 @@ class _Rewrite:
 
     def _behind_start(self, value: ir.Value, token_axis: int) -> ir.Value:
         end = self._integers(np.iinfo(np.int64).max)
-        return self.nodes.add("Slice", value, self._known, end, self._integers(token_axis))
+        return self.nodes.add("Slice", value, self._cached, end, self._integers(token_axis))
 
     def _first(self, value: ir.Value, count: ir.Value, axis: int) -> ir.Value:
         """Return the first `count` [1] of an axis, or as many as there are."""

@@ -1,6 +1,7 @@
 """Compile a portable bundle for ONNX Runtime's CPU or CUDA provider: fused attention, norms and rotary embeddings.
 
-An int8 bundle gets graphs of its own for the CPU: dynamically quantised products, the rest in float32.
+For the CPU, prefill gets the start of prompts as a cache, and an int8 bundle graphs of its own: dynamically quantised
+products, the rest in float32.
 """
 
 import os
@@ -44,8 +45,9 @@ _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
 def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Path, *, is_source_kept: bool = True) -> Bundle:
     """Write a bundle for the CPU provider, of any shape. Files that do not change are copied.
 
-    With `is_source_kept=False` they are moved, and the source is a bundle no more. The weight file of fp32 and int8 gets a
-    second copy of the decoder's weights, in the order of this processor's kernels (shared_prepacking).
+    With `is_source_kept=False` they are moved, and the source is a bundle no more. Prefill runs once, to compute the start of
+    prompts that it holds from then on (cached_start). The weight file of fp32 and int8 gets a second copy of the decoder's
+    weights, in the order of this processor's kernels (shared_prepacking).
     An int8 bundle gets dynamically quantised graphs, float32 outside the products, and a second file for what
     is stored anew: widened tensors, and the transition's experts in int8. Integers are uint8 where this processor wants that
     (unsigned_weights).

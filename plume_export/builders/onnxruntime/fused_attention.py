@@ -52,7 +52,7 @@ def fuse_vision_attention(graph: ir.Model, model: ModelSpec) -> int:
 def fuse_prefill_attention(graph: ir.Model, model: ModelSpec) -> int:
     """Replace causal attention by GroupQueryAttention on the unexpanded heads; return how many were replaced.
 
-    The last layer attends from two rows per prompt only; it stays as it is.
+    The last layer attends from two rows per prompt only; it stays as it is here.
     """
     decoder = model.decoder
     found = [attention for attention in matched_attentions(graph, is_masked=True) if not attention.is_of_kept_rows]

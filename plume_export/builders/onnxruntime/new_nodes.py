@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -15,16 +16,17 @@ class NewNodes:
         self._nodes: list[ir.Node] = []
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
-        """Return an initializer, made once for all nodes of the pass that ask for this name."""
+        """Return an initializer, made once for all nodes of the pass that ask for this name and array."""
         name = f"{self._pass_name}.{name}"
         initializers = self._graph.graph.initializers
         if name not in initializers:
             self._graph.graph.register_initializer(ir.Value(name=name, const_value=ir.tensor(array, name=name)))
-        return initializers[name]
+        value = initializers[name]
+        assert value.const_value is not None
+        assert np.array_equal(value.const_value.numpy(), array), name
+        return value
 
-    def add(
-        self, operator: str, *inputs: ir.Value | None, domain: str = "", **attributes: int | Sequence[int] | ir.TensorProtocol
-    ) -> ir.Value:
+    def add(self, operator: str, *inputs: ir.Value | None, domain: str = "", **attributes: int | Sequence[int]) -> ir.Value:
         """Add a node with one output."""
         self._nodes.append(ir.node(operator, inputs, attributes, domain=domain))
         return self._nodes[-1].outputs[0]

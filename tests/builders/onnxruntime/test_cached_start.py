@@ -2,37 +2,42 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnxruntime import InferenceSession
 from PIL import Image
 
 from plume_export import Embedder
 from plume_export.builders.onnxruntime import cached_start
-from plume_export.builders.onnxruntime.cached_start import KNOWN_TOKENS
+from plume_export.builders.onnxruntime.cached_start import CACHED_TOKENS
 from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
 from plume_export.bundle import CONSTANTS, TOKENIZER, Bundle, CachedStart, Manifest
 from plume_export.errors import PlumeExportError
 from plume_export.preprocess import Item, Preprocessor
 from plume_export.runtime.backend import Array
 from plume_export.runtime.batch import prompt_arrays
-from plume_export.runtime.embedder import Mode
-from plume_export.runtime.onnxruntime_cpu import session_options
+from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeSession, session_options
 
-# Of the tests' tokenizer: the system message and what opens an image; four visual tokens and what closes it.
-ANY_PROMPT, TEXT = 16, 21
 Batch = dict[str, Array]
 
 
 class Prefills(NamedTuple):
-    """The same graph with and without a cached start, and the bundle of the first."""
+    """The same graph with and without a cached start, and the bundles."""
 
     cached: InferenceSession
     plain: InferenceSession
     bundle: Bundle
+    plain_bundle: Bundle
+
+    @property
+    def start(self) -> CachedStart:
+        start = self.bundle.manifest.cached_start
+        assert start is not None
+        return start
 
     def batch(self, *items: Item) -> Batch:
         """Return the inputs for items; pictures get random visual embeddings, texts those of the blank image."""
@@ -51,146 +56,184 @@ class Prefills(NamedTuple):
         dtype = manifest.graphs["prefill"].inputs[1].dtype
         return arrays | {"visual_embeddings": np.concatenate(rows).astype(dtype)}
 
+    def texts(self) -> Batch:
+        """Return a batch of two texts that have the first one's visual embeddings."""
+        batch = self.batch(Item(text="two dogs"), Item(text="a red car"))
+        batch["visual_index"][1] = batch["visual_index"][0]
+        return batch | {"visual_embeddings": batch["visual_embeddings"][:4].copy()}
+
+    def cached_tokens(self, batch: Mapping[str, Array]) -> int:
+        (count,) = self.cached.run([CACHED_TOKENS], dict(batch))
+        return int(count.item())
+
     def compare(self, batch: Mapping[str, Array]) -> int:
         """Assert that both give the same; return how many tokens were taken from the cache."""
         names = [tensor.name for tensor in self.bundle.manifest.graphs["prefill"].outputs]
-        *cached, known = self.cached.run([*names, KNOWN_TOKENS], dict(batch))
-        for name, value, expected in zip(names, cached, self.plain.run(names, dict(batch)), strict=True):
+        cached, plain = (session.run(names, dict(batch)) for session in (self.cached, self.plain))
+        for name, value, expected in zip(names, cached, plain, strict=True):
             assert value.dtype == expected.dtype
             np.testing.assert_allclose(value, expected, rtol=0, atol=2e-5 * np.abs(expected).max(), err_msg=name)
-        return int(known.item())
+        return self.cached_tokens(batch)
 
 
-def without_cached_start(source: Bundle, output: Path) -> Bundle:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(cached_start, "cache_prompt_start", lambda directory, manifest: None)
-        return compile_for_onnxruntime(source, output)
-
-
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
+@pytest.fixture(scope="module", params=["tiny_fp32", "tiny_fp16", "plume_tiny_int8"])
 def prefills(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prefills:
     directory = tmp_path_factory.mktemp("prefills")
-    source: Bundle = request.getfixturevalue(f"tiny_{request.param}")
+    source: Bundle = request.getfixturevalue(request.param)
     bundle = compile_for_onnxruntime(source, directory / "cached")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cached_start, "cache_prompt_start", lambda directory, manifest: None)
+        plain = compile_for_onnxruntime(source, directory / "plain")
     graph = onnx.load(bundle.graph_file("prefill"), load_external_data=False)
-    graph.graph.output.add(name=KNOWN_TOKENS)
-    shown = bundle.path / "shown.onnx"
-    onnx.save(graph, shown)
-    plain = without_cached_start(source, directory / "plain").graph_file("prefill")
+    graph.graph.output.add(name=CACHED_TOKENS)
+    onnx.save(graph, bundle.path / "shown.onnx")
+    files = (bundle.path / "shown.onnx", plain.graph_file("prefill"))
     options = session_options(bundle.manifest)
-    return Prefills(*(InferenceSession(file, options, ["CPUExecutionProvider"]) for file in (shown, plain)), bundle)
+    return Prefills(*(InferenceSession(file, options, ["CPUExecutionProvider"]) for file in files), bundle, plain)
 
 
 def picture(width: int, height: int) -> Item:
     return Item(text="What is this?", images=(Image.new("RGB", (width, height), (200, 30, 60)),))
 
 
-def test_the_manifest_tells_how_much_is_cached(prefills: Prefills) -> None:
-    assert prefills.bundle.manifest.cached_start == CachedStart(any_prompt=ANY_PROMPT, text=TEXT)
+TEXT, OTHER_TEXT, PICTURE = Item(text="two dogs"), Item(text="a red car on a long road by the sea"), picture(112, 84)
+LINES = Item(text="\n\n!")
+SMALL_PICTURE = picture(28, 28)  # as many visual tokens as the blank image, with other embeddings
+VIDEO = Item(text="What moves?", video=tuple(Image.new("RGB", (112, 112)) for _ in range(4)))
 
 
-@pytest.mark.parametrize(
-    ("items", "known"),
-    [
-        ((Item(text="two dogs"),), TEXT),
-        ((Item(text="\n\n!"),), TEXT),
-        ((Item(text="two dogs"), Item(text="a red car on a long road by the sea"), Item(text="x")), TEXT),
-        ((picture(112, 84),), ANY_PROMPT),
-        ((picture(28, 28),), ANY_PROMPT),  # as many visual tokens as the blank image, with other embeddings
-        ((Item(text="two dogs"), picture(112, 84)), ANY_PROMPT),
-    ],
-)
-def test_prompts(prefills: Prefills, items: tuple[Item, ...], known: int) -> None:
-    assert prefills.compare(prefills.batch(*items)) == known
+def test_the_manifest_tells_how_much_is_cached(tiny_cpu: Bundle) -> None:
+    """The system message and what opens an image; four visual tokens and what closes it."""
+    assert tiny_cpu.manifest.cached_start == CachedStart(any_prompt_tokens=16, text_tokens=21)
 
 
-def other_ids(batch: Batch) -> None:
-    batch["input_ids"][-1, 7] += 1
+@pytest.mark.parametrize("items", [(TEXT,), (LINES,), (TEXT, OTHER_TEXT, Item(text="x"))])
+def test_texts(prefills: Prefills, items: tuple[Item, ...]) -> None:
+    assert prefills.compare(prefills.batch(*items)) == prefills.start.text_tokens
 
 
-def other_positions(batch: Batch) -> None:
+@pytest.mark.parametrize("items", [(PICTURE,), (SMALL_PICTURE,), (VIDEO,), (TEXT, PICTURE), (SMALL_PICTURE, TEXT)])
+def test_other_prompts(prefills: Prefills, items: tuple[Item, ...]) -> None:
+    assert prefills.compare(prefills.batch(*items)) == prefills.start.any_prompt_tokens
+
+
+def another_first_token(batch: Batch) -> None:
+    batch["input_ids"][0, 0] += 1
+
+
+def another_token(batch: Batch) -> None:
+    batch["input_ids"][-1, 4] += 1
+
+
+def another_position(batch: Batch) -> None:
     batch["position_ids"][2, 0, 3] += 1
-
-
-def other_embeddings(batch: Batch) -> None:
-    batch["visual_embeddings"][2, -1] += 1
-
-
-def embeddings_that_are_no_numbers(batch: Batch) -> None:
-    batch["visual_embeddings"][3, 0] = np.nan
 
 
 def a_picture_in_place_of_a_text(batch: Batch) -> None:
     batch["visual_index"][0, 5] = 0
 
 
-def embeddings_elsewhere(batch: Batch) -> None:
-    batch["visual_embeddings"] = np.concatenate([batch["visual_embeddings"][::-1]] * 2)
-    index = batch["visual_index"]
-    batch["visual_index"] = np.where(index >= 0, 7 - index, -1)
-
-
 def an_early_anchor(batch: Batch) -> None:
     batch["anchor_index"][0] = 4
 
 
+def the_first_token_as_anchor(batch: Batch) -> None:
+    batch["anchor_index"][1] = 0
+
+
 def a_short_prompt(batch: Batch) -> None:
-    batch["token_count"][1] = 9
+    batch["token_count"][1] = 6
 
 
 @pytest.mark.parametrize(
-    ("change", "known"),
+    ("change", "cached"),
     [
-        (other_ids, 7),
-        (other_positions, 3),
-        (other_embeddings, 18),
+        (another_first_token, 0),
+        (another_token, 4),
+        (another_position, 3),
         (a_picture_in_place_of_a_text, 5),
-        (embeddings_elsewhere, TEXT),
         (an_early_anchor, 4),
-        (a_short_prompt, 8),
+        (the_first_token_as_anchor, 0),
+        (a_short_prompt, 5),
     ],
 )
-def test_only_what_agrees_is_taken_from_the_cache(prefills: Prefills, change: Callable[[Batch], None], known: int) -> None:
-    batch = prefills.batch(Item(text="two dogs"), Item(text="a red car"))
-    # Both prompts have the first one's embeddings, so that a change to these is one to both.
-    batch["visual_index"][1] = batch["visual_index"][0]
-    batch["visual_embeddings"] = batch["visual_embeddings"][:4].copy()
+def test_only_what_agrees_is_taken_from_the_cache(prefills: Prefills, change: Callable[[Batch], None], cached: int) -> None:
+    batch = prefills.texts()
     change(batch)
-    assert prefills.compare(batch) == known
+    assert prefills.compare(batch) == cached
 
 
-def test_what_is_no_number_is_not_taken_for_the_blank_image(prefills: Prefills) -> None:
-    batch = prefills.batch(Item(text="two dogs"))
-    embeddings_that_are_no_numbers(batch)
-    (known,) = prefills.cached.run([KNOWN_TOKENS], batch)
-    assert known.item() == 19
+def test_visual_embeddings_count_by_what_they_hold(prefills: Prefills) -> None:
+    first_visual = prefills.start.any_prompt_tokens
+    batch = prefills.texts()
+    batch["visual_embeddings"][2, -1] += 1
+    assert prefills.compare(batch) == first_visual + 2
+    batch["visual_embeddings"][1, 0] = np.nan  # nothing to compare: it poisons both
+    assert prefills.cached_tokens(batch) == first_visual + 1
 
 
-def test_a_batch_shorter_than_the_start(prefills: Prefills) -> None:
-    batch = prefills.batch(Item(text="two dogs"))
-    short = {
-        name: array[..., :6] if name in ("input_ids", "visual_index", "position_ids") else array
-        for name, array in batch.items()
-    }
-    short |= {"token_count": np.array([6]), "anchor_index": np.array([5])}
-    assert prefills.compare(short) == 5
+def test_where_visual_embeddings_lie_does_not_count(prefills: Prefills) -> None:
+    batch = prefills.texts()
+    index = batch["visual_index"]
+    batch["visual_index"] = np.where(index >= 0, 7 - index, -1)
+    batch["visual_embeddings"] = np.concatenate([batch["visual_embeddings"][::-1]] * 2)
+    assert prefills.compare(batch) == prefills.start.text_tokens
 
 
-def test_embeddings_are_those_without_it(tiny_fp32: Bundle, tiny_cpu: Bundle, tmp_path: Path) -> None:
-    items = [Item(text="two dogs"), picture(84, 56), Item(text="a red car")]
-    plain = without_cached_start(tiny_fp32, tmp_path / "plain")
-    assert plain.manifest.cached_start is None
-    for mode in get_args(Mode):
-        with Embedder(plain, mode=mode) as before, Embedder(tiny_cpu, mode=mode) as after:
-            np.testing.assert_allclose(after.embed(items), before.embed(items), rtol=0, atol=1e-5)
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_a_batch_shorter_than_the_start(prefills: Prefills, tokens: int) -> None:
+    batch = prefills.texts()
+    short = {name: batch[name][..., :tokens] for name in ("input_ids", "visual_index", "position_ids")}
+    short |= {"token_count": np.array([tokens] * 2), "anchor_index": np.array([tokens - 1] * 2)}
+    assert prefills.compare(batch | short) == tokens - 1
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "disc"}, {"steps": 0}, {"allow_control_tokens": True}])
+def test_embeddings_are_those_without_it(prefills: Prefills, options: dict[str, Any]) -> None:
+    items = [TEXT, PICTURE, OTHER_TEXT, VIDEO, SMALL_PICTURE]
+    with Embedder(prefills.plain_bundle, **options) as before, Embedder(prefills.bundle, **options) as after:
+        np.testing.assert_allclose(after.embed(items), before.embed(items), rtol=0, atol=5e-5)
+
+
+def test_the_runtime_s_batches_agree_with_it(prefills: Prefills, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: a blank image that were rounded once more would quietly be computed again for every text."""
+    batches: list[Batch] = []
+    bind = OnnxRuntimeSession.bind
+
+    def recorded(session: OnnxRuntimeSession, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> object:
+        if "input_ids" in inputs:
+            batches.append({name: array.copy() for name, array in inputs.items()})
+        return bind(session, inputs, outputs)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "bind", recorded)
+    with Embedder(prefills.bundle) as embedder:
+        embedder.embed([TEXT, OTHER_TEXT], batch_size=2)
+        embedder.embed([PICTURE])
+    start = prefills.start
+    *texts, of_picture = [prefills.cached_tokens(batch) for batch in batches]
+    assert set(texts) == {start.text_tokens}
+    assert of_picture == start.any_prompt_tokens
+
+
+def test_shapes_within_the_graph_are_not_those_of_whole_prompts(prefills: Prefills) -> None:
+    """ONNX Runtime plans which values share a buffer by the names of their axes."""
+    graph = ir.load(prefills.bundle.graph_file("prefill")).graph
+    assert all(value.shape is None for node in graph for value in node.outputs if not value.is_graph_output())
+
+
+def test_nothing_is_computed_in_vain(prefills: Prefills) -> None:
+    graph = ir.load(prefills.bundle.graph_file("prefill")).graph
+    for node in graph:
+        assert any(value.uses() or value.is_graph_output() for value in node.outputs), node.op_type
 
 
 def test_where_onnxruntime_fails(tiny_fp32: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache_prompt_start = cached_start.cache_prompt_start
+
     def damaged(directory: Path, manifest: Manifest) -> CachedStart:
         (directory / "prefill.onnx").write_bytes(b"no graph")
         return cache_prompt_start(directory, manifest)
 
-    cache_prompt_start = cached_start.cache_prompt_start
     monkeypatch.setattr(cached_start, "cache_prompt_start", damaged)
     with pytest.raises(PlumeExportError, match=r"could not compute the start of prompts with prefill\.onnx"):
         compile_for_onnxruntime(tiny_fp32, tmp_path / "out")
