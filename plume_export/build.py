@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from .builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .bundle import Bundle, Modalities, check_output, scratch_directory
-from .errors import BundleError, MissingExtraError
+from .errors import BundleError, MissingExtraError, PlumeExportError
 from .machine.flavour import import_flavour
 from .machine.gpu import device_memory, find_gpus
+from .machine.onnxruntime_module import import_onnxruntime
 from .plan import check_plan_fits
 from .precision.options import QuantiseOptions, check_meant_for_modelopt
 from .recipe import Device, Recipe, read_recipe
@@ -56,7 +57,7 @@ def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) 
 
     Raises CheckpointError for whatever is missing, damaged or not PLUME's.
     """
-    _require_export_packages()
+    require_export_packages()
     from .checkpoint import Checkpoint, CheckpointTensors, check_tensors, model_spec_from_checkpoint, resolve_checkpoint
 
     directory = resolve_checkpoint(name, offline=offline)
@@ -153,6 +154,8 @@ def compile_bundle(
     With `is_source_kept=False` files that do not change are moved out of the source. Raises PlumeExportError.
     """
     _check_compilable(source)
+    if output.resolve() == source.path.resolve():
+        raise PlumeExportError(f"{output} is the bundle that is compiled; it would be lost.", fix="choose another --output")
     recipe = read_recipe(target)
     if recipe.backend == "onnxruntime-cpu":
         return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept)
@@ -168,6 +171,8 @@ def check_target(recipe: Recipe, precision: Precision) -> None:
         import_flavour(recipe.backend)
     else:
         check_onnxruntime_precision(recipe.backend, precision)
+    if recipe.backend == "onnxruntime-cpu":
+        import_onnxruntime()
 
 
 def _check_compilable(source: Bundle) -> None:
@@ -207,7 +212,8 @@ def default_output(checkpoint_name: str, precision: Precision, target: str) -> P
     return Path("engines") / "build" / f"{Path(checkpoint_name).name}-{precision}-{Path(target).stem}"
 
 
-def _require_export_packages() -> None:
+def require_export_packages() -> None:
+    """Raise MissingExtraError for the first one that is not installed."""
     for package in _EXPORT_PACKAGES:
         if find_spec(package) is None:
             raise MissingExtraError(package, "export")

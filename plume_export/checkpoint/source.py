@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..bundle import MANIFEST
 from ..errors import CheckpointError
 from ..samples import PLUME_TINY, plume_tiny_directory
 
@@ -50,6 +51,8 @@ def directory_like(name: str) -> bool:
 
 
 def _check_contents(directory: Path) -> None:
+    if (directory / MANIFEST).is_file():
+        raise CheckpointError(f"{directory} is a bundle, not a checkpoint.", fix="pass the directory that training saved")
     if (directory / "adapter_config.json").is_file():
         raise CheckpointError(
             f"{directory} is a LoRA adapter, not a whole checkpoint.",

@@ -14,7 +14,7 @@ from ..bench.report.tables import tables_of
 from ..bench.run import run_bench
 from ..embed_file import check_writable
 from ..whole_file import replacing
-from .console import print_table, report_step
+from .console import html_file, print_table, report_step
 
 
 @click.command()
@@ -33,7 +33,7 @@ from .console import print_table, report_step
 @click.option("--cold-starts", type=click.IntRange(min=0), default=3, show_default=True, help="Fresh processes of everyone.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of everyone.  [default: one for each core]")
 @click.option("--sweep", is_flag=True, help="Measure the bundle over lengths of prompts and sizes of images too.")
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page with pictures.")
+@click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with pictures.")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def bench(bundle: Path, batch: str, page: Path | None, as_json: bool, **options: Any) -> None:

@@ -16,6 +16,7 @@ from ..build import (
     export_checkpoint,
     obstacle_to_running,
     open_checkpoint,
+    require_export_packages,
 )
 from ..bundle import Bundle, check_output, open_bundle
 from ..machine.target import AUTO, target_of_this_machine
@@ -181,6 +182,7 @@ def targets(as_json: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 def random_checkpoint(output: Path, preset: Any, seed: int) -> None:
     """Write a checkpoint of random weights in the published layout."""
+    require_export_packages()
     from ..checkpoint import write_random_checkpoint
 
     write_random_checkpoint(output, preset, seed=seed)

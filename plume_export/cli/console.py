@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -68,6 +69,13 @@ def build_progress() -> Iterator[BuildProgress]:
     finally:
         if tasks:
             bar.stop()
+
+
+def html_file(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a page of another suffix: what stands there is replaced, and may be one of the pictures."""
+    if value is not None and value.suffix.lower() not in (".html", ".htm"):
+        raise click.BadParameter(f"{value} does not end in .html")
+    return value
 
 
 def print_quantisation(quantisation: Quantisation) -> None:

@@ -1,6 +1,8 @@
 """embed."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,11 @@ def embed(
         raise click.UsageError("nothing to embed: give FILES, --text or --input")
     if resume and output is None:
         raise click.UsageError("--resume goes on with a file: give --output")
+    if options["mode"] == "disc" and options["steps"] is not None:
+        raise click.UsageError("--steps shortens the rollout, and --mode disc has none")
     if output is not None:
         check_output_file(output)
+        _check_is_no_input(output, [*files, *([] if inputs is None else [inputs])])
     given = inputs_from_file(inputs) if inputs is not None else inputs_from_arguments(files, text)
     settings = {name: options[name] for name in ("mode", "steps", "threads", "allow_control_tokens")}
     batching = {name: options[name] for name in ("batch_size", "on_error")}
@@ -55,11 +60,26 @@ def embed(
         if output is None:
             skipped = embed_to_lines(embedder, given, sys.stdout.buffer, advance=advance, **batching)
         else:
-            skipped = embed_to_file(embedder, given, output, is_resumed=resume, advance=advance, **batching)
+            with _hint_to_resume():
+                skipped = embed_to_file(embedder, given, output, is_resumed=resume, advance=advance, **batching)
     for name, reason in skipped.items():
         click.echo(f"skipped {name}: {reason}", err=True)
     if output is not None:
         click.echo(str(output))
+
+
+def _check_is_no_input(output: Path, inputs: Sequence[str | Path]) -> None:
+    if any(output.resolve() == Path(file).resolve() for file in inputs):
+        raise click.UsageError(f"--output {output} is what is embedded; it would be lost")
+
+
+@contextmanager
+def _hint_to_resume() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("what is done is kept: the same command with --resume goes on", err=True)
+        raise
 
 
 COMMANDS = (embed,)

@@ -12,7 +12,7 @@ from ..runtime.embedder import Embedder
 from ..search.cache import EmbeddingCache, default_cache_file
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
-from .console import print_hits, progress
+from .console import html_file, print_hits, progress
 
 
 @click.command()
@@ -21,7 +21,7 @@ from .console import print_hits, progress
 @click.option("--in", "folder", type=click.Path(path_type=Path), required=True, help="Folder of pictures, with its subfolders.")
 @click.option("--image", type=click.Path(path_type=Path), help="A picture as query, alone or with TEXT.")
 @click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="How many to show.")
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page with thumbnails.")
+@click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with thumbnails.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Where embeddings are kept.  [default: the user's cache]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")

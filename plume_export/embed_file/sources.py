@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from ..preprocess import Item, item_from_json
@@ -15,7 +16,7 @@ _VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mp
 class Source:
     """One input before it is read: its id, and how to read it. `read` raises InputError.
 
-    `content` is what was given for it; a run that goes on compares it.
+    `content` is what was given for it, with the size and the time of change of its files; a run that goes on compares it.
     """
 
     id: str
@@ -45,7 +46,8 @@ def inputs_from_arguments(files: Sequence[str], text: str | None) -> Inputs:
     text = text or ""
     if not files:
         return Inputs([Source("0", lambda: Item(text=text), text)], 1)
-    return Inputs([Source(file, _FileReader(file, text), text) for file in files], len(files))
+    sources = [Source(file, _FileReader(file, text), f"{text} {_state_of(Path(file))}") for file in files]
+    return Inputs(sources, len(files))
 
 
 def sources_from_file(path: Path) -> list[Source]:
@@ -59,7 +61,11 @@ class _Lines:
 
     def __iter__(self) -> Iterator[Source]:
         for number, line in self.numbered():
-            yield Source(_line_id(line, number), _LineReader(self.path, number, line), line)
+            fields = _fields(line)
+            states = [_state_of(self.path.parent / name) for key in ("image", "video") for name in _names(fields.get(key))]
+            identity = fields.get("id")
+            name = f"line {number}" if identity is None else str(identity)
+            yield Source(name, _LineReader(self.path, number, line), " ".join((line, *states)))
 
     def numbered(self) -> Iterator[tuple[int, str]]:
         """Yield the number and the text of every line that is not blank."""
@@ -99,10 +105,23 @@ class _FileReader:
         return Item(text=self.text, images=(self.file,))
 
 
-def _line_id(line: str, number: int) -> str:
-    """The line's own id, or its number where it has none or can not be read."""
+def _fields(line: str) -> dict[str, Any]:
+    """Return what a line holds; nothing where it can not be read."""
     try:
-        value = json.loads(line).get("id")
-    except (ValueError, AttributeError, RecursionError):
-        value = None
-    return f"line {number}" if value is None else str(value)
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _names(media: object) -> list[str]:
+    """Return the files of a line's image or video."""
+    return [name for name in (media if isinstance(media, list) else [media]) if isinstance(name, str)]
+
+
+def _state_of(file: Path) -> str:
+    try:
+        found = file.stat()
+    except (OSError, ValueError):  # reading it will tell why
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from ..errors import PlumeExportError
+from ..errors import MissingExtraError, PlumeExportError
 from .flavour import FLAVOUR_NAMES, FlavourName, import_flavour
+from .onnxruntime_module import import_onnxruntime
 
 # ONNX's operators are in no domain; those that ONNX Runtime adds are in this one.
 ONNXRUNTIME_DOMAIN = "com.microsoft"
@@ -68,8 +69,8 @@ def find_flavour_state(name: FlavourName) -> InstalledFlavour:
 def find_onnxruntime() -> InstalledOnnxRuntime | None:
     """Return ONNX Runtime's version and providers, of whichever package it came with."""
     try:
-        import onnxruntime
-    except ImportError:
+        onnxruntime = import_onnxruntime()
+    except MissingExtraError:
         return None
     return InstalledOnnxRuntime(str(onnxruntime.__version__), tuple(onnxruntime.get_available_providers()))
 

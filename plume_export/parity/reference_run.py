@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..checkpoint import Checkpoint
+from ..errors import InputError
 from ..preprocess import Item
 from ..reference import Reference, ReferenceProcessor
 from ..runtime.embedder import Embedder
@@ -19,14 +20,20 @@ def measure_parity(
 ) -> ParityReport:
     """Compare a bundle with the checkpoint it was made from. The reference's weights are read layer by layer.
 
-    Rollout and pixel limits are the bundle's. Raises CheckpointError for a checkpoint of other dimensions.
+    Rollout and pixel limits are the bundle's. Raises CheckpointError for a checkpoint of other dimensions, InputError for no
+    items and for two of one name: an item without an id goes by its index.
     """
+    names = [item.id or str(index) for index, item in enumerate(items)]
+    if not names:
+        raise InputError("There is nothing to compare.", fix='give inputs, one a line, as {"text": "..."}')
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"Two inputs go by the name {twice!r}.", fix="give every input an id of its own")
     manifest = embedder.bundle.manifest
     check_same_dimensions(checkpoint.name, checkpoint.model, manifest)
     dtype = torch.bfloat16 if reference_precision == "bf16" else torch.float32
     reference = Reference(checkpoint.directory, checkpoint.tensors, manifest.model, dtype=dtype, resident=False)
     processor = ReferenceProcessor(checkpoint.directory, manifest.model)
-    names = [item.id or str(index) for index, item in enumerate(items)]
     expected: dict[str, Stages] = {}
     actual: dict[str, Stages] = {}
     for name, item in zip(names, items, strict=True):

@@ -97,6 +97,8 @@ def write_ranges(ranges: Ranges, file: Path) -> None:
 
 def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
     """Read ranges of a checkpoint. Raises PlumeExportError for a file that is none, and for one of another checkpoint."""
+    if file.is_file() and not zipfile.is_zipfile(file):
+        raise PlumeExportError(f"{file} holds no ranges: it is no .npz file.", fix="pass what plume-export calibrate wrote")
     try:
         with np.load(file) as arrays:
             about = msgspec.json.decode(arrays[_ABOUT].tobytes(), type=About)

@@ -1,10 +1,10 @@
 """Text, images and videos in, one unit vector each out."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ class Embedder:
     the rollout for ablations (0 appends the suffix to the prompt). `threads` limits the CPU threads of one operator.
     `backend` runs the graphs instead of the one that the bundle was compiled for; the embedder closes it.
 
-    Raises BundleError for a bundle that is damaged or that this machine can not run.
+    Raises BundleError for a bundle that is damaged or that this machine can not run, PlumeExportError for other arguments
+    than these.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class Embedder:
                 bundle = open_bundle(bundle, verify_hashes=verify_hashes)
             self.bundle = bundle
             self.stopwatch = Stopwatch()
-            self.mode, self.allow_control_tokens = mode, allow_control_tokens
+            self.mode, self.allow_control_tokens = _checked_mode(mode), allow_control_tokens
+            _check_threads(threads)
             self.steps = _checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
             self.preprocessor = Preprocessor(
                 bundle.file(TOKENIZER).read_text(encoding="utf-8"),
@@ -77,11 +79,15 @@ class Embedder:
         return self.bundle.manifest.model.decoder.hidden
 
     def embed(self, items: Iterable[ItemLike], *, batch_size: int | None = None) -> FloatArray:
-        """Return unit vectors, float32 [items, hidden]. Raises InputError for an item that can not be embedded.
+        """Return unit vectors, float32 [items, hidden]. Raises InputError for an item that can not be embedded, or for no list.
 
         `batch_size` is 8 if it is not given, or the most that the bundle was compiled for. Of many items some are prepared in a
         thread while others are embedded.
         """
+        if isinstance(items, str | Mapping):  # whose elements are characters or keys
+            raise InputError(
+                f"embed takes a list of items; got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
+            )
         batch_size = self.checked_batch_size(batch_size)
         with closing(windows_ahead(items, self.prepare, batch_size)) as windows:
             rows = [self.embed_prepared(window, batch_size=batch_size) for window in windows]
@@ -218,6 +224,17 @@ def _checked_steps(steps: int | None, latent_steps: int) -> int:
             fix="choose a number in that range, or export with a larger --latent-steps",
         )
     return steps
+
+
+def _checked_mode(mode: Mode) -> Mode:
+    if mode not in get_args(Mode):
+        raise PlumeExportError(f"mode is {mode!r}.", fix=f"choose one of {', '.join(get_args(Mode))}")
+    return mode
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise PlumeExportError(f"threads is {threads}; expected 1 or more.", fix="leave it out to use every core")
 
 
 def _unit_rows(states: NDArray[np.float32]) -> FloatArray:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..bundle import Bundle, Manifest, ProductWeights
-from ..errors import BundleError, MissingExtraError
+from ..errors import BundleError
+from ..machine.onnxruntime_module import import_onnxruntime
 from ..machine.processor import sums_int8_exactly
 from ..spec import INTEGER_PRECISIONS, GraphName
 from .backend import Array, Session
@@ -30,10 +31,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
                 f"{bundle.path} is a bf16 bundle and ONNX Runtime's CPU provider has no bfloat16 kernels.",
                 fix="plume-export build --precision fp16 (or fp32) for a CPU",
             )
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MissingExtraError("onnxruntime", "cpu") from None
+        onnxruntime = import_onnxruntime()
         _warn_of_another_processor(bundle)
         self._onnxruntime = onnxruntime
         self._bundle = bundle
@@ -56,8 +54,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
 
 def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
     """Return onnxruntime's options for the graphs of a bundle. `threads` None: one for each core."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Memory planned ahead for each shape would come on top of what the arena holds, and is not faster.

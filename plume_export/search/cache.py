@@ -104,7 +104,7 @@ class EmbeddingCache:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            fix = "delete the file, free space, or pass another --cache"
+            fix = "free space, or pass another --cache; if this is a cache, it may be deleted"
             if "locked" in str(error):
                 fix = "wait for the other search to end, or pass another --cache"
             raise PlumeExportError(f"The embedding cache {self._path} can not be used: {error}.", fix=fix) from error

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from plume_export.bundle import Bundle
+from plume_export.cli import embed as embed_command
 from plume_export.cli import main
 from plume_export.cli.main import COMMANDS
 from plume_export.samples import sample_inputs_file
@@ -57,6 +58,58 @@ def test_the_list_of_commands_is_true() -> None:
         assert command.help is not None
         assert command.help.startswith(text.rstrip(".")), name
     assert main.get_command(context, "none") is None
+
+
+def test_an_input_is_not_overwritten(run: Run, tiny_cpu: Bundle, inputs: Path) -> None:
+    before = inputs.read_bytes()
+    for arguments in (("--input", inputs), (inputs,)):
+        result = run("embed", tiny_cpu.path, *arguments, "-o", inputs)
+        assert result.exit_code == 2
+        assert "is what is embedded" in result.stderr
+    assert inputs.read_bytes() == before
+
+
+def test_a_page_does_not_replace_a_picture(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"a picture")
+    for command in (("search", tiny_cpu.path, "dogs", "--in", tmp_path), ("bench", tiny_cpu.path)):
+        result = run(*command, "--html", picture)
+        assert result.exit_code == 2
+        assert "does not end in .html" in result.stderr
+    assert picture.read_bytes() == b"a picture"
+
+
+def test_the_anchor_has_no_steps(run: Run, tiny_cpu: Bundle) -> None:
+    result = run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3)
+    assert result.exit_code == 2
+    assert "--mode disc has none" in result.stderr
+
+
+def test_ctrl_c_names_the_way_on(run: Run, tiny_cpu: Bundle, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embed_command, "embed_to_file", interrupted)
+    result = run("embed", tiny_cpu.path, "--input", inputs, "-o", inputs.with_name("out.npy"))
+    assert result.exit_code == 1
+    assert "--resume goes on" in result.stderr
+
+
+def test_a_bundle_is_not_compiled_onto_itself(run: Run, tiny_fp32: Bundle) -> None:
+    before = tiny_fp32.sha256
+    assert_fails(run("compile", tiny_fp32.path, "--target", "cpu", "-o", tiny_fp32.path), "it would be lost", "--output")
+    assert tiny_fp32.sha256 == before
+
+
+def test_a_bundle_is_no_checkpoint(run: Run, tiny_fp32: Bundle, tmp_path: Path) -> None:
+    assert_fails(run("export", "--checkpoint", tiny_fp32.path, "-o", tmp_path / "out"), "is a bundle, not a checkpoint")
+
+
+def test_what_is_missing_is_told_before_the_work(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = run("build", "--target", "cpu", "-o", tmp_path / "out")
+    assert_fails(result, "'onnxruntime' is not installed", "plume-export[cpu]")
+    assert "calibrating" not in result.stderr
 
 
 def test_embed_to_every_format(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
@@ -210,6 +263,22 @@ def test_build_errors(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
     refused = run("build", "--checkpoint", tiny_checkpoint, "--precision", "bf16", "--target", "cpu", "-o", tmp_path / "b")
     assert_fails(refused, "no bfloat16 kernels", "--precision fp32")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "nothing to compare"),
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "Two inputs go by the name 'a'"),
+        ('{"text": "x"}\n{"id": "0", "text": "y"}\n', "Two inputs go by the name '0'"),
+    ],
+)
+def test_parity_of_inputs_that_it_could_not_tell_apart(
+    run: Run, tiny_cpu: Bundle, tiny_checkpoint: Path, tmp_path: Path, lines: str, message: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(lines)
+    command = ("parity", tiny_cpu.path, "--checkpoint", tiny_checkpoint, "--inputs", tmp_path / "in.jsonl")
+    assert_fails(run(*command), message)
 
 
 def test_parity_with_another_checkpoint(run: Run, tiny_cpu: Bundle) -> None:

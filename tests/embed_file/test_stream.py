@@ -183,6 +183,18 @@ def test_inputs_that_are_done_have_changed(lines: Path, change: str) -> None:
         embed(lines, resume=True)
 
 
+def test_files_of_inputs_that_are_done_have_changed(lines: Path) -> None:
+    pictures = [lines.with_name(f"{row}.png") for row in range(INPUTS)]
+    for picture in pictures:
+        picture.write_bytes(b"some")
+    lines.write_text("".join(json.dumps({"text": "t", "image": picture.name}) + "\n" for picture in pictures))
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=17)
+    pictures[3].write_bytes(b"other")
+    with pytest.raises(PlumeExportError, match="the inputs 1 to 16 are not those"):
+        embed(lines, resume=True)
+
+
 def test_lines_were_added_after_a_run_that_was_stopped_at_its_end(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last window was cut by the end of the file; it is embedded again, with what has come."""
     with monkeypatch.context() as patch:

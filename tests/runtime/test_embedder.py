@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,21 @@ def test_typed_control_tokens_are_text(tiny_cpu: Bundle) -> None:
     assert (literal_ids == anchor).sum() == 1
     assert (published_ids == anchor).sum() == 2
     assert (plain_literal == plain_published).all()
+
+
+@pytest.mark.parametrize("one", ["a text", {"text": "a text"}])
+def test_one_item_is_no_list(tiny_cpu: Bundle, one: object) -> None:
+    """Its characters or keys would be embedded."""
+    with Embedder(tiny_cpu) as embedder, pytest.raises(InputError, match=r"takes a list of items; got one (str|dict)"):
+        embedder.embed(one)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"mode": "Disc"}, r"mode is 'Disc'\."), ({"threads": 0}, "threads is 0; expected 1 or more")]
+)
+def test_wrong_arguments(tiny_cpu: Bundle, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlumeExportError, match=message):
+        Embedder(tiny_cpu, **arguments)
 
 
 @pytest.mark.parametrize("steps", [-1, 9])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import MissingExtraError, PlumeExportError
+from ...machine.onnxruntime_module import import_onnxruntime
 from ...machine.software import CUDA_PROVIDER, ONNXRUNTIME_DOMAIN
 from ...runtime.onnxruntime_cpu import ask_for_exact_products
 from .best_of import best_seconds
@@ -19,7 +20,7 @@ _CPU_SIZE, _CUDA_SIZE = 1536, 8192
 
 def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
     """Return operations per second of a product of square matrices, the second one constant. Raises MissingExtraError."""
-    onnxruntime = _import_onnxruntime("cpu")
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -35,7 +36,7 @@ def cuda_flops_per_s(kind: ProductKind) -> float:
     """The same on a GPU by ONNX Runtime's CUDA provider. Raises PlumeExportError where there is none, and for int8."""
     if kind == "int8":
         raise PlumeExportError("ONNX Runtime's CUDA provider has no product of int8 by int8.")
-    onnxruntime = _import_onnxruntime("gpu")
+    onnxruntime = import_onnxruntime("onnxruntime-gpu", "gpu")
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         raise PlumeExportError(f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.")
     onnxruntime.preload_dlls()
@@ -91,11 +92,3 @@ def _int8_constants(weights: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
 def _values(size: int) -> NDArray[np.float32]:
     """Values between -1 and 1, not zeros: a GPU multiplies those faster."""
     return np.random.default_rng(0).uniform(-1, 1, (size, size)).astype(np.float32)
-
-
-def _import_onnxruntime(extra: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", extra) from None
-    return onnxruntime

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...bundle import CONSTANTS, TOKENIZER, CachedStart, Manifest
-from ...errors import MissingExtraError, PlumeExportError
+from ...errors import PlumeExportError
+from ...machine.onnxruntime_module import import_onnxruntime
 from ...preprocess import Item, Preprocessor
 from ...runtime.backend import Array
 from ...runtime.batch import prompt_arrays
@@ -72,10 +73,7 @@ def _inputs_of_start(directory: Path, manifest: Manifest) -> dict[str, Array]:
 
 def _computed(file: Path, inputs: Mapping[str, Array], manifest: Manifest) -> dict[str, Array]:
     """Return the keys and values that a graph computes, in little memory: no weight is copied or widened before its use."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "cpu") from None
+    onnxruntime = import_onnxruntime()
     options = session_options(manifest)
     if manifest.precision != "int8":  # whose sums are made exact by an optimisation
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

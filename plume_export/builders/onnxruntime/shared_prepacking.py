@@ -20,7 +20,8 @@ from typing import NamedTuple
 import onnx
 
 from ...bundle import WEIGHTS, Manifest
-from ...errors import MissingExtraError, PlumeExportError
+from ...errors import PlumeExportError
+from ...machine.onnxruntime_module import import_onnxruntime
 from ...runtime.onnxruntime_cpu import session_options
 from ...spec import GraphName
 from .added_weights import INLINE_BYTES, PAGE_BYTES
@@ -81,10 +82,7 @@ def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str,
 
 
 def _save_with_layouts(graph_file: Path, saved: Path, manifest: Manifest) -> None:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "cpu") from None
+    onnxruntime = import_onnxruntime()
     options = session_options(manifest)
     options.optimized_model_filepath = str(saved)
     for name, value in {

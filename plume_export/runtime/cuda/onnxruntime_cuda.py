@@ -8,7 +8,8 @@ import numpy as np
 
 from ...batch_memory import buffer_bytes
 from ...bundle import Bundle
-from ...errors import MissingExtraError, PlumeExportError
+from ...errors import PlumeExportError
+from ...machine.onnxruntime_module import import_onnxruntime
 from ...machine.software import CUDA_PROVIDER
 from ...spec import DType, GraphName
 from .arena import DeviceBuffer
@@ -120,10 +121,7 @@ def _as_error(what: str) -> Iterator[None]:
 
 
 def _import_onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime-gpu", _EXTRA) from None
+    onnxruntime = import_onnxruntime("onnxruntime-gpu", _EXTRA)
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         raise PlumeExportError(
             f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.",

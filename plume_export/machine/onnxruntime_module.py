@@ -1,0 +1,20 @@
+"""The one place that imports ONNX Runtime."""
+
+import os
+from typing import Any
+
+from ..errors import MissingExtraError
+
+
+def import_onnxruntime(package: str = "onnxruntime", extra: str = "cpu") -> Any:
+    """Import onnxruntime with its telemetry off, unless the user's environment says otherwise.
+
+    Official builds collect events by default, and keep an id of the device in the user's cache. Raises MissingExtraError,
+    naming what is to be installed, if it is not there. Source: Privacy.md of onnxruntime 1.32.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError(package, extra) from None
+    return onnxruntime
