@@ -246,7 +246,10 @@ def sha256_of_file(file: Path) -> str:
 
 def _read_manifest(path: Path) -> Manifest:
     if not path.is_dir():
-        raise BundleError(f"There is no bundle at {path}: not a directory.", fix="plume-export build --output " + str(path))
+        found = "it is a file" if path.exists() else "there is nothing"
+        raise BundleError(
+            f"There is no bundle at {path}: {found}.", fix="check the path, or plume-export build --output " + str(path)
+        )
     try:
         text = (path / MANIFEST).read_bytes()
     except OSError:

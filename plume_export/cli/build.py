@@ -115,7 +115,7 @@ def build(target: str, **options: Any) -> None:
         bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step, progress=progress)
     click.echo(str(bundle.path))
     if bundle.manifest.quantisation is not None:
-        print_quantisation(bundle.manifest.quantisation)
+        print_quantisation(bundle.manifest.quantisation, bundle.manifest.backend)
     if bundle.manifest.engines is not None:
         print_engines(bundle.manifest.engines)
     if export_options.selftest_inputs is not None:
@@ -149,7 +149,7 @@ def export(quantizer: Quantizer, **options: Any) -> None:
     bundle = export_checkpoint(checkpoint, output, export_options, report_step)
     click.echo(str(bundle.path))
     if bundle.manifest.quantisation is not None:
-        print_quantisation(bundle.manifest.quantisation)
+        print_quantisation(bundle.manifest.quantisation, bundle.manifest.backend)
 
 
 @click.command(name="compile")

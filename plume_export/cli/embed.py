@@ -45,8 +45,6 @@ def embed(
         raise click.UsageError("nothing to embed: give FILES, --text or --input")
     if resume and output is None:
         raise click.UsageError("--resume goes on with a file: give --output")
-    if options["mode"] == "disc" and options["steps"] is not None:
-        raise click.UsageError("--steps shortens the rollout, and --mode disc has none")
     if output is not None:
         check_output_file(output)
         _check_is_no_input(output, [*files, *([] if inputs is None else [inputs])])
@@ -62,7 +60,7 @@ def embed(
         else:
             with _hint_to_resume():
                 skipped = embed_to_file(embedder, given, output, is_resumed=resume, advance=advance, **batching)
-    for name, reason in skipped.items():
+    for name, reason in skipped:
         click.echo(f"skipped {name}: {reason}", err=True)
     if output is not None:
         click.echo(str(output))

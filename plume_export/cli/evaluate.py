@@ -49,6 +49,9 @@ def evaluate(
     for quality in (report.evaluated, report.compared):
         if quality is not None:
             print_table(quality_table(quality))
+            for task in quality.tasks:
+                for name, reason in task.skipped.items():
+                    click.echo(f"{task.task}: skipped {name}: {reason}", err=True)
     if report.compared is not None:
         print_table(comparison_table(report))
         for line in changed_lines(report):

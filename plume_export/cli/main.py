@@ -1,5 +1,6 @@
 """The command group and how errors reach the user."""
 
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -64,3 +65,5 @@ class _Group(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""
+    # What is half-written is cleaned up then, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,21 +18,32 @@ from .sources import Source
 OnError = Literal["fail", "skip"]
 
 
+class Skipped(NamedTuple):
+    """An input that was left out, and why. Ids need not be unique."""
+
+    id: str
+    reason: str
+
+
 @dataclass
 class EmbedResult:
-    """Embeddings by input. A skipped input has a row of NaN, so that row i stays input i, and its reason in `skipped`.
+    """Embeddings by input. A skipped input has a row of NaN, so that row i stays input i, and by that row its reason.
 
     `is_whole` is false of a window that the end of the inputs has cut.
     """
 
     sources: list[Source]
     embeddings: FloatArray  # [inputs, hidden]
-    skipped: dict[str, str] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
     is_whole: bool = True
 
     @property
     def ids(self) -> list[str]:
         return [source.id for source in self.sources]
+
+    @property
+    def skipped_inputs(self) -> list[Skipped]:
+        return [Skipped(self.sources[row].id, reason) for row, reason in self.skipped.items()]
 
 
 def embed_sources(
@@ -47,8 +58,8 @@ def embed_sources(
     result = EmbedResult([], np.empty((0, embedder.dimension), np.float32))
     parts = [result.embeddings]
     for window in embed_windows(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance):
+        result.skipped |= {len(result.sources) + row: reason for row, reason in window.skipped.items()}
         result.sources += window.sources
-        result.skipped |= window.skipped
         parts.append(window.embeddings)
     result.embeddings = np.concatenate(parts)
     return result
@@ -70,7 +81,7 @@ def embed_windows(
             return _Read(source, embedder.prepare(source.read()))
         except InputError as error:
             if on_error == "fail":
-                raise InputError(f"input {source.id!r}: {error}") from error
+                raise InputError(f"input {source.id!r}: {error}; --on-error skip leaves it out") from error
             return _Read(source, None, str(error))
 
     with closing(windows_ahead(sources, read, batch_size)) as windows:
@@ -78,7 +89,7 @@ def embed_windows(
             result = EmbedResult(
                 [entry.source for entry in window],
                 np.full((len(window), embedder.dimension), np.nan, np.float32),
-                {entry.source.id: entry.reason for entry in window if entry.prepared is None},
+                {row: entry.reason for row, entry in enumerate(window) if entry.prepared is None},
                 is_whole(window, batch_size),
             )
             good = [(row, entry.prepared) for row, entry in enumerate(window) if entry.prepared is not None]

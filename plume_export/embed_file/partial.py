@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import PlumeExportError
 from ..runtime.embedder import Mode
-from .embed import EmbedResult, OnError
+from .embed import EmbedResult, OnError, Skipped
 from .sources import Source
 from .write import Block
 
@@ -40,7 +40,7 @@ class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A line of the journal. `sha256` is of all inputs up to the window's end; a window that is not whole is the last one."""
 
     ids: list[str]
-    skipped: dict[str, str]
+    skipped: list[Skipped]
     sha256: str
     is_whole: bool
 
@@ -54,7 +54,7 @@ class PartialRun:
 
     def __init__(self, output: Path, settings: RunSettings, dimension: int, *, is_resumed: bool) -> None:
         self.inputs = 0
-        self.skipped: dict[str, str] = {}
+        self.skipped: list[Skipped] = []
         self._output, self._settings, self._dimension = output, settings, dimension
         self._digest = sha256()
         self._rows_file = output.with_name(f".{output.name}.partial")
@@ -82,8 +82,8 @@ class PartialRun:
     def check_skipped(self, on_error: OnError) -> None:
         """Raise PlumeExportError if inputs were skipped that are to be errors now."""
         if on_error == "fail" and self.skipped:
-            name = next(iter(self.skipped))
-            raise self._refusal(f"it skipped {len(self.skipped)} inputs, {name!r} first", fix="give --on-error skip, as before")
+            found = f"it skipped {len(self.skipped)} inputs, {self.skipped[0].id!r} first"
+            raise self._refusal(found, fix="give --on-error skip, as before")
 
     def append(self, window: EmbedResult) -> None:
         """Make a window's rows lasting, then its line in the journal."""
@@ -91,9 +91,9 @@ class PartialRun:
         with self._errors():
             self._rows.write(np.ascontiguousarray(window.embeddings).data)
             _flush(self._rows)
-            self._write_line(_Window(window.ids, window.skipped, self._digest.hexdigest(), window.is_whole))
+            self._write_line(_Window(window.ids, window.skipped_inputs, self._digest.hexdigest(), window.is_whole))
         self.inputs += len(window.sources)
-        self.skipped |= window.skipped
+        self.skipped += window.skipped_inputs
 
     def blocks(self) -> Iterator[Block]:
         """Yield all rows with their ids, window by window."""
@@ -132,7 +132,7 @@ class PartialRun:
             if not window.is_whole or inputs * self._row_bytes > rows_bytes:
                 break
             self.inputs, end = inputs, end + len(line)
-            self.skipped |= window.skipped
+            self.skipped += window.skipped
         return end
 
     def _cut(self, end: int) -> None:

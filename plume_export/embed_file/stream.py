@@ -8,7 +8,7 @@ from .. import __version__
 from ..errors import InputError
 from ..progress import Advance
 from ..runtime.embedder import Embedder
-from .embed import OnError, embed_windows
+from .embed import OnError, Skipped, embed_windows
 from .partial import PartialRun, RunSettings
 from .sources import Inputs
 from .write import Block, write_embeddings, write_jsonl
@@ -23,8 +23,8 @@ def embed_to_file(
     on_error: OnError,
     is_resumed: bool,
     advance: Advance = lambda _: None,
-) -> dict[str, str]:
-    """Write .npy, .jsonl or .parquet, all or nothing; return why inputs were skipped, by their ids.
+) -> list[Skipped]:
+    """Write .npy, .jsonl or .parquet, all or nothing; return which inputs were skipped, and why.
 
     Rows are collected beside `output` (partial.py). A run that goes on writes the file that it would have written at once: it
     starts with the first window that is not whole. Raises PlumeExportError if what is there is of another run.
@@ -63,13 +63,13 @@ def embed_to_lines(
     batch_size: int | None,
     on_error: OnError,
     advance: Advance = lambda _: None,
-) -> dict[str, str]:
-    """Write one {"id": ..., "embedding": [...]} a line as windows are done; return why inputs were skipped, by their ids."""
-    skipped: dict[str, str] = {}
+) -> list[Skipped]:
+    """Write one {"id": ..., "embedding": [...]} a line as windows are done; return which inputs were skipped, and why."""
+    skipped: list[Skipped] = []
     windows = embed_windows(embedder, inputs.sources, batch_size=batch_size, on_error=on_error, advance=advance)
     with closing(windows):
         for window in windows:
             write_jsonl([Block(window.ids, window.embeddings)], file)
             file.flush()
-            skipped |= window.skipped
+            skipped += window.skipped_inputs
     return skipped

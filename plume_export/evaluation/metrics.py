@@ -31,12 +31,15 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class TaskQuality(msgspec.Struct, frozen=True):
-    """How well one task's queries find their answers. `pool` is the mean number of candidates of a query."""
+    """How well one task's queries find their answers. `pool` is the mean number of candidates of a query.
+
+    `skipped` says why a candidate or query was left out, by "candidate ID" or "query ID".
+    """
 
     task: str
     queries: int
     pool: float
-    skipped: int
+    skipped: dict[str, str]
     metrics: dict[str, Estimate]
 
 
@@ -50,7 +53,7 @@ def measure_quality(ranking: TaskRanking) -> TaskQuality:
         task=ranking.task,
         queries=len(ranking.queries),
         pool=float(np.mean([len(query.candidates) for query in ranking.queries])),
-        skipped=len(ranking.skipped),
+        skipped=ranking.skipped,
         metrics={name: _estimate([values[measure] for values in by_query]) for name, measure in MEASURES.items()},
     )
 

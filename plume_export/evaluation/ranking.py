@@ -64,7 +64,7 @@ def rank_tasks(
     sources = [Source(content.content, content.read) for content in inputs]
     result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance)
     rows = {content: row for row, content in enumerate(inputs)}
-    reasons = {content: result.skipped[content.content] for content in inputs if content.content in result.skipped}
+    reasons = {inputs[row]: reason for row, reason in result.skipped.items()}
     return [_rank(task, result.embeddings, rows, reasons) for task in tasks]
 
 

@@ -33,7 +33,7 @@ def quality_table(quality: BundleQuality) -> Table:
     for column in ("queries", "pool", *quality.tasks[0].metrics):
         table.add_column(column, justify="right")
     for task in quality.tasks:
-        queries = f"{task.queries}" if not task.skipped else f"{task.queries} ({task.skipped} inputs skipped)"
+        queries = f"{task.queries}" if not task.skipped else f"{task.queries} ({len(task.skipped)} inputs skipped)"
         table.add_row(task.task, queries, f"{task.pool:.0f}", *(_cell(estimate) for estimate in task.metrics.values()))
     return table
 

@@ -54,7 +54,9 @@ def load_image(source: ImageSource) -> Image.Image:
         reason = "it is a directory" if Path(name).is_dir() else str(error) or type(error).__name__
         raise InputError(
             f"{name} can not be read as an image: {reason.rstrip('.')}.",
-            fix="pass a complete PNG, JPEG, WebP or other image file",
+            fix="render its pages to images, as with pdftoppm -png"
+            if name.lower().endswith(".pdf")
+            else "pass a complete PNG, JPEG, WebP or other image file",
         ) from error
 
 

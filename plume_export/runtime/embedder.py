@@ -57,7 +57,7 @@ class Embedder:
             self.stopwatch = Stopwatch()
             self.mode, self.allow_control_tokens = _checked_mode(mode), allow_control_tokens
             _check_threads(threads)
-            self.steps = _checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
+            self.steps = _checked_steps(steps, mode, bundle.manifest.model.rollout.latent_steps)
             self.preprocessor = Preprocessor(
                 bundle.file(TOKENIZER).read_text(encoding="utf-8"),
                 bundle.manifest.model,
@@ -215,9 +215,11 @@ class Embedder:
         )
 
 
-def _checked_steps(steps: int | None, latent_steps: int) -> int:
+def _checked_steps(steps: int | None, mode: Mode, latent_steps: int) -> int:
     if steps is None:
         return latent_steps
+    if mode == "disc":
+        raise PlumeExportError(f"steps is {steps}, and the mode disc has no rollout.", fix="leave one of the two out")
     if not 0 <= steps <= latent_steps:
         raise PlumeExportError(
             f"steps is {steps}; this bundle's rollout takes 0 to {latent_steps}.",

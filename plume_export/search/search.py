@@ -113,10 +113,10 @@ def _store(
 ) -> dict[str, FloatArray]:
     """Return the embeddings of a chunk by content hash and store them. Adds what could not be embedded to `skipped`."""
     embeddings: dict[str, FloatArray] = {}
-    for (key, files), row in zip(chunk.items(), result.embeddings, strict=True):
-        reason = result.skipped.get(str(files[0]))
+    for row, (key, files) in enumerate(chunk.items()):
+        reason = result.skipped.get(row)
         if reason is None:
-            embeddings[key] = row
+            embeddings[key] = result.embeddings[row]
         else:
             skipped |= dict.fromkeys(files, reason)
     # What was changed between its hash and its embedding is not stored.

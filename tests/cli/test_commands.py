@@ -4,8 +4,10 @@ import hashlib
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,9 +82,7 @@ def test_a_page_does_not_replace_a_picture(run: Run, tiny_cpu: Bundle, tmp_path:
 
 
 def test_the_anchor_has_no_steps(run: Run, tiny_cpu: Bundle) -> None:
-    result = run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3)
-    assert result.exit_code == 2
-    assert "--mode disc has none" in result.stderr
+    assert_fails(run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3), "the mode disc has no rollout")
 
 
 def test_ctrl_c_names_the_way_on(run: Run, tiny_cpu: Bundle, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +99,17 @@ def test_a_bundle_is_not_compiled_onto_itself(run: Run, tiny_fp32: Bundle) -> No
     before = tiny_fp32.sha256
     assert_fails(run("compile", tiny_fp32.path, "--target", "cpu", "-o", tiny_fp32.path), "it would be lost", "--output")
     assert tiny_fp32.sha256 == before
+
+
+def test_a_build_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "plume_export", "build", "--target", "cpu", "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
+        while not list(tmp_path.iterdir()):
+            assert build.poll() is None
+            time.sleep(0.05)
+        build.terminate()
+        assert build.wait() == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bundle_is_no_checkpoint(run: Run, tiny_fp32: Bundle, tmp_path: Path) -> None:
@@ -253,6 +264,8 @@ def test_parity_command(run: Run, tiny_cpu: Bundle, tiny_checkpoint: Path) -> No
 def test_inspect(run: Run, tiny_cpu: Bundle) -> None:
     shown = run("inspect", tiny_cpu.path).stdout
     assert "latent_step" in shown
+    assert f"bundle {tiny_cpu.sha256[:12]}" in shown
+    assert "the hash of every file is right" in shown
     assert "prefill holds the keys and values of the first 16 tokens, of a text's first 21" in shown
     assert json.loads(run("inspect", tiny_cpu.path, "--json").stdout)["precision"] == "fp32"
 

@@ -129,14 +129,16 @@ def test_a_failing_line_is_skipped_when_the_run_goes_on(lines: Path) -> None:
     with pytest.raises(InputError):
         embed(lines)
     resumed = embed(lines, resume=True, on_error="skip")
-    assert list(resumed.skipped) == ["id 37"]
+    assert [one.id for one in resumed.skipped] == ["id 37"]
     assert resumed.bytes == embed(lines, "whole.npy", on_error="skip").bytes
     assert np.isnan(np.load(lines.with_name("out.npy"))[37]).all()
 
 
 def test_nothing_stays_of_a_run_that_did_nothing(lines: Path) -> None:
     write(lines, ["bad"])
-    with pytest.raises(InputError, match=r"^input 'id 0': The input is bad\.\n  fix: give a good one$"):
+    with pytest.raises(
+        InputError, match=r"^input 'id 0': The input is bad\.\n  fix: give a good one; --on-error skip leaves it out$"
+    ):
         embed(lines)
     assert hidden(lines.parent) == []
 
@@ -147,7 +149,12 @@ def test_skipped_inputs_are_reported_by_the_run_that_goes_on(lines: Path) -> Non
         embed(lines, on_error="skip", stop_after=33)
     with pytest.raises(PlumeExportError, match=r"it skipped 1 inputs, 'id 0' first(.|\n)*--on-error skip"):
         embed(lines, resume=True)
-    assert list(embed(lines, resume=True, on_error="skip").skipped) == ["id 0"]
+    assert [one.id for one in embed(lines, resume=True, on_error="skip").skipped] == ["id 0"]
+
+
+def test_every_input_of_one_id_is_reported(lines: Path) -> None:
+    lines.write_text('{"id": "a", "text": "bad"}\n' * 2)
+    assert [one.id for one in embed(lines, on_error="skip").skipped] == ["a", "a"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_metrics_by_hand() -> None:
     assert means["recall@10"] == pytest.approx(2 / 3)
     assert means["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 20) / 3)
     assert means["ndcg@10"] == pytest.approx((1 + 1 / math.log2(4)) / 3)
-    assert (quality.queries, quality.pool, quality.skipped) == (3, 20, 0)
+    assert (quality.queries, quality.pool, quality.skipped) == (3, 20, {})
 
 
 def test_recall_counts_the_share_of_several_positives() -> None:

@@ -156,3 +156,9 @@ class TestErrors:
     def test_array_of_another_kind(self, array: np.ndarray) -> None:
         with pytest.raises(InputError, match=r"expected uint8 \[height, width, 3\]"):
             load_image(array)
+
+
+def test_a_pdf_is_to_be_rendered(tmp_path: Path) -> None:
+    (tmp_path / "page.pdf").write_bytes(b"%PDF-1.7")
+    with pytest.raises(InputError, match=r"page\.pdf can not be read as an image(.|\n)*render its pages"):
+        load_image(tmp_path / "page.pdf")

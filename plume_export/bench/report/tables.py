@@ -165,7 +165,9 @@ def roofline_table(report: BenchReport) -> TextTable:
         ("input", "stage", "GFLOP", "MB read", "limit ms", "set by", "measured ms", "of the limit"),
         rows,
         labels=2,
-        note="Above 100 %: weights that stay in a cache are read faster than memory.",
+        note="Above 100 %: weights that stay in a cache are read faster than memory."
+        if any((one.share_of_limit or 0) > 1 for one in report.roofline)
+        else "",
     )
 
 
