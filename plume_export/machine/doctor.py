@@ -40,11 +40,12 @@ _OLDEST_PYTHON = (3, 10)
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked for. `fix` says how to get it where it is missing."""
+    """One thing that was looked for. `fix` says how to get it where it is missing; an optional one may well stay away."""
 
     name: str
     found: str | None
     fix: str = ""
+    is_optional: bool = False
 
     @property
     def is_ok(self) -> bool:
@@ -155,7 +156,9 @@ def _extra_checks(jetson: Jetson | None) -> Iterator[Check]:
         missing = [package for package, found in versions.items() if found is None]
         found = ", ".join(f"{package} {number}" for package, number in versions.items())
         fix = f"pip install 'plume-export[{extra}]' (missing: {', '.join(missing)})"
-        yield Check(f"extra {extra}", None if missing else found, fix)
+        if "onnxruntime-gpu" in missing and package_version("onnxruntime") is not None:
+            fix = f"pip uninstall onnxruntime, whose files it overwrites, then {fix}"
+        yield Check(f"extra {extra}", None if missing else found, fix, is_optional=True)
 
 
 def _version_of_either(package: str) -> str | None:

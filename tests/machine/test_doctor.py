@@ -110,8 +110,17 @@ def test_two_onnx_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_extra_names_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: None if package == "av" else "1.0")
     checks = checks_of()
-    assert checks["extra video"] == Check("extra video", None, "pip install 'plume-export[video]' (missing: av)")
+    assert checks["extra video"] == Check(
+        "extra video", None, "pip install 'plume-export[video]' (missing: av)", is_optional=True
+    )
     assert checks["extra evaluate"].found == "pytrec-eval-terrier 1.0, scipy 1.0"
+
+
+def test_the_extra_for_gpus_does_not_go_beside_the_cpu_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: None if "gpu" in package else "1.0")
+    assert checks_of()["extra gpu"].fix.startswith("pip uninstall onnxruntime, ")
+    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: None)
+    assert checks_of()["extra gpu"].fix.startswith("pip install ")
 
 
 def test_the_extras_are_those_of_the_package() -> None:
@@ -174,6 +183,7 @@ def test_the_command() -> None:
     text = CliRunner().invoke(main, ["doctor"])
     assert text.exit_code == 0
     assert "ok      extra evaluate: pytrec-eval-terrier" in text.stdout
-    names = [check["name"] for check in json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)]
-    assert names[0] == "Python"
-    assert "ONNX Runtime" in names
+    checks = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
+    assert (checks[0]["name"], checks[-1]["name"]) == ("Python", "target auto")
+    assert "ONNX Runtime" in [check["name"] for check in checks]
+    assert all(check["fix"] == "" for check in checks if check["found"] is not None)
