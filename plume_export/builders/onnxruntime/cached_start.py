@@ -33,7 +33,7 @@ CACHED_TOKENS = "cached_tokens"
 
 
 @dataclass(frozen=True)
-class PromptStart:
+class _PromptStart:
     """The start of a text's prompt as a batch of one: the inputs of `prefill`, and its keys and values by their names.
 
     Keys and values are [1, kv_heads, tokens, head_dim].
@@ -50,9 +50,9 @@ def cache_prompt_start(directory: Path, manifest: Manifest) -> CachedStart:
     """
     file = directory / "prefill.onnx"
     inputs = _inputs_of_start(directory, manifest)
-    start = PromptStart(inputs, _computed(file, inputs, manifest))
+    start = _PromptStart(inputs, _computed(file, inputs, manifest))
     graph = ir.load(file)
-    begin_behind(graph, start, manifest.model.decoder)
+    _begin_behind(graph, start, manifest.model.decoder)
     ir.save(graph, file)
     is_visual = inputs["visual_index"][0] >= 0
     return CachedStart(any_prompt_tokens=int(np.argmax(is_visual)), text_tokens=len(is_visual))
@@ -90,7 +90,7 @@ def _computed(file: Path, inputs: Mapping[str, Array], manifest: Manifest) -> di
         ) from error
 
 
-def begin_behind(graph: ir.Model, start: PromptStart, decoder: DecoderSpec) -> None:
+def _begin_behind(graph: ir.Model, start: _PromptStart, decoder: DecoderSpec) -> None:
     """Rewrite a fused graph in place: only what is left of prompts goes through it, and attention sees the start before it."""
     rewrite = _Rewrite(graph, start, decoder)
     rewrite.take_rest_of_prompts()
@@ -113,7 +113,7 @@ def _forget_shapes(graph: ir.Model) -> None:
 class _Rewrite:
     """One graph's rewriting. The uses of its inputs are those before any new node reads them."""
 
-    def __init__(self, graph: ir.Model, start: PromptStart, decoder: DecoderSpec) -> None:
+    def __init__(self, graph: ir.Model, start: _PromptStart, decoder: DecoderSpec) -> None:
         self.nodes = NewNodes(graph, "cached_start")
         self._model, self._start, self._decoder = graph, start, decoder
         self._inputs = {str(value.name): value for value in graph.graph.inputs}
