@@ -13,6 +13,7 @@ from ..builders.tensorrt.engine import Progress as BuildStep
 from ..bundle import Backend, EngineManifest, Quantisation
 from ..parity.table import table_from_report, verdict
 from ..plan import CONTEXT_BYTES, Plan, nearest_text
+from ..preprocess import NoticeTally
 from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
@@ -196,6 +197,12 @@ def print_hits(result: SearchResult) -> None:
     for rank, hit in enumerate(result.hits, start=1):
         table.add_row(str(rank), f"{hit.score:.4f}", result.shown_name(hit))
     print_table(table)
+
+
+def print_notices(tally: NoticeTally) -> None:
+    """Print what a run has to say about its inputs, on stderr."""
+    for line in tally.lines():
+        click.echo(f"note: {line}", err=True)
 
 
 def print_selftest(report: SelftestReport) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from ..embed_file import check_output_file, embed_to_file, embed_to_lines, inputs_from_arguments, inputs_from_file
+from ..preprocess import NoticeTally
 from ..runtime.embedder import Embedder
-from .console import progress
+from .console import print_notices, progress
 
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"
 _RESUME_HELP = "Go on with what a stopped run to the same --output has done."
@@ -51,17 +52,21 @@ def embed(
     given = inputs_from_file(inputs) if inputs is not None else inputs_from_arguments(files, text)
     settings = {name: options[name] for name in ("mode", "steps", "threads", "allow_control_tokens")}
     batching = {name: options[name] for name in ("batch_size", "on_error")}
+    tally = NoticeTally()
     with (
         Embedder(bundle, **settings) as embedder,
         progress(given.count, "inputs", is_shown=output is not None or not sys.stdout.isatty()) as advance,
     ):
         if output is None:
-            skipped = embed_to_lines(embedder, given, sys.stdout.buffer, advance=advance, **batching)
+            skipped = embed_to_lines(embedder, given, sys.stdout.buffer, advance=advance, notify=tally.add, **batching)
         else:
             with _hint_to_resume():
-                skipped = embed_to_file(embedder, given, output, is_resumed=resume, advance=advance, **batching)
+                skipped = embed_to_file(
+                    embedder, given, output, is_resumed=resume, advance=advance, notify=tally.add, **batching
+                )
     for name, reason in skipped:
         click.echo(f"skipped {name}: {reason}", err=True)
+    print_notices(tally)
     if output is not None:
         click.echo(str(output))
 

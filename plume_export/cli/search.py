@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from ..embed_file import check_writable
-from ..preprocess import Item
+from ..preprocess import Item, NoticeTally
 from ..runtime.embedder import Embedder
 from ..search.cache import EmbeddingCache, default_cache_file
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
-from .console import html_file, print_hits, progress
+from .console import html_file, print_hits, print_notices, progress
 
 
 @click.command()
@@ -44,14 +44,16 @@ def search(
     if page is not None:
         check_writable(page)
     query = Item(text=text, images=() if image is None else (image,))
+    tally = NoticeTally()
     with Embedder(bundle, threads=threads) as embedder, EmbeddingCache(cache or default_cache_file()) as known:
-        result = search_folder(embedder, folder, query, cache=known, progress=progress, **options)
+        result = search_folder(embedder, folder, query, cache=known, progress=progress, notify=tally.add, **options)
         if page is not None:
             from ..search.page import page_from_result
 
             with replacing(page) as file:
                 file.write(page_from_result(result, embedder.bundle, image).encode("utf-8", "replace"))
     _print(result, as_json)
+    print_notices(tally)
     if page is not None:
         click.echo(str(page), err=as_json)
 

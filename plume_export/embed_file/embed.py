@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..preprocess import PreparedInput
+from ..preprocess.notice import Notify
 from ..progress import Advance
 from ..runtime.embedder import Embedder
 from ..runtime.windows import is_whole, windows_ahead
@@ -53,11 +54,16 @@ def embed_sources(
     batch_size: int | None,
     on_error: OnError,
     advance: Advance = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> EmbedResult:
-    """Embed all sources. With `on_error="skip"` a bad input is recorded and the others go on; with "fail" it raises."""
+    """Embed all sources. With `on_error="skip"` a bad input is recorded and the others go on; with "fail" it raises.
+
+    `notify` takes the notices of every input that is embedded.
+    """
     result = EmbedResult([], np.empty((0, embedder.dimension), np.float32))
     parts = [result.embeddings]
-    for window in embed_windows(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance):
+    windows = embed_windows(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify)
+    for window in windows:
         result.skipped |= {len(result.sources) + row: reason for row, reason in window.skipped.items()}
         result.sources += window.sources
         parts.append(window.embeddings)
@@ -72,6 +78,7 @@ def embed_windows(
     batch_size: int | None,
     on_error: OnError,
     advance: Advance = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> Generator[EmbedResult, None, None]:
     """Yield the embeddings of consecutive sources as they come. Which batch an input is in depends on its window alone."""
     batch_size = embedder.checked_batch_size(batch_size)
@@ -95,6 +102,7 @@ def embed_windows(
             good = [(row, entry.prepared) for row, entry in enumerate(window) if entry.prepared is not None]
             advance(len(window) - len(good))
             prepared = [item for _, item in good]
+            notify(notice for item in prepared for notice in item.notices)
             result.embeddings[[row for row, _ in good]] = embedder.embed_prepared(
                 prepared, batch_size=batch_size, advance=advance
             )

@@ -6,6 +6,7 @@ from typing import IO
 
 from .. import __version__
 from ..errors import InputError
+from ..preprocess.notice import Notify
 from ..progress import Advance
 from ..runtime.embedder import Embedder
 from .embed import OnError, Skipped, embed_windows
@@ -23,6 +24,7 @@ def embed_to_file(
     on_error: OnError,
     is_resumed: bool,
     advance: Advance = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> list[Skipped]:
     """Write .npy, .jsonl or .parquet, all or nothing; return which inputs were skipped, and why.
 
@@ -42,7 +44,9 @@ def embed_to_file(
         remaining = partial.remaining(inputs.sources)
         advance(partial.inputs)
         try:
-            windows = embed_windows(embedder, remaining, batch_size=batch_size, on_error=on_error, advance=advance)
+            windows = embed_windows(
+                embedder, remaining, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify
+            )
             with closing(windows):
                 for window in windows:
                     partial.append(window)
@@ -63,10 +67,11 @@ def embed_to_lines(
     batch_size: int | None,
     on_error: OnError,
     advance: Advance = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> list[Skipped]:
     """Write one {"id": ..., "embedding": [...]} a line as windows are done; return which inputs were skipped, and why."""
     skipped: list[Skipped] = []
-    windows = embed_windows(embedder, inputs.sources, batch_size=batch_size, on_error=on_error, advance=advance)
+    windows = embed_windows(embedder, inputs.sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify)
     with closing(windows):
         for window in windows:
             write_jsonl([Block(window.ids, window.embeddings)], file)

@@ -2,6 +2,7 @@
 
 from .image import load_image, patches_from_image, smart_resize
 from .item import ImageSource, Item, VideoSource, item_from, item_from_json
+from .notice import Notice, NoticeTally, Notify
 from .patches import Patches, normalised_together
 from .positions import mrope_positions, patch_positions
 from .preprocessor import Media, PreparedInput, Preprocessor
@@ -13,6 +14,9 @@ __all__ = [
     "ImageSource",
     "Item",
     "Media",
+    "Notice",
+    "NoticeTally",
+    "Notify",
     "Patches",
     "PreparedInput",
     "Preprocessor",

@@ -12,6 +12,7 @@ from ..recipe import ShapeRanges
 from ..spec import ModelSpec
 from .image import load_image, patches_from_image
 from .item import ImageSource, Item, VideoSource
+from .notice import Notice
 from .patches import Grid, Patches, patches_from_frames
 from .positions import mrope_positions
 from .prompt import PromptTokenizer
@@ -39,6 +40,7 @@ class PreparedInput:
     visual_index: NDArray[np.int64]  # [tokens]: row of this input's visual embeddings in prompt order, -1 for text
     anchor_index: int  # the last <disc_emb>
     media: tuple[Media, ...]
+    notices: tuple[Notice, ...] = ()
 
     @property
     def token_count(self) -> int:
@@ -63,6 +65,7 @@ class PreparedInput:
             visual_index=np.concatenate([self.visual_index, np.full(len(added), -1)]),
             anchor_index=self.anchor_index,
             media=self.media,
+            notices=self.notices,
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..bundle import TOKENIZER, Bundle, open_bundle
 from ..errors import InputError, PlumeExportError
-from ..preprocess import PreparedInput, Preprocessor, item_from
+from ..preprocess import NoticeTally, PreparedInput, Preprocessor, item_from
 from ..progress import Advance
 from ..stages import FloatArray, Stages
 from .backend import Backend
@@ -89,8 +89,12 @@ class Embedder:
                 f"embed takes a list of items; got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
             )
         batch_size = self.checked_batch_size(batch_size)
+        rows, tally = [], NoticeTally()
         with closing(windows_ahead(items, self.prepare, batch_size)) as windows:
-            rows = [self.embed_prepared(window, batch_size=batch_size) for window in windows]
+            for window in windows:
+                tally.add(notice for prepared in window for notice in prepared.notices)
+                rows.append(self.embed_prepared(window, batch_size=batch_size))
+        tally.warn(stacklevel=2)
         return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
 
     def encode(self, sentences: ItemLike | Sequence[ItemLike], *, batch_size: int | None = None) -> FloatArray:

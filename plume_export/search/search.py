@@ -11,6 +11,7 @@ from ..bundle import sha256_of_file
 from ..embed_file import EmbedResult, OnError, Source, embed_sources
 from ..errors import InputError
 from ..preprocess import Item
+from ..preprocess.notice import Notify
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
@@ -57,6 +58,7 @@ def search_folder(
     batch_size: int | None,
     on_error: OnError,
     progress: OpenProgress,
+    notify: Notify = lambda _: None,
 ) -> SearchResult:
     """Embed what the cache does not know, then rank all pictures below `folder`; hidden files are left out.
 
@@ -67,7 +69,9 @@ def search_folder(
     if others and on_error == "fail":
         raise InputError(f"{others[0]} is no picture.", fix="move it out of the folder, or --on-error skip")
     skipped = dict.fromkeys(others, "no picture")
-    query_embedding = embedder.embed([query])[0]
+    prepared_query = embedder.prepare(query)
+    notify(prepared_query.notices)
+    query_embedding = embedder.embed_prepared([prepared_query])[0]
     files_by_hash = _files_by_hash(pictures, cache, skipped, on_error)
     # Another version may prepare pictures otherwise.
     bundle = f"{__version__} {embedder.bundle.sha256}"
@@ -78,7 +82,9 @@ def search_folder(
             for start in range(0, len(new), _CHUNK):
                 chunk = dict(list(new.items())[start : start + _CHUNK])
                 sources = [_source(files[0]) for files in chunk.values()]
-                result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance)
+                result = embed_sources(
+                    embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify
+                )
                 known |= _store(result, chunk, bundle, cache, skipped)
     found = {file: key for key, files in files_by_hash.items() if key in known for file in files}
     if not found:

@@ -8,17 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 
 from plume_export.errors import InputError
-from plume_export.preprocess import Item
+from plume_export.preprocess import Item, Notice
 
 
 @dataclass(frozen=True)
 class PreparedDouble:
     text: str
     patch_count: int = 0
+    notices: tuple[Notice, ...] = ()
 
 
 class EmbedderDouble:
-    """Takes the text "bad" for an input that can not be embedded. `stop_after` inputs it is killed, in mid-window."""
+    """Takes the text "bad" for an input that can not be embedded, and "sideways" for a rotated picture. `stop_after` inputs it is killed, in mid-window."""
 
     dimension = 8
 
@@ -35,7 +36,7 @@ class EmbedderDouble:
     def prepare(self, item: Item) -> PreparedDouble:
         if item.text == "bad":
             raise InputError("The input is bad.", fix="give a good one")
-        return PreparedDouble(item.text)
+        return PreparedDouble(item.text, notices=(Notice("rotation ignored", "a.jpg"),) if item.text == "sideways" else ())
 
     def embed_prepared(
         self, prepared: Sequence[PreparedDouble], *, batch_size: int, advance: Callable[[int], None]

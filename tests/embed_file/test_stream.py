@@ -12,6 +12,7 @@ import pytest
 
 from plume_export.embed_file import embed_to_file, embed_to_lines, inputs_from_file, partial
 from plume_export.errors import InputError, PlumeExportError
+from plume_export.preprocess import NoticeTally
 
 from .embedder_double import EmbedderDouble
 
@@ -45,6 +46,15 @@ def embed(
         advance=told.append,
     )
     return SimpleNamespace(bytes=output.read_bytes(), embedded=embedder.embedded, told=sum(told), skipped=skipped)
+
+
+def test_notices_are_handed_on_as_inputs_are_embedded(lines: Path) -> None:
+    write(lines, ["sideways", "upright", "bad", "sideways"])
+    tally = NoticeTally()
+    embedder, output = EmbedderDouble(), lines.with_name("out.npy")
+    options = {"batch_size": 1, "on_error": "skip", "is_resumed": False}
+    embed_to_file(embedder, inputs_from_file(lines), output, notify=tally.add, **options)  # type: ignore[arg-type]
+    assert [line[:10] for line in tally.lines()] == ["2 pictures"]
 
 
 def hidden(directory: Path) -> list[str]:

@@ -1,0 +1,89 @@
+"""What a run says once about its inputs: none of it is an error, but the embeddings may not be of what was meant."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+# Above so many tokens, prefill takes minutes and gigabytes on most machines.
+LONG_PROMPT_TOKENS = 8192
+FEWER_FRAMES = 32
+
+NoticeKind = Literal["rotation ignored", "transparency dropped", "text names a picture", "long prompt"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A fact of one picture, text or prompt. `name` is what the user knows it by."""
+
+    kind: NoticeKind
+    name: str
+    detail: str = ""  # what holds the transparency that was dropped
+    token_count: int = 0  # of a long prompt
+    fewer_token_count: int | None = None  # of a long prompt, were its video file sampled at FEWER_FRAMES
+
+
+# Takes the notices of an input after it was prepared.
+Notify: TypeAlias = Callable[[Iterable[Notice]], None]
+
+
+class NoticeTally:
+    """Counts the notices of a run. A million of them take no more memory than one."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, str], int] = {}
+        self._shown: dict[tuple[str, str], Notice] = {}
+
+    def add(self, notices: Iterable[Notice]) -> None:
+        """Count notices. Of each kind the first is shown, of long prompts the longest."""
+        for notice in notices:
+            key = notice.kind, notice.detail
+            self._counts[key] = self._counts.get(key, 0) + 1
+            if notice.token_count > self._shown.setdefault(key, notice).token_count:
+                self._shown[key] = notice
+
+    def lines(self) -> list[str]:
+        """Return one line a kind, for the command line."""
+        return [_line(notice, self._counts[key], is_python=False) for key, notice in self._shown.items()]
+
+    def warn(self, *, stacklevel: int = 2) -> None:
+        """Give one UserWarning a kind. `stacklevel` is that of `warnings.warn`, as if the caller had called it."""
+        for key, notice in self._shown.items():
+            warnings.warn(_line(notice, self._counts[key], is_python=True), UserWarning, stacklevel=stacklevel + 1)
+
+
+def _line(notice: Notice, count: int, *, is_python: bool) -> str:
+    if notice.kind == "rotation ignored":
+        switch = "exif_transpose=True" if is_python else "--exif-transpose"
+        return (
+            f"{_subject(notice, count, 'picture')} {_verb(count, 'carries', 'carry')} an EXIF rotation: it was ignored, as in "
+            f"the published code; {switch} turns pictures upright"
+        )
+    if notice.kind == "transparency dropped":
+        return (
+            f"{_subject(notice, count, 'picture')} {_verb(count, 'has', 'have')} {notice.detail}: transparency was dropped, as "
+            "in the published code; convert to RGBA to composite on white"
+        )
+    if notice.kind == "text names a picture":
+        return (
+            f"{_subject(notice, count, 'text')} {_verb(count, 'names', 'name')} a picture file, but was taken as text; "
+            f"for the picture, pass {{'image': {notice.name!r}}}"
+        )
+    return _long_prompt_line(notice, count, is_python=is_python)
+
+
+def _long_prompt_line(notice: Notice, count: int, *, is_python: bool) -> str:
+    others = "" if count == 1 else f", the longest of {count:,} inputs above {LONG_PROMPT_TOKENS:,}"
+    line = f"{notice.name}: {notice.token_count:,} tokens{others}; prefill time and memory grow with tokens"
+    if notice.fewer_token_count is None:
+        return line
+    option = f"video_frames={FEWER_FRAMES}" if is_python else f"--video-frames {FEWER_FRAMES}"
+    return f"{line}; {option} makes about {notice.fewer_token_count:,} tokens"
+
+
+def _subject(notice: Notice, count: int, noun: str) -> str:
+    return notice.name if count == 1 else f"{count:,} {noun}s (the first: {notice.name})"
+
+
+def _verb(count: int, singular: str, plural: str) -> str:
+    return singular if count == 1 else plural
