@@ -19,7 +19,10 @@ class PreparedDouble:
 
 
 class EmbedderDouble:
-    """Takes the text "bad" for an input that can not be embedded, and "sideways" for a rotated picture. `stop_after` inputs it is killed, in mid-window."""
+    """Takes "bad" for an input that cannot be embedded, and "sideways" for a rotated picture.
+
+    `stop_after` inputs it is killed, in mid-window.
+    """
 
     dimension = 8
 
