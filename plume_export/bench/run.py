@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import MissingExtraError
+from ..machine.thread_count import check_threads
 from .cold_start import ColdStart, measure_cold_starts
 from .contestants.contestant import PytorchContestant
 from .contestants.lineup import Lineup, line_up
@@ -31,6 +32,7 @@ Report = Callable[[str], None]
 
 def run_bench(options: BenchOptions, report: Report) -> BenchReport:
     """Measure; `report` is told what is being done. Raises PlumeExportError for whatever can not be measured as asked."""
+    check_threads(options.threads)
     if find_spec("onnx_ir") is None:
         raise MissingExtraError("onnx-ir", "bench")
     threads = options.threads or core_count()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..bundle import TOKENIZER, Bundle, open_bundle
 from ..errors import InputError, PlumeExportError
+from ..machine.thread_count import check_threads
 from ..preprocess import NoticeTally, PreparedInput, Preprocessor, item_from
 from ..progress import Advance
 from ..stages import FloatArray, Stages
@@ -30,8 +31,9 @@ class Embedder:
     """Embeds items with a bundle. A context manager; `close` frees sessions and memory. Threads take turns, batch by batch.
 
     `mode="gen"` runs the latent rollout; `mode="disc"` returns the single-pass discriminative embedding. `steps` shortens
-    the rollout for ablations (0 appends the suffix to the prompt). `threads` limits the CPU threads of one operator.
-    `backend` runs the graphs instead of the one that the bundle was compiled for; the embedder closes it.
+    the rollout for ablations (0 appends the suffix to the prompt). `threads` limits the CPU threads of one operator; it is at
+    most the number of the machine's logical CPUs. `backend` runs the graphs instead of the one that the bundle was compiled
+    for; the embedder closes it.
 
     Raises BundleError for a bundle that is damaged or that this machine can not run, PlumeExportError for other arguments
     than these.
@@ -51,12 +53,12 @@ class Embedder:
         with ExitStack() as opened:
             if backend is not None:
                 opened.callback(backend.close)
+            check_threads(threads)
             if not isinstance(bundle, Bundle):
                 bundle = open_bundle(bundle, verify_hashes=verify_hashes)
             self.bundle = bundle
             self.stopwatch = Stopwatch()
             self.mode, self.allow_control_tokens = _checked_mode(mode), allow_control_tokens
-            _check_threads(threads)
             self.steps = _checked_steps(steps, mode, bundle.manifest.model.rollout.latent_steps)
             self.preprocessor = Preprocessor(
                 bundle.file(TOKENIZER).read_text(encoding="utf-8"),
@@ -236,11 +238,6 @@ def _checked_mode(mode: Mode) -> Mode:
     if mode not in get_args(Mode):
         raise PlumeExportError(f"mode is {mode!r}.", fix=f"choose one of {', '.join(get_args(Mode))}")
     return mode
-
-
-def _check_threads(threads: int | None) -> None:
-    if threads is not None and threads < 1:
-        raise PlumeExportError(f"threads is {threads}; expected 1 or more.", fix="leave it out to use every core")
 
 
 def _unit_rows(states: NDArray[np.float32]) -> FloatArray:

@@ -102,7 +102,7 @@ def test_one_item_is_no_list(tiny_cpu: Bundle, one: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [({"mode": "Disc"}, r"mode is 'Disc'\."), ({"threads": 0}, "threads is 0; expected 1 or more")]
+    ("arguments", "message"), [({"mode": "Disc"}, r"mode is 'Disc'\."), ({"threads": 0}, "threads is 0; expected 1 to")]
 )
 def test_wrong_arguments(tiny_cpu: Bundle, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(PlumeExportError, match=message):
