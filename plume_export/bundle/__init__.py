@@ -1,0 +1,61 @@
+"""A bundle: one directory with everything that the runtime needs. Read, verified and written here.
+
+manifest.json           what is inside, with the hash of every file
+*.onnx                  the graphs, weights outside; *.engine, weights inside, where compiled by TensorRT
+weights.safetensors     the weights, once; compiled for a CPU, the decoder's also in the order of its kernels
+constants.npz           embeddings of the blank image and of the forced suffix
+tokenizer.json
+selftest/               a few inputs and what the reference computed for them
+"""
+
+from .bundle import Bundle, open_bundle, sha256_of_file
+from .manifest import (
+    CONSTANTS,
+    MANIFEST,
+    SCHEMA_VERSION,
+    SELFTEST_INPUTS,
+    SELFTEST_STAGES,
+    TOKENIZER,
+    WEIGHTS,
+    Backend,
+    CachedStart,
+    EngineEntry,
+    EngineManifest,
+    FileEntry,
+    Manifest,
+    MeasuredCosine,
+    Modalities,
+    ProductWeights,
+    Quantisation,
+)
+from .output import check_output, new_bundle, scratch_directory
+from .write import copy_file, move_file, write_manifest
+
+__all__ = [
+    "CONSTANTS",
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "SELFTEST_INPUTS",
+    "SELFTEST_STAGES",
+    "TOKENIZER",
+    "WEIGHTS",
+    "Backend",
+    "Bundle",
+    "CachedStart",
+    "EngineEntry",
+    "EngineManifest",
+    "FileEntry",
+    "Manifest",
+    "MeasuredCosine",
+    "Modalities",
+    "ProductWeights",
+    "Quantisation",
+    "check_output",
+    "copy_file",
+    "move_file",
+    "new_bundle",
+    "open_bundle",
+    "scratch_directory",
+    "sha256_of_file",
+    "write_manifest",
+]

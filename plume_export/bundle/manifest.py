@@ -1,0 +1,125 @@
+"""The manifest: what a bundle is, with the size and hash of every file."""
+
+from typing import Literal
+
+import msgspec
+
+from ..recipe import Recipe, ShapeRanges
+from ..spec import GraphName, GraphSpec, IntegerPrecision, ModelSpec, Precision
+
+SCHEMA_VERSION = 5
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+CONSTANTS = "constants.npz"
+TOKENIZER = "tokenizer.json"
+SELFTEST_INPUTS = "selftest/inputs.jsonl"
+SELFTEST_STAGES = "selftest/stages.npz"
+
+Backend = Literal["onnx", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
+Modalities = Literal["all", "text"]
+# "uint8" for processors whose sums of uint8 by int8 saturate.
+ProductWeights = Literal["int8", "uint8"]
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and hash of one file of a bundle."""
+
+    bytes: int
+    sha256: str
+
+
+class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One engine, by its builder's own figures (None: it did not tell).
+
+    `activation_bytes` is what it needs on the device beside its weights, for the largest shapes of its profile.
+    `shared_weights` are tensors of the weight file that are inputs of the engine; they do not count as its weights.
+    `initializer_bytes` are the weights that its graph holds, `copied_weight_bytes` those that it lays out anew in every pass.
+    """
+
+    bytes: int
+    weights_bytes: int | None
+    activation_bytes: int | None
+    profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+    shared_weights: tuple[str, ...]
+    build_seconds: float
+    build_peak_memory_bytes: int | None
+    layers: int | None = None
+    initializer_bytes: int | None = None
+    copied_weight_bytes: int | None = None
+
+
+class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a bundle of engines was made with and for. `device` is a GPU's name and compute capability, or "portable".
+
+    `duplicate_bytes` are weights that more than one engine holds, once for every copy beyond the first.
+    """
+
+    flavour_version: str
+    device: str
+    target: str
+    recipe: Recipe
+    source_sha256: str
+    graphs: dict[GraphName, EngineEntry]
+    duplicate_bytes: int | None = None
+
+
+class MeasuredCosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cosines of a bundle's embeddings with the float32 ones, over inputs that calibration never saw."""
+
+    inputs: int
+    mean: float
+    worst: float
+    worst_input: str
+
+
+class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How linear layers became integers, and what the embeddings lost by it.
+
+    `graphs` lists those with integers; the others are floats. `kept` are layers that stayed in 16 bit, with the bytes that
+    each costs, `weight_only` layers of int8 graphs whose inputs stayed in 16 bit. A cosine below `min_cosine` was not
+    accepted (None: nothing was promised). `measured` None: nobody measured.
+    `quantizer` is "own", or the name and version of another tool, whose graphs run as they are and are not compiled.
+    """
+
+    graphs: dict[GraphName, IntegerPrecision]
+    kept: dict[str, int]
+    weight_only: tuple[str, ...] = ()
+    calibration_inputs: int
+    calibration_sha256: str
+    min_cosine: float | None
+    measured: MeasuredCosine | None
+    quantizer: str = "own"
+
+
+class CachedStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many leading tokens of any prompt, and of a text's, have their keys and values in the prefill graph."""
+
+    any_prompt_tokens: int
+    text_tokens: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for.
+
+    `precision` is the coarsest of the graphs'. `float32_layers` are linear layers that float16 could not hold, with
+    their largest magnitude. `limits` are the shapes that a compiled bundle serves; None: as far as memory
+    goes. `cached_start` None: prefill computes every token. `product_weights` is the type of integer weights that a CPU's
+    products take.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["plume-export bundle"] = "plume-export bundle"
+    backend: Backend
+    precision: Precision
+    modalities: Modalities
+    model: ModelSpec
+    graphs: dict[GraphName, GraphSpec]
+    checkpoint: str
+    versions: dict[str, str]
+    quantisation: Quantisation | None = None
+    engines: EngineManifest | None = None
+    limits: ShapeRanges | None = None
+    cached_start: CachedStart | None = None
+    product_weights: ProductWeights | None = None
+    float32_layers: dict[str, float] = {}
+    files: dict[str, FileEntry] = {}

@@ -1,0 +1,31 @@
+"""The files of a bundle that is being made."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from .bundle import sha256_of_file
+from .manifest import MANIFEST, FileEntry, Manifest
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Hash every file of the directory and write the manifest, last of all; return it complete."""
+    names = sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
+    files = {name: FileEntry((directory / name).stat().st_size, sha256_of_file(directory / name)) for name in names}
+    complete = msgspec.structs.replace(manifest, files=files)
+    text = msgspec.json.format(msgspec.json.encode(complete), indent=2)
+    (directory / MANIFEST).write_bytes(text + b"\n")
+    return complete
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into another bundle. Never a hard link: onnx refuses external data that has a second name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Take a file out of a bundle that is not kept."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(source, target)
