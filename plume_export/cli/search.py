@@ -45,7 +45,7 @@ def search(
         check_writable(page)
     query = Item(text=text, images=() if image is None else (image,))
     tally = NoticeTally()
-    with Embedder(bundle, threads=threads) as embedder, EmbeddingCache(cache or default_cache_file()) as known:
+    with Embedder(bundle, threads=threads) as embedder, EmbeddingCache(cache or default_cache_file(), _report) as known:
         result = search_folder(embedder, folder, query, cache=known, progress=progress, notify=tally.add, **options)
         if page is not None:
             from ..search.page import page_from_result
@@ -56,6 +56,10 @@ def search(
     print_notices(tally)
     if page is not None:
         click.echo(str(page), err=as_json)
+
+
+def _report(sentence: str) -> None:
+    click.echo(sentence, err=True)
 
 
 def _print(result: SearchResult, as_json: bool) -> None:

@@ -1,27 +1,27 @@
-"""Embeddings that are already known, by bundle and content: an SQLite file in the user's cache directory."""
+"""What is already known of pictures, by content: an SQLite file in the user's cache directory."""
 
+import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import numpy as np
 
 from ..bundle import sha256_of_file
-from ..errors import PlumeExportError
 from ..stages import FloatArray
+from .database import RebuiltDatabase, Report, warn
 
-_VERSION = 1
 _SCHEMA = """
-CREATE TABLE files (path BLOB PRIMARY KEY, state TEXT, sha256 TEXT);
-CREATE TABLE embeddings (bundle TEXT, sha256 TEXT, embedding BLOB, PRIMARY KEY (bundle, sha256));
+CREATE TABLE files (path BLOB, state BLOB, sha256 BLOB, checksum BLOB, PRIMARY KEY (path));
+CREATE TABLE embeddings (bundle BLOB, sha256 BLOB, embedding BLOB, checksum BLOB, PRIMARY KEY (bundle, sha256));
+CREATE TABLE failures (reader BLOB, sha256 BLOB, reason BLOB, checksum BLOB, PRIMARY KEY (reader, sha256))
 """
 # A file that was changed so lately may be changed again within the resolution of its time.
 _SETTLED_SECONDS = 2
-_COMMIT_FILES = 256
+_SAVE_FILES = 256
 
 
 def default_cache_file() -> Path:
@@ -32,90 +32,107 @@ def default_cache_file() -> Path:
 
 
 class EmbeddingCache:
-    """Remembers the hash of a file by its path and state, and the embedding of a content by bundle. A context manager.
+    """Remembers a file's hash by path and state, a content's embedding by bundle, and why a content is no picture by reader.
 
-    Every method raises PlumeExportError if the file can not be read or written or is no cache.
+    A context manager. Every row has a checksum. A damaged cache, or one of another version, is renamed to NAME.old, reported,
+    and begun anew. Every method raises PlumeExportError if the file cannot be read or written or is not a cache.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._unsaved = 0
-        with self._errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=60)
-            self._check_version()
+    def __init__(self, path: Path, report: Report = warn) -> None:
+        self._database = RebuiltDatabase(path, _SCHEMA, report)
+        self._new_files: dict[bytes, tuple[bytes, bytes]] = {}
 
     def content_hash(self, file: Path) -> str:
-        """Return the sha256 of a file, which is read only if it is new or changed. Raises OSError if it can not be."""
-        name, state = os.fsencode(file.resolve()), _state(file)
-        with self._errors():
-            row = self._one("SELECT sha256 FROM files WHERE path = ? AND state = ?", name, state)
-        if row is not None:
-            return str(row[0])
+        """Return the sha256 of a file, which is read only if it is new or changed. Raises OSError if it cannot be."""
+        name, state = os.fsencode(os.path.realpath(file)), _state(file)
+        known = self._values("SELECT sha256, checksum FROM files WHERE path = ? AND state = ?", [(name, state)])
+        if known:
+            return known[name, state].decode()
         digest = sha256_of_file(file)
         if time.time() - file.stat().st_mtime > _SETTLED_SECONDS:
-            with self._errors():
-                self._connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (name, state, digest))
-                self._unsaved += 1
-                if self._unsaved == _COMMIT_FILES:
-                    self.save()
+            self._new_files[name] = (state, digest.encode())
+            if len(self._new_files) == _SAVE_FILES:
+                self.save()
         return digest
 
     def embeddings(self, bundle: str, hashes: Iterable[str], dimension: int) -> dict[str, FloatArray]:
         """Return the known embeddings [dimension] by content hash."""
-        statement = "SELECT embedding FROM embeddings WHERE bundle = ? AND sha256 = ?"
-        with self._errors():
-            rows = [(key, self._one(statement, bundle, key)) for key in hashes]
-            size = dimension * np.dtype(np.float32).itemsize
-            return {key: np.frombuffer(row[0], np.float32) for key, row in rows if row is not None and len(row[0]) == size}
+        statement = "SELECT embedding, checksum FROM embeddings WHERE bundle = ? AND sha256 = ?"
+        rows = self._values(statement, _keys(bundle, hashes))
+        size = dimension * np.dtype(np.float32).itemsize
+        return {key.decode(): np.frombuffer(value, np.float32) for (_, key), value in rows.items() if len(value) == size}
 
     def add_embeddings(self, bundle: str, embeddings: Mapping[str, FloatArray]) -> None:
         """Store embeddings [dimension] by content hash, all or nothing."""
-        rows = [(bundle, key, embedding.astype(np.float32).tobytes()) for key, embedding in embeddings.items()]
-        with self._errors():
-            self._connection.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
-            self.save()
+        values = [embedding.astype(np.float32).tobytes() for embedding in embeddings.values()]
+        self._add("embeddings", zip(_keys(bundle, embeddings), values, strict=True))
+
+    def failures(self, reader: str, hashes: Iterable[str]) -> dict[str, str]:
+        """Return by content hash why `reader` could not read it."""
+        rows = self._values("SELECT reason, checksum FROM failures WHERE reader = ? AND sha256 = ?", _keys(reader, hashes))
+        return {key.decode(): _text(reason) for (_, key), reason in rows.items()}
+
+    def add_failures(self, reader: str, reasons: Mapping[str, str]) -> None:
+        """Store by content hash why `reader` could not read it, all or nothing."""
+        self._add("failures", zip(_keys(reader, reasons), map(_bytes, reasons.values()), strict=True))
 
     def save(self) -> None:
-        """Make everything so far lasting."""
-        with self._errors():
-            self._connection.commit()
-        self._unsaved = 0
+        """Store the hashes of files so far."""
+        self._add("files", (((name, state), digest) for name, (state, digest) in self._new_files.items()))
+        self._new_files.clear()
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.close()
 
     def __enter__(self) -> "EmbeddingCache":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _check_version(self) -> None:
-        """Set up a new file; refuse a database that is somebody else's."""
-        tables = self._one("SELECT count(*) FROM sqlite_master")
-        if tables == (0,):
-            self._connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
-        elif self._one("PRAGMA user_version") != (_VERSION,) or self._one("SELECT 1 FROM files LIMIT 1") not in (None, (1,)):
-            raise sqlite3.DatabaseError("it is a database, but no cache of this version")
+    def _values(self, statement: str, keys: list[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], bytes]:
+        """Return the values that are there, by key."""
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            fix = "free space, or pass another --cache; if this is a cache, it may be deleted"
-            if "locked" in str(error):
-                fix = "wait for the other search to end, or pass another --cache"
-            raise PlumeExportError(f"The embedding cache {self._path} can not be used: {error}.", fix=fix) from error
+        def select(connection: sqlite3.Connection) -> dict[tuple[bytes, bytes], bytes]:
+            rows = ((key, connection.execute(statement, key).fetchone()) for key in keys)
+            return {key: _checked(key, *row) for key, row in rows if row is not None}
 
-    def _one(self, statement: str, *values: object) -> tuple[Any] | None:
-        with closing(self._connection.execute(statement, values)) as cursor:
-            row: tuple[Any] | None = cursor.fetchone()
-            return row
+        return self._database.run(select)
+
+    def _add(self, table: str, rows: Iterable[tuple[tuple[bytes, bytes], bytes]]) -> None:
+        values = [(*key, value, _checksum(key, value)) for key, value in rows]
+        if values:
+            statement = f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)"
+            self._database.run(lambda connection: connection.executemany(statement, values))
 
 
-def _state(file: Path) -> str:
+def _state(file: Path) -> bytes:
     """Everything that the file system tells of a change, the time of the inode's change included (`cp -p` keeps the other)."""
     status = file.stat()
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}".encode()
+
+
+def _keys(name: str, hashes: Iterable[str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), key.encode()) for key in hashes]
+
+
+def _checked(key: tuple[bytes, bytes], value: object, checksum: object) -> bytes:
+    if not isinstance(value, bytes) or checksum != _checksum(key, value):
+        raise sqlite3.DatabaseError("a row fails its checksum")
+    return value
+
+
+def _checksum(key: tuple[bytes, bytes], value: bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (*key, value):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
+
+
+def _bytes(text: str) -> bytes:
+    """Names in a reason may have bytes that are no UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")

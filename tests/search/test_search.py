@@ -8,15 +8,12 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from plume_export.bundle import Bundle
 from plume_export.cli import main
-from plume_export.errors import PlumeExportError
-from plume_export.search.cache import EmbeddingCache
 
 COLOURS = ("red", "green", "blue", "white")
 Search = Callable[..., Result]
@@ -134,43 +131,31 @@ def test_a_page_that_can_not_be_written_stops_at_once(search: Search, folder: Pa
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_cache_keeps_float32_exactly(tmp_path: Path) -> None:
-    embedding = np.random.default_rng(0).normal(size=48).astype(np.float32)
-    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
-        cache.add_embeddings("bundle", {"hash": embedding})
-    with EmbeddingCache(tmp_path / "c.sqlite") as cache:
-        known = cache.embeddings("bundle", ["hash", "other"], 48)
-        assert cache.embeddings("bundle", ["hash"], 64) == {}  # another model's
-    assert list(known) == ["hash"]
-    assert (known["hash"] == embedding).all()
-
-
-def test_a_file_that_is_no_cache(tmp_path: Path) -> None:
-    (tmp_path / "c.sqlite").write_text("something else, and long enough not to be taken for an empty file" * 20)
-    with pytest.raises(PlumeExportError, match=r"can not be used(.|\n)*pass another --cache"):
-        EmbeddingCache(tmp_path / "c.sqlite")
-
-
-def test_a_damaged_cache_is_one_message(search: Search, folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_reported_and_rebuilt(search: Search, folder: Path, tmp_path: Path) -> None:
     assert search(folder, "a").exit_code == 0
     cache = tmp_path / "cache" / "embeddings.sqlite"
     data = bytearray(cache.read_bytes())
     data[2000:] = b"\xff" * (len(data) - 2000)
     cache.write_bytes(data)
     result = search(folder, "a")
-    assert result.exit_code == 1
-    assert "The embedding cache" in result.stderr
-    assert "may be deleted" in result.stderr
+    assert new_pictures(result) == 4
+    assert "was renamed to embeddings.sqlite.old" in result.stderr
+    assert cache.with_name("embeddings.sqlite.old").read_bytes() == data
+    again = search(folder, "a")
+    assert new_pictures(again) == 0
+    assert "renamed" not in again.stderr
 
 
-def test_another_database_is_not_taken(search: Search, folder: Path, tmp_path: Path) -> None:
+def test_another_programs_database_is_not_taken(search: Search, folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "cache" / "embeddings.sqlite"
     other.parent.mkdir()
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE songs (title TEXT)")
     connection.close()
     before = other.read_bytes()
-    assert "no cache of this version" in search(folder, "a").stderr
+    refused = search(folder, "a")
+    assert refused.exit_code == 1
+    assert "a database of another program" in refused.stderr
     assert other.read_bytes() == before
 
 

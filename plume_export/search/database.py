@@ -1,0 +1,178 @@
+"""An SQLite file of what can be computed again: if it is damaged, it is set aside and a new one is begun."""
+
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from ..errors import PlumeExportError
+
+_Result = TypeVar("_Result")
+# Takes one sentence for the user.
+Report: TypeAlias = Callable[[str], None]
+# "plum" in the file's header: no other program's database is taken for ours.
+_APPLICATION_ID = 0x706C756D
+_VERSION = 2
+# Tables of version 1, which had no application id.
+_FIRST_TABLES, _FIRST_VERSION = {"files", "embeddings"}, 1
+_MAGIC = b"SQLite format 3\0"
+_SUFFIX = ".sqlite"
+_JOURNALS = ("-journal", "-wal", "-shm")
+# A lock is waited for as long as this.
+_TIMEOUT_S = 60
+_ATTEMPTS = 3
+# SQLite's messages for what is not the file's fault (its codes are there from Python 3.11 on). Anything else is damage.
+_SURROUNDINGS = ("locked", "unable to open", "disk I/O", "is full", "readonly", "out of memory", "interrupted", "authorized")
+
+
+class _NotOursError(Exception):
+    """The database is another program's, which is left as it is."""
+
+
+class _OtherVersionError(Exception):
+    """The database is ours, of another version."""
+
+
+class RebuiltDatabase:
+    """Runs transactions on an SQLite file with a schema. A damaged file, or one of another version, is set aside and reported.
+
+    Several processes may have it open. `path` may be missing, as may its parents. Raises PlumeExportError if the file cannot
+    be read or written, stays locked, or is not ours.
+    """
+
+    def __init__(self, path: Path, schema: str, report: Report) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._schema, self._report = schema, report
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self.run(lambda _: None)
+
+    def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Return what `work` does in a transaction. It may run again on an empty file: damage looks like a fresh start.
+
+        A row that fails its check is damage too: `work` raises sqlite3.DatabaseError for it.
+        """
+        for _ in range(_ATTEMPTS):
+            with self._errors():
+                try:
+                    with _transaction(self._opened()) as connection:
+                        return work(connection)
+                except (sqlite3.Error, _OtherVersionError) as error:
+                    if self._is_replaced():  # another process has set it aside
+                        self.close()
+                    elif isinstance(error, sqlite3.Error) and any(text in str(error) for text in _SURROUNDINGS):
+                        raise
+                    else:
+                        self._set_aside(str(error))
+        raise PlumeExportError(
+            f"The embedding cache {self.path} is damaged again and again.", fix="pass another --cache, on another disk"
+        )
+
+    def close(self) -> None:
+        """Give the file back. The next `run` opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT, 0o666))
+            self._identity = _identity(self.path)
+            connection = sqlite3.connect(self.path, timeout=_TIMEOUT_S, isolation_level=None)
+            try:
+                self._check(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Set up a new file. Raises _NotOursError or _OtherVersionError for another one."""
+        if not _tables(connection):
+            with _transaction(connection, kind="IMMEDIATE"):
+                if not _tables(connection):  # else another process was faster
+                    for statement in self._schema.split(";"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {_VERSION}")
+        application, version = (_pragma(connection, name) for name in ("application_id", "user_version"))
+        is_first = version == _FIRST_VERSION and application == 0 and _tables(connection) == _FIRST_TABLES
+        if application != _APPLICATION_ID and not is_first:
+            raise _NotOursError("it is a database of another program")
+        if version != _VERSION:
+            raise _OtherVersionError(f"it has version {version}; this plume-export writes version {_VERSION}")
+
+    def _set_aside(self, reason: str) -> None:
+        """Rename the file and its journals, which must not be applied to the next one."""
+        self.close()
+        if not self._may_be_ours():
+            raise _NotOursError(reason)
+        aside = self.path.with_name(f"{self.path.name}.old")
+        os.replace(self.path, aside)
+        for journal in _JOURNALS:
+            with suppress(FileNotFoundError):
+                os.replace(f"{self.path}{journal}", f"{aside}{journal}")
+        self._report(
+            f"The embedding cache {self.path} cannot be used: {reason}. It was renamed to {aside.name}; a new one begins."
+        )
+
+    def _may_be_ours(self) -> bool:
+        """A file that is no database at all is taken for a cache by its name only."""
+        with self.path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC or self.path.suffix == _SUFFIX
+
+    def _is_replaced(self) -> bool:
+        return _identity(self.path) != self._identity
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error, _NotOursError) as error:
+            fix = "free space, or pass another --cache"
+            if "locked" in str(error):
+                fix = "wait for the other search to end, or pass another --cache"
+            elif isinstance(error, _NotOursError):
+                fix = f"pass another --cache, as {self.path.stem}{_SUFFIX}; this file was left as it is"
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise PlumeExportError(f"The embedding cache {self.path} cannot be used: {reason}.", fix=fix) from error
+
+
+def warn(sentence: str) -> None:
+    """Report as a Python warning."""
+    warnings.warn(sentence, UserWarning, stacklevel=2)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str = "DEFERRED") -> Iterator[sqlite3.Connection]:
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite rolls back by itself on some errors
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    with closing(connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")) as cursor:
+        return {str(row[0]) for row in cursor}
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    with closing(connection.execute(f"PRAGMA {name}")) as cursor:
+        return int(cursor.fetchone()[0])
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
