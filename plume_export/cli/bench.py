@@ -1,10 +1,10 @@
 """bench."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from ..bench.options import BenchOptions, batch_sizes_from_text
 from ..bench.report.plots import check_plotting
@@ -15,9 +15,10 @@ from ..bench.run import run_bench
 from ..embed_file import check_writable
 from ..whole_file import replacing
 from .console import html_file, print_table, report_step
+from .switches import Answer, command
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--against",
@@ -35,8 +36,7 @@ from .console import html_file, print_table, report_step
 @click.option("--sweep", is_flag=True, help="Measure the bundle over lengths of prompts and sizes of images too.")
 @click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with pictures.")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def bench(bundle: Path, batch: str, page: Path | None, as_json: bool, **options: Any) -> None:
+def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer:
     """Measure a bundle: against PyTorch, other bundles and the hardware's limits."""
     batch_sizes = batch_sizes_from_text(batch)
     if page is not None:
@@ -48,15 +48,10 @@ def bench(bundle: Path, batch: str, page: Path | None, as_json: bool, **options:
 
         with replacing(page) as file:
             file.write(page_from_report(report).encode("utf-8", "replace"))
-    if as_json:
-        click.echo(msgspec.json.encode(report))
-    else:
-        _print_bench(report)
-    if page is not None:
-        click.echo(str(page), err=as_json)
+    return Answer(report, partial(_print_bench, report, page))
 
 
-def _print_bench(report: BenchReport) -> None:
+def _print_bench(report: BenchReport, page: Path | None) -> None:
     """Print a measurement: where, every table, what the sweeps show, what was left out."""
     from rich.table import Table
 
@@ -71,6 +66,8 @@ def _print_bench(report: BenchReport) -> None:
         print_table(table)
     for line in (*sweep_lines(report.sweeps), *left_out_lines(report), *warning_lines(report)):
         click.echo(line)
+    if page is not None:
+        click.echo(str(page))
 
 
 COMMANDS = (bench,)

@@ -1,5 +1,6 @@
 """build, export, compile, random-checkpoint."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,11 @@ from ..precision.options import (
 )
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY, sample_inputs_file
-from ..selftest import run_selftest
+from ..selftest import SelftestReport, run_selftest
 from ..spec import PLUME_2B, PRECISIONS
 from .console import (
     build_progress,
+    note,
     print_engines,
     print_plan,
     print_quantisation,
@@ -42,6 +44,8 @@ from .console import (
     print_selftest,
     report_step,
 )
+from .documents import document_from_bundle, document_from_path
+from .switches import Answer, command
 
 _CHECKPOINT_OPTIONS = (
     click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),
@@ -83,7 +87,7 @@ def _chosen(_context: click.Context, _parameter: click.Parameter, target: str) -
     if target != AUTO:
         return target
     choice = target_of_this_machine()
-    click.echo(f"target {AUTO}: {choice.name} ({choice.reason})", err=True)
+    note(f"target {AUTO}: {choice.name} ({choice.reason})")
     return choice.name
 
 
@@ -102,10 +106,10 @@ def _checkpoint_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@command()
 @_checkpoint_options
 @_TARGET_OPTION
-def build(target: str, **options: Any) -> None:
+def build(target: str, **options: Any) -> Answer:
     """Checkpoint to runnable bundle: export, compile, self-test."""
     recipe = read_recipe(target)
     options["precision"] = precisions_from_text(options["precision"] or recipe.precision)
@@ -113,27 +117,26 @@ def build(target: str, **options: Any) -> None:
     checkpoint, output, export_options = _opened(options, target)
     with build_progress() as progress:
         bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step, progress=progress)
+    obstacle = obstacle_to_running(bundle) if export_options.selftest_inputs is not None else "--no-selftest"
+    selftest = run_selftest(bundle) if obstacle is None else None
+    if obstacle is not None and export_options.selftest_inputs is not None:
+        note(f"no self-test: {obstacle}. On the device: plume-export selftest {bundle.path}")
+    is_good = selftest is None or selftest.parity.first_bad_stage is None
+    document = document_from_bundle(bundle, selftest, obstacle)
+    return Answer(document, partial(_print_bundle, bundle, selftest), 0 if is_good else 1)
+
+
+def _print_bundle(bundle: Bundle, selftest: SelftestReport | None = None) -> None:
     click.echo(str(bundle.path))
     if bundle.manifest.quantisation is not None:
         print_quantisation(bundle.manifest.quantisation, bundle.manifest.backend)
     if bundle.manifest.engines is not None:
         print_engines(bundle.manifest.engines)
-    if export_options.selftest_inputs is not None:
-        _check_here(bundle)
+    if selftest is not None:
+        print_selftest(selftest)
 
 
-def _check_here(bundle: Bundle) -> None:
-    """Run the self-test where the bundle can run; exit with code 1 if it fails."""
-    obstacle = obstacle_to_running(bundle)
-    if obstacle is not None:
-        click.echo(f"no self-test: {obstacle}. On the device: plume-export selftest {bundle.path}", err=True)
-        return
-    report = run_selftest(bundle)
-    print_selftest(report)
-    raise click.exceptions.Exit(0 if report.parity.first_bad_stage is None else 1)
-
-
-@click.command()
+@command()
 @_checkpoint_options
 @click.option(
     "--quantizer",
@@ -142,51 +145,43 @@ def _check_here(bundle: Bundle) -> None:
     show_default=True,
     help="modelopt: int8 by NVIDIA's, to compare on a small model (extra `modelopt`); its bundle is not compiled.",
 )
-def export(quantizer: Quantizer, **options: Any) -> None:
+def export(quantizer: Quantizer, **options: Any) -> Answer:
     """Checkpoint to portable ONNX bundle."""
     options["precision"] = precisions_from_text(options["precision"] or "fp16")
     checkpoint, output, export_options = _opened(options, "onnx", quantizer)
     bundle = export_checkpoint(checkpoint, output, export_options, report_step)
-    click.echo(str(bundle.path))
-    if bundle.manifest.quantisation is not None:
-        print_quantisation(bundle.manifest.quantisation, bundle.manifest.backend)
+    return Answer(document_from_bundle(bundle), partial(_print_bundle, bundle))
 
 
-@click.command(name="compile")
+@command(name="compile")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_TARGET_OPTION
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Directory of the compiled bundle.")
-def compile_(bundle: Path, target: str, output: Path) -> None:
+def compile_(bundle: Path, target: str, output: Path) -> Answer:
     """Compile a portable bundle for a target. Needs no torch."""
     with build_progress() as progress:
         compiled = compile_bundle(open_bundle(bundle), output, target, progress=progress)
-    click.echo(str(compiled.path))
-    if compiled.manifest.engines is not None:
-        print_engines(compiled.manifest.engines)
+    return Answer(document_from_bundle(compiled), partial(_print_bundle, compiled))
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the recipes as JSON.")
-def targets(as_json: bool) -> None:
+@command()
+def targets() -> Answer:
     """List what a bundle can be compiled for."""
     recipes = {name: read_recipe(name) for name in recipe_names()}
-    if as_json:
-        click.echo(msgspec.json.encode(recipes))
-    else:
-        print_recipes(recipes)
+    return Answer(recipes, partial(print_recipes, recipes))
 
 
-@click.command(name="random-checkpoint")
+@command(name="random-checkpoint")
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--preset", type=click.Choice(["tiny", "2b-slice", "2b"]), default="tiny", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def random_checkpoint(output: Path, preset: Any, seed: int) -> None:
+def random_checkpoint(output: Path, preset: Any, seed: int) -> Answer:
     """Write a checkpoint of random weights in the published layout."""
     require_export_packages()
     from ..checkpoint import write_random_checkpoint
 
     write_random_checkpoint(output, preset, seed=seed)
-    click.echo(str(output))
+    return Answer(document_from_path(output), partial(click.echo, str(output)))
 
 
 def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") -> tuple[Any, Path, ExportOptions]:
@@ -194,7 +189,7 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
     name = options["checkpoint"]
     if name is None:
         name = PLUME_TINY
-        click.echo(_SAMPLE_NOTE, err=True)
+        note(_SAMPLE_NOTE)
     precisions: GraphPrecisions = options["precision"]
     output = options["output"] or default_output(name, precisions.name, target)
     check_output(output)
@@ -212,24 +207,20 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
     )
 
 
-@click.command()
+@command()
 @_TARGET_OPTION
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's]")
 @click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")
 @click.option("--checkpoint", help="Directory or hub id whose dimensions count.  [default: the published 2B]")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(target: str, precision: Any, weights: Any, checkpoint: str | None, as_json: bool) -> None:
+def plan(target: str, precision: Any, weights: Any, checkpoint: str | None) -> Answer:
     """Compute what a target's engines need on its device."""
     recipe = read_recipe(target)
     recipe = msgspec.structs.replace(recipe, weights=weights or recipe.weights)
     model = PLUME_2B if checkpoint is None else open_checkpoint(checkpoint, ModelOptions()).model
     made = plan_memory(target, recipe, model, precision or recipe.precision)
     nearest = nearest_that_fits(target, recipe, model, made.precision) if made.fits is False else None
-    if as_json:
-        click.echo(msgspec.json.encode({"plan": made, "total": made.total, "fits": made.fits, "nearest": nearest}))
-    else:
-        print_plan(made, nearest)
-    raise click.exceptions.Exit(1 if made.fits is False else 0)
+    document = {"plan": made, "total": made.total, "fits": made.fits, "nearest": nearest}
+    return Answer(document, partial(print_plan, made, nearest), 1 if made.fits is False else 0)
 
 
 COMMANDS = (build, export, compile_, targets, plan, random_checkpoint)

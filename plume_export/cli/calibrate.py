@@ -1,5 +1,6 @@
 """calibrate."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -7,15 +8,17 @@ import click
 from ..build import ModelOptions, open_checkpoint
 from ..embed_file import check_writable
 from ..samples import PLUME_TINY, calibration_inputs_file
-from .console import report_step
+from .console import report_step, warn
+from .documents import document_from_path
+from .switches import Answer, command
 
 
-@click.command()
+@command()
 @click.option("--checkpoint", default=PLUME_TINY, show_default=True, help="Directory or Hugging Face hub id.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the set that ships]")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The file of ranges, .npz.")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
-def calibrate(checkpoint: str, inputs: Path | None, output: Path, offline: bool) -> None:
+def calibrate(checkpoint: str, inputs: Path | None, output: Path, offline: bool) -> Answer:
     """Measure the ranges that int8 and the fp16 guard need.
 
     Runs the fp32 model over the calibration inputs, its weights read layer by layer.
@@ -28,8 +31,8 @@ def calibrate(checkpoint: str, inputs: Path | None, output: Path, offline: bool)
     ranges = calibrate(opened, inputs or calibration_inputs_file(), report_step)
     write_ranges(ranges, output)
     if (warning := coverage_warning(ranges.about)) is not None:
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(str(output))
+        warn(warning)
+    return Answer(document_from_path(output), partial(click.echo, str(output)))
 
 
 COMMANDS = (calibrate,)

@@ -1,11 +1,13 @@
 """What the commands print: results on stdout, progress and notes on stderr."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import msgspec
 
 from ..builders.tensorrt.audit import audit_engine
 from ..builders.tensorrt.compile import BuildProgress
@@ -17,16 +19,35 @@ from ..preprocess import NoticeTally
 from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
+from .switches import switches
 
 
 def report_step(step: str) -> None:
-    """Tell on stderr what is being done now."""
-    click.echo(f"{time.strftime('%H:%M:%S')} {step}", err=True)
+    """Say on stderr what is being done now."""
+    note(f"{time.strftime('%H:%M:%S')} {step}")
+
+
+def note(text: str) -> None:
+    """Say something on stderr that does not change the result's meaning."""
+    if switches().has_notes:
+        click.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Say something on stderr that changes the result's meaning; under --json as an object of one line."""
+    if switches().as_json:
+        click.echo(msgspec.json.encode({"warning": {"message": text}}), err=True)
+    else:
+        click.echo(f"warning: {text}", err=True)
+
+
+def _has_bars() -> bool:
+    return switches().has_notes and sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager
 def progress(total: int | None, unit: str, *, is_shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the rate and the time left on stderr; yield the function that advances it.
+    """Show a bar with the rate and the time left where stderr is a terminal; yield the function that advances it.
 
     None: nobody knows how many.
     """
@@ -41,19 +62,20 @@ def progress(total: int | None, unit: str, *, is_shown: bool = True) -> Iterator
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
     period = 3600  # a batch of photographs can take minutes on a CPU
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=period, disable=not is_shown) as bar:
+    is_hidden = not (is_shown and _has_bars())
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=period, disable=is_hidden) as bar:
         task = bar.add_task("embedding", total=total)
         yield lambda count: bar.advance(task, count)
 
 
 @contextmanager
 def build_progress() -> Iterator[BuildProgress]:
-    """Show on stderr what an engine's builder is doing; nothing appears where no engine is built."""
+    """Show what an engine's builder is doing where stderr is a terminal; nothing appears where no engine is built."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = Progress(*columns, console=Console(stderr=True), disable=not _has_bars())
     tasks: dict[tuple[str, str], TaskID] = {}
 
     def show(graph: str, step: BuildStep) -> None:
@@ -202,7 +224,7 @@ def print_hits(result: SearchResult) -> None:
 def print_notices(tally: NoticeTally) -> None:
     """Print what a run has to say about its inputs, on stderr."""
     for line in tally.lines():
-        click.echo(f"note: {line}", err=True)
+        warn(line)
 
 
 def print_selftest(report: SelftestReport) -> None:

@@ -3,21 +3,27 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from ..embed_file import check_output_file, embed_to_file, embed_to_lines, inputs_from_arguments, inputs_from_file
+from ..embed_file.embed import Skipped
 from ..preprocess import NoticeTally
 from ..runtime.embedder import Embedder
-from .console import print_notices, progress
+from .console import note, print_notices, progress, warn
+from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
+from .switches import Answer, command, switches
 
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"
 _RESUME_HELP = "Go on with what a stopped run to the same --output has done."
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1)
 @click.option("--text", help="Text to embed, alone or with each file.")
@@ -38,7 +44,7 @@ def embed(
     output: Path | None,
     resume: bool,
     **options: Any,
-) -> None:
+) -> Answer:
     """Embed texts, images and videos with a bundle."""
     if inputs is not None and (files or text is not None):
         raise click.UsageError("--input can not be combined with FILES or --text")
@@ -58,17 +64,25 @@ def embed(
         progress(given.count, "inputs", is_shown=output is not None or not sys.stdout.isatty()) as advance,
     ):
         if output is None:
-            skipped = embed_to_lines(embedder, given, sys.stdout.buffer, advance=advance, notify=tally.add, **batching)
+            collected = BytesIO()
+            lines = collected if switches().as_json else sys.stdout.buffer
+            skipped = embed_to_lines(embedder, given, lines, advance=advance, notify=tally.add, **batching)
         else:
             with _hint_to_resume():
                 skipped = embed_to_file(
                     embedder, given, output, is_resumed=resume, advance=advance, notify=tally.add, **batching
                 )
     for name, reason in skipped:
-        click.echo(f"skipped {name}: {reason}", err=True)
+        warn(f"skipped {name}: {reason}")
     print_notices(tally)
     if output is not None:
-        click.echo(str(output))
+        return Answer(_document(output, skipped), partial(click.echo, str(output)))
+    rows = msgspec.json.Decoder(EmbeddingDocument).decode_lines(collected.getvalue())
+    return Answer(_document(None, skipped, rows), lambda: None)
+
+
+def _document(output: Path | None, skipped: Sequence[Skipped], rows: list[EmbeddingDocument] | None = None) -> EmbedDocument:
+    return EmbedDocument(None if output is None else str(output), [SkippedDocument(*pair) for pair in skipped], rows)
 
 
 def _check_is_no_input(output: Path, inputs: Sequence[str | Path]) -> None:
@@ -81,7 +95,7 @@ def _hint_to_resume() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("what is done is kept: the same command with --resume goes on", err=True)
+        note("what is done is kept: the same command with --resume goes on")
         raise
 
 

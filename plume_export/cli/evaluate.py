@@ -1,19 +1,20 @@
 """evaluate."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from ..evaluation.dataset import read_dataset, select_tasks
 from ..evaluation.evaluate import EvaluationOptions
 from ..evaluation.evaluate import evaluate as evaluate_bundle
-from ..evaluation.report import changed_lines, comparison_table, quality_table
-from .console import print_table, progress
+from ..evaluation.report import EvaluationReport, changed_lines, comparison_table, quality_table
+from .console import print_table, progress, warn
+from .switches import Answer, command
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--dataset", type=click.Path(path_type=Path), required=True, help="JSON lines with queries and candidates.")
 @click.option("--compare", type=click.Path(path_type=Path), help="A second bundle: agreement, and what changed.")
@@ -25,7 +26,6 @@ from .console import print_table, progress
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def evaluate(
     bundle: Path,
     dataset: Path,
@@ -33,9 +33,8 @@ def evaluate(
     names: tuple[str, ...],
     limit: int | None,
     rounded: bool,
-    as_json: bool,
     **options: Any,
-) -> None:
+) -> Answer:
     """Measure retrieval on a dataset. Recall, MRR and nDCG come with 95 % bootstrap intervals."""
     if rounded and options["threads"] is not None:
         raise click.UsageError("--threads has no effect with --rounded: onnx's evaluator runs in numpy")
@@ -43,15 +42,17 @@ def evaluate(
     report = evaluate_bundle(
         bundle, tasks, EvaluationOptions(is_rounded=rounded, **options), compare=compare, progress=progress
     )
-    if as_json:
-        click.echo(msgspec.json.encode(report))
-        return
+    for quality in (report.evaluated, report.compared):
+        for task in () if quality is None else quality.tasks:
+            for name, reason in task.skipped.items():
+                warn(f"{task.task}: skipped {name}: {reason}")
+    return Answer(report, partial(_print_evaluation, report))
+
+
+def _print_evaluation(report: EvaluationReport) -> None:
     for quality in (report.evaluated, report.compared):
         if quality is not None:
             print_table(quality_table(quality))
-            for task in quality.tasks:
-                for name, reason in task.skipped.items():
-                    click.echo(f"{task.task}: skipped {name}: {reason}", err=True)
     if report.compared is not None:
         print_table(comparison_table(report))
         for line in changed_lines(report):

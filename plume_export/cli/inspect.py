@@ -1,5 +1,6 @@
 """inspect."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,22 +11,23 @@ from ..builders.tensorrt.layers import EngineLayer, dtypes_of
 from ..bundle import Bundle, Manifest, ProductWeights, open_bundle
 from ..spec import GraphName, TensorSpec
 from .console import print_engines, print_quantisation, print_table
+from .switches import Answer, command
 
 _PROCESSORS: dict[ProductWeights, str] = {"int8": "for ARM, or x86 with VNNI", "uint8": "for x86 without VNNI"}
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--layers", "with_layers", is_flag=True, help="List the layers of the engines with the dtypes that they write.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest, or with --layers the layers, as JSON.")
-def inspect(bundle: Path, with_layers: bool, as_json: bool) -> None:
-    """Show what a bundle is and verify every file's hash."""
+def inspect(bundle: Path, with_layers: bool) -> Answer:
+    """Show what a bundle is and verify every file's hash. --json prints the manifest, or with --layers the layers."""
     opened = open_bundle(bundle)
     layers = {graph: layers_of_engine(opened, graph) for graph in opened.manifest.graphs} if with_layers else {}
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(layers if with_layers else opened.manifest), indent=2))
-        return
-    _print_bundle(opened)
+    return Answer(layers if with_layers else opened.manifest, partial(_print_inspection, opened, layers))
+
+
+def _print_inspection(bundle: Bundle, layers: dict[GraphName, tuple[EngineLayer, ...]]) -> None:
+    _print_bundle(bundle)
     for graph, listed in layers.items():
         _print_layers(graph, listed)
 

@@ -1,13 +1,15 @@
-"""The command group and how errors reach the user."""
+"""The command group."""
 
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 import click
 
-from ..errors import PlumeExportError
+from .failure import exit_with
+from .switches import switch_options
 
 # Command -> its module here, and the first line of its help: listing the commands imports none of them.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -31,10 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class _Group(click.Group):
-    """Imports a command when it is run. Prints a PlumeExportError as one message and exits with code 1.
-
-    --debug shows the error's traceback instead.
-    """
+    """Imports a command when it is run, and ends the program: failure.py says how."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -50,20 +49,21 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-    def invoke(self, context: click.Context) -> Any:
+    def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
+        arguments = list(sys.argv[1:] if args is None else args)
+        options["standalone_mode"] = False
         try:
-            return super().invoke(context)
-        except PlumeExportError as error:
-            if context.params.get("debug"):
-                raise
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
+            exit_code = super().main(arguments, *others, **options)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except Exception as error:
+            exit_with(error, arguments)
+        sys.exit(exit_code)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, params=switch_options())
 @click.version_option(package_name="plume-export", prog_name="plume-export")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def main(debug: bool) -> None:
+def main() -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""
     # What is half-written is cleaned up then, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -1,5 +1,6 @@
 """parity, selftest."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,22 @@ import msgspec
 from ..build import ModelOptions, open_checkpoint
 from ..bundle import open_bundle
 from ..embed_file import sources_from_file
+from ..parity import ParityReport
 from ..parity.table import table_from_report, verdict
 from ..runtime.embedder import Embedder
 from ..samples import sample_inputs_file
 from ..selftest import run_selftest
 from .console import print_selftest, print_table
+from .switches import Answer, command
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--checkpoint", required=True, help="The checkpoint that the bundle was made from.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the sample inputs]")
 @click.option("--reference-precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def parity(bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, offline: bool, as_json: bool) -> None:
+def parity(bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, offline: bool) -> Answer:
     """Compare a bundle with the PyTorch reference, stage by stage."""
     opened = open_bundle(bundle)
     original = open_checkpoint(checkpoint, ModelOptions(), offline=offline)
@@ -32,26 +34,23 @@ def parity(bundle: Path, checkpoint: str, inputs: Path | None, reference_precisi
     items = [source.read() for source in sources_from_file(inputs or sample_inputs_file())]
     with Embedder(opened) as embedder:
         report = measure_parity(embedder, original, items, reference_precision=reference_precision)
-    if as_json:
-        click.echo(msgspec.json.encode({"first_bad_stage": report.first_bad_stage, **msgspec.to_builtins(report)}))
-    else:
-        print_table(table_from_report(report, f"{bundle} against {checkpoint}"))
-        click.echo(verdict(report))
-    raise click.exceptions.Exit(0 if report.first_bad_stage is None else 1)
+    document = {"first_bad_stage": report.first_bad_stage, **msgspec.to_builtins(report)}
+    show = partial(_print_parity, report, f"{bundle} against {checkpoint}")
+    return Answer(document, show, 0 if report.first_bad_stage is None else 1)
 
 
-@click.command()
+def _print_parity(report: ParityReport, title: str) -> None:
+    print_table(table_from_report(report, title))
+    click.echo(verdict(report))
+
+
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def selftest(bundle: Path, threads: int | None, as_json: bool) -> None:
+def selftest(bundle: Path, threads: int | None) -> Answer:
     """Check a bundle on this machine. Needs no torch. Prints parity, latency by stage and peak memory."""
     report = run_selftest(bundle, threads=threads)
-    if as_json:
-        click.echo(msgspec.json.encode(report))
-    else:
-        print_selftest(report)
-    raise click.exceptions.Exit(0 if report.parity.first_bad_stage is None else 1)
+    return Answer(report, partial(print_selftest, report), 0 if report.parity.first_bad_stage is None else 1)
 
 
 COMMANDS = (parity, selftest)

@@ -1,18 +1,21 @@
 """sample-data."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from ..plume_tiny.sample_data import write_sample_data
+from .documents import document_from_path
+from .switches import Answer, command
 
 
-@click.command(name="sample-data")
+@command(name="sample-data")
 @click.argument("output", type=click.Path(path_type=Path))
-def sample_data(output: Path) -> None:
+def sample_data(output: Path) -> Answer:
     """Draw pictures to search, and plume-tiny's evaluation set, which its training never saw."""
     write_sample_data(output)
-    click.echo(str(output))
+    return Answer(document_from_path(output), partial(click.echo, str(output)))
 
 
 COMMANDS = (sample_data,)

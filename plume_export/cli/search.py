@@ -1,6 +1,6 @@
 """search."""
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from ..runtime.embedder import Embedder
 from ..search.cache import EmbeddingCache, default_cache_file
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
-from .console import html_file, print_hits, print_notices, progress
+from .console import html_file, print_hits, print_notices, progress, warn
+from .switches import Answer, command
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("text", default="")
 @click.option("--in", "folder", type=click.Path(path_type=Path), required=True, help="Folder of pictures, with its subfolders.")
@@ -26,7 +27,6 @@ from .console import html_file, print_hits, print_notices, progress
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help="For no pictures.")
-@click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 def search(
     bundle: Path,
     text: str,
@@ -35,9 +35,8 @@ def search(
     page: Path | None,
     cache: Path | None,
     threads: int | None,
-    as_json: bool,
     **options: Any,
-) -> None:
+) -> Answer:
     """Rank a folder's pictures by TEXT, a picture or both. The folder is embedded once."""
     if not text.strip() and image is None:
         raise click.UsageError("nothing to search for: give TEXT, --image or both")
@@ -45,31 +44,24 @@ def search(
         check_writable(page)
     query = Item(text=text, images=() if image is None else (image,))
     tally = NoticeTally()
-    with Embedder(bundle, threads=threads) as embedder, EmbeddingCache(cache or default_cache_file(), _report) as known:
+    with Embedder(bundle, threads=threads) as embedder, EmbeddingCache(cache or default_cache_file(), warn) as known:
         result = search_folder(embedder, folder, query, cache=known, progress=progress, notify=tally.add, **options)
         if page is not None:
             from ..search.page import page_from_result
 
             with replacing(page) as file:
                 file.write(page_from_result(result, embedder.bundle, image).encode("utf-8", "replace"))
-    _print(result, as_json)
-    print_notices(tally)
-    if page is not None:
-        click.echo(str(page), err=as_json)
-
-
-def _report(sentence: str) -> None:
-    click.echo(sentence, err=True)
-
-
-def _print(result: SearchResult, as_json: bool) -> None:
     if result.skipped:
         first, reason = next(iter(result.skipped.items()))
-        click.echo(f"skipped {len(result.skipped)} files, the first is {first}: {reason.splitlines()[0]}", err=True)
-    if as_json:
-        click.echo(json.dumps([{"file": str(hit.file), "score": hit.score} for hit in result.hits]))
-    else:
-        print_hits(result)
+        warn(f"skipped {len(result.skipped)} files, the first is {first}: {reason.splitlines()[0]}")
+    print_notices(tally)
+    return Answer([{"file": hit.file, "score": hit.score} for hit in result.hits], partial(_print, result, page))
+
+
+def _print(result: SearchResult, page: Path | None) -> None:
+    print_hits(result)
+    if page is not None:
+        click.echo(str(page))
 
 
 COMMANDS = (search,)

@@ -91,7 +91,7 @@ def test_ctrl_c_names_the_way_on(run: Run, tiny_cpu: Bundle, inputs: Path, monke
 
     monkeypatch.setattr(embed_command, "embed_to_file", interrupted)
     result = run("embed", tiny_cpu.path, "--input", inputs, "-o", inputs.with_name("out.npy"))
-    assert result.exit_code == 1
+    assert result.exit_code == 128 + signal.SIGINT
     assert "--resume goes on" in result.stderr
 
 

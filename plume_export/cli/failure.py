@@ -1,0 +1,94 @@
+"""How a command that failed ends: one message on stderr, or one JSON object under --json, and the exit code."""
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from ..errors import PlumeExportError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+class ErrorText(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What failed. `input` and `index` (from 0) name the input that is at fault, where one is."""
+
+    type: str
+    message: str
+    fix: str | None
+    input: str | None = None
+    index: int | None = None
+
+
+class ErrorDocument(msgspec.Struct, frozen=True):
+    """What stands on stderr under --json."""
+
+    error: ErrorText
+
+
+def exit_with(error: BaseException, arguments: Sequence[str]) -> NoReturn:
+    """Print what failed and exit: 1 failed, 2 usage, 130 Ctrl-C, 141 nobody reads stdout.
+
+    `--debug` among the arguments raises the error again.
+    """
+    given = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--debug" in given and not isinstance(error, click.ClickException | click.Abort):
+        raise error
+    if isinstance(error, BrokenPipeError):
+        forget_output()
+        sys.exit(128 + signal.SIGPIPE)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and error.filename is None:
+        forget_output()
+    if isinstance(error, click.Abort):
+        if "--json" not in given:
+            click.echo("interrupted", err=True)
+        sys.exit(128 + signal.SIGINT)
+    if "--json" in given:
+        click.echo(msgspec.json.encode(ErrorDocument(error_text(error))), err=True)
+    elif isinstance(error, click.ClickException):
+        error.show()
+    else:
+        text = error_text(error)
+        click.echo(f"error: {text.message}" + (f"\n  fix: {text.fix}" if text.fix else ""), err=True)
+    sys.exit(error.exit_code if isinstance(error, click.ClickException) else 1)
+
+
+def error_text(error: BaseException) -> ErrorText:
+    """Say what failed, in the words of the error where they are meant for a user."""
+    if isinstance(error, PlumeExportError):
+        about: dict[str, Any] = {name: getattr(error, name, None) for name in ("input", "index")}
+        return ErrorText(type(error).__name__, error.message, error.fix, **about)
+    if isinstance(error, click.UsageError):
+        path = "plume-export" if error.ctx is None else error.ctx.command_path
+        return ErrorText("UsageError", error.format_message(), f"{path} --help")
+    if isinstance(error, click.ClickException):
+        return ErrorText(type(error).__name__, error.format_message(), None)
+    if isinstance(error, MemoryError):
+        return ErrorText(
+            "MemoryError", f"Memory does not suffice here. {error}".rstrip(), "a smaller --batch-size, or smaller inputs"
+        )
+    if isinstance(error, OSError):
+        of = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return ErrorText("OSError", f"{of}{error.strerror or error}", None)
+    where = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_PACKAGE)]
+    place = f" ({Path(where[-1].filename).relative_to(_PACKAGE.parent)} line {where[-1].lineno})" if where else ""
+    message = f"internal error: {type(error).__name__}: {error}{place}"
+    return ErrorText("InternalError", message, "please report it; --debug shows the traceback")
+
+
+def forget_output() -> None:
+    """Let what can no longer be written go nowhere, so that Python does not try again at its exit."""
+    try:
+        number = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)

@@ -1,0 +1,98 @@
+"""What every command takes (--json, -q, -v, --debug) and returns (an Answer)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+import click
+import msgspec
+
+_META_KEY = "plume_export.switches"
+
+
+@dataclass
+class Switches:
+    """How a command talks. Quiet hides progress and notes; errors and warnings stay."""
+
+    as_json: bool = False
+    is_quiet: bool = False
+    is_verbose: bool = False
+    is_debug: bool = False
+
+    @property
+    def has_notes(self) -> bool:
+        """Under --json nothing but an error or a warning is expected on stderr."""
+        return self.is_verbose or not (self.is_quiet or self.as_json)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found: `value` is its JSON document, `show` prints the same as text."""
+
+    value: Any
+    show: Callable[[], None]
+    exit_code: int = 0
+
+
+def switches() -> Switches:
+    """Return the switches of the running command; the defaults where none is running."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return Switches()
+    found: Switches = context.meta.setdefault(_META_KEY, Switches())
+    return found
+
+
+def _switch_on(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    found = context.meta.setdefault(_META_KEY, Switches())
+    if value:
+        assert parameter.name is not None
+        setattr(found, parameter.name, True)
+    if found.is_quiet and found.is_verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other", context)
+
+
+def switch_options(*, is_hidden: bool = False) -> list[click.Option]:
+    """Return the options; they are read before all others, whose callbacks may print."""
+    option = partial(click.Option, is_flag=True, is_eager=True, expose_value=False, callback=_switch_on, hidden=is_hidden)
+    return [
+        option(["--json", "as_json"], help="Print the result as JSON; an error is JSON on stderr."),
+        option(["-q", "--quiet", "is_quiet"], help="No progress and no notes."),
+        option(["-v", "--verbose", "is_verbose"], help="More progress, and what other packages log."),
+        option(["--debug", "is_debug"], help="Show the traceback of an error."),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the switches and returns an Answer, or None where it has printed as it went."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.extend(switch_options())
+
+    def invoke(self, context: click.Context) -> Any:
+        answer = super().invoke(context)
+        if not isinstance(answer, Answer):
+            assert answer is None
+            return
+        if switches().as_json:
+            click.echo(document_from_value(answer.value))
+        else:
+            answer.show()
+        context.exit(answer.exit_code)
+
+
+command = partial(click.command, cls=Command)
+
+
+def document_from_value(value: Any) -> bytes:
+    """Encode as one line of JSON in UTF-8; paths are strings."""
+    return msgspec.json.encode(value, enc_hook=_text_from_path)
+
+
+def _text_from_path(value: Any) -> str:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise NotImplementedError(f"{type(value)} has no place in a JSON document")
