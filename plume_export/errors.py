@@ -1,15 +1,37 @@
 """What a user can get wrong, with the fix in the message."""
 
+import re
+
+# A whole shell command, which is one from Python too; or the flag of one.
+_COMMAND_OR_FLAG = re.compile(r"`[^`]*`|\b(?:plume-export|pip3?|python3?|apt|ffmpeg) [^,;)\n]*|(?<![^\s(\[])--[a-z][a-z-]*")
+
 
 class PlumeExportError(Exception):
     """A problem that the user can solve. The command line prints it as one message and exits with code 1.
 
-    The message names the thing, what was received and what was expected; `fix` is the command, flag or step that solves it.
+    `message` names the thing, what was received and what was expected. `fix` is the command, flag or step that solves it, in
+    the words of the command line. The text of the exception speaks Python: `--batch-size` is `batch_size` there.
     """
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
-        super().__init__(message if fix is None else f"{message}\n  fix: {fix}")
+        # Not handed on to Exception: its `args` stay those of the call, so that an error of any subclass can be pickled.
         self.message, self.fix = message, fix
+
+    def __str__(self) -> str:
+        return _text(self.message, None if self.fix is None else keywords_from_flags(self.fix))
+
+    @property
+    def command_line_text(self) -> str:
+        """The text for a user of the command line, with flags."""
+        return _text(self.message, self.fix)
+
+    def add_place(self, place: str) -> None:
+        """Put where it happened in front of the message, as `in.jsonl line 3`."""
+        self.message = f"{place}: {self.message}"
+
+    def add_fix(self, fix: str) -> None:
+        """Add another way out, in the words of the command line."""
+        self.fix = fix if self.fix is None else f"{self.fix}; {fix}"
 
 
 class CheckpointError(PlumeExportError):
@@ -21,7 +43,7 @@ class BundleError(PlumeExportError):
 
 
 class InputError(PlumeExportError):
-    """One input (text, image, video) that can not be embedded; other inputs of the same run are unaffected."""
+    """One input (text, image, video) that cannot be embedded; other inputs of the same run are unaffected."""
 
 
 class MissingExtraError(PlumeExportError):
@@ -29,3 +51,17 @@ class MissingExtraError(PlumeExportError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"The Python package {package!r} is not installed.", fix=f"pip install 'plume-export[{extra}]'")
+
+
+def keywords_from_flags(text: str) -> str:
+    """Return `text` with flags as the keyword arguments of the same name; whole commands stay."""
+
+    def keyword(match: re.Match[str]) -> str:
+        found = match.group()
+        return found.removeprefix("--").replace("-", "_") if found.startswith("--") else found
+
+    return _COMMAND_OR_FLAG.sub(keyword, text)
+
+
+def _text(message: str, fix: str | None) -> str:
+    return message if fix is None else f"{message}\n  fix: {fix}"

@@ -88,8 +88,10 @@ def embed_windows(
             return _Read(source, embedder.prepare(source.read()))
         except InputError as error:
             if on_error == "fail":
-                raise InputError(f"input {source.id!r}: {error}; --on-error skip leaves it out") from error
-            return _Read(source, None, str(error))
+                error.add_place(f"input {source.id!r}")
+                error.add_fix("--on-error skip leaves it out")
+                raise
+            return _Read(source, None, error.command_line_text)
 
     with closing(windows_ahead(sources, read, batch_size)) as windows:
         for window in windows:

@@ -91,7 +91,8 @@ class _LineReader:
         try:
             return item_from_json(self.line, self.path.parent)
         except InputError as error:
-            raise InputError(f"{self.path} line {self.number}: {error}") from None
+            error.add_place(f"{self.path} line {self.number}")
+            raise
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ def embed_to_file(
                 for window in windows:
                     partial.append(window)
         except InputError as error:
-            if partial.inputs == 0:
-                raise
-            raise InputError(f"{error}\n  {partial.inputs} inputs before it are done: --resume goes on behind them") from error
+            if partial.inputs > 0:
+                error.add_fix(f"--resume goes on after the {partial.inputs} inputs that are done")
+            raise
         write_embeddings(partial.blocks(), partial.inputs, embedder.dimension, output)
         partial.remove()
         return partial.skipped

@@ -146,7 +146,8 @@ def _input(path: Path, number: int, content: dict[str, Any]) -> DatasetInput:
     try:
         checked.read()
     except InputError as error:
-        raise InputError(f"{path} line {number}: {error}") from None
+        error.add_place(f"{path} line {number}")
+        raise
     return checked
 
 

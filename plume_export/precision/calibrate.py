@@ -60,7 +60,8 @@ def _prepared(source: Source, item: Item, preprocessor: Preprocessor) -> NamedIn
     try:
         return NamedInput(source.id, preprocessor.prepare(item))
     except InputError as error:
-        raise InputError(f"input {source.id!r}: {error}") from None
+        error.add_place(f"input {source.id!r}")
+        raise
 
 
 def _modalities_of(items: Sequence[Item]) -> tuple[Modality, ...]:

@@ -126,7 +126,7 @@ def test_without_resume_a_stopped_run_is_replaced(lines: Path) -> None:
 def test_a_failing_line_is_put_right(lines: Path) -> None:
     texts = [f"text {number}" for number in range(INPUTS)]
     write(lines, [*texts[:37], "bad", *texts[38:]])
-    with pytest.raises(InputError, match=r"input 'id 37': The input is bad(.|\n)*32 inputs before it are done: --resume"):
+    with pytest.raises(InputError, match=r"'id 37': The input is bad(.|\n)*resume goes on after the 32 inputs that are done"):
         embed(lines)
     write(lines, texts)
     resumed = embed(lines, resume=True)
@@ -147,7 +147,7 @@ def test_a_failing_line_is_skipped_when_the_run_goes_on(lines: Path) -> None:
 def test_nothing_stays_of_a_run_that_did_nothing(lines: Path) -> None:
     write(lines, ["bad"])
     with pytest.raises(
-        InputError, match=r"^input 'id 0': The input is bad\.\n  fix: give a good one; --on-error skip leaves it out$"
+        InputError, match=r"^input 'id 0': The input is bad\.\n  fix: give a good one; on_error skip leaves it out$"
     ):
         embed(lines)
     assert hidden(lines.parent) == []
@@ -157,7 +157,7 @@ def test_skipped_inputs_are_reported_by_the_run_that_goes_on(lines: Path) -> Non
     write(lines, ["bad", *(f"text {number}" for number in range(39))])
     with pytest.raises(KeyboardInterrupt):
         embed(lines, on_error="skip", stop_after=33)
-    with pytest.raises(PlumeExportError, match=r"it skipped 1 inputs, 'id 0' first(.|\n)*--on-error skip"):
+    with pytest.raises(PlumeExportError, match=r"it skipped 1 inputs, 'id 0' first(.|\n)*on_error skip"):
         embed(lines, resume=True)
     assert [one.id for one in embed(lines, resume=True, on_error="skip").skipped] == ["id 0"]
 
@@ -180,7 +180,7 @@ def test_every_input_of_one_id_is_reported(lines: Path) -> None:
 def test_a_run_of_other_settings_does_not_go_on(lines: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
-    with pytest.raises(PlumeExportError, match=rf"out\.npy\.partial can not go on: {message}\.\n  fix: .*leave --resume out"):
+    with pytest.raises(PlumeExportError, match=rf"out\.npy\.partial can not go on: {message}\.\n  fix: .*leave resume out"):
         embed(lines, resume=True, **changes)  # type: ignore[arg-type]
     assert embed(lines, resume=True).embedded == 8  # what was done is still there
 
@@ -249,7 +249,7 @@ def test_a_full_disk_names_the_way_on(lines: Path, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patch:
         patch.setattr(partial, "_flush", full)
-        with pytest.raises(PlumeExportError, match=r"can not be written: No space left on device\.\n  fix: .*--resume"):
+        with pytest.raises(PlumeExportError, match=r"can not be written: No space left on device\.\n  fix: .*resume"):
             embed(lines)
     assert embed(lines, resume=True).embedded == INPUTS - 16
 

@@ -45,7 +45,7 @@ def test_tasks_are_apart(tmp_path: Path) -> None:
     tasks = read_dataset(write(tmp_path, *lines))
     assert [task.name for task in tasks] == ["a", "b"]
     assert [task.name for task in select_tasks(tasks, ["b"], None)] == ["b"]
-    with pytest.raises(InputError, match=r"no task 'c'.*\n.*--task a or b"):
+    with pytest.raises(InputError, match=r"no task 'c'.*\n.*task a or b"):
         select_tasks(tasks, ["c"], None)
 
 

@@ -111,7 +111,7 @@ def test_one_modality_is_warned_of(texts: Ranges, tiny_checkpoint: Path, tmp_pat
 
 def test_no_inputs(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text("\n\n")
-    with pytest.raises(PlumeExportError, match=r"none\.jsonl are empty.*\n.*--inputs"):
+    with pytest.raises(PlumeExportError, match=r"none\.jsonl are empty.*\n.*inputs"):
         ranges_of(tiny_checkpoint, tmp_path / "none.jsonl")
     with pytest.raises(InputError, match=r"gone\.jsonl can not be read"):
         ranges_of(tiny_checkpoint, tmp_path / "gone.jsonl")

@@ -43,7 +43,7 @@ def test_layers_near_the_largest_number_are_kept(shipped_ranges: Ranges) -> None
 
 def test_queries_keys_and_values_can_not_be_kept(shipped_ranges: Ranges) -> None:
     ranges = ranges_with(shipped_ranges, "decoder.layers.0.qkv_proj", largest_output=50_000)
-    with pytest.raises(PlumeExportError, match=r"qkv_proj reaches 50,000(.|\n)*--precision bf16"):
+    with pytest.raises(PlumeExportError, match=r"qkv_proj reaches 50,000(.|\n)*precision bf16"):
         guarded_layers(ranges)
 
 

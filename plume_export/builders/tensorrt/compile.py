@@ -201,13 +201,17 @@ def build_in_child(request: EngineRequest, progress: Callable[[Progress], None])
             command = [sys.executable, "-m", f"{__package__}.engine", str(file)]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr)
             assert process.stdout is not None
-            result, error = None, None
+            result: EngineResult | None = None
+            failed: Message | None = None
             try:
                 for line in process.stdout:
                     message = msgspec.json.decode(line, type=Message)
-                    result, error = message.result or result, message.error or error
                     if message.progress is not None:
                         progress(message.progress)
+                    elif message.result is not None:
+                        result = message.result
+                    else:
+                        failed = message
             except BaseException:
                 process.kill()
                 raise
@@ -215,8 +219,8 @@ def build_in_child(request: EngineRequest, progress: Callable[[Progress], None])
                 process.wait()
             stderr.seek(0)
             tail = stderr.read()[-_STDERR_TAIL:].decode(errors="replace").strip()
-    if error is not None:
-        raise PlumeExportError(f"{Path(request.onnx_file).name}: {error}")
+    if failed is not None:
+        raise PlumeExportError(f"{Path(request.onnx_file).name}: {failed.error}", fix=failed.fix)
     if process.returncode != 0 or result is None:
         raise _died(request, process.returncode, tail)
     return result

@@ -56,11 +56,12 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line from the building process: exactly one of the three."""
+    """One line from the building process: exactly one of progress, result and error (with its fix)."""
 
     progress: Progress | None = None
     result: EngineResult | None = None
     error: str | None = None
+    fix: str | None = None
 
 
 def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
@@ -175,7 +176,7 @@ def main() -> None:
     try:
         tell(Message(result=build_engine(request, tell)))
     except PlumeExportError as error:
-        tell(Message(error=str(error)))
+        tell(Message(error=error.message, fix=error.fix))
         sys.exit(1)
 
 
