@@ -1,23 +1,57 @@
 """Deploy PLUME: export, compile and run a universal multimodal embedding model, with measured parity."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .bundle import Bundle, open_bundle
+    from .errors import BundleError, CheckpointError, InputError, MissingExtraError, PlumeExportError
+    from .preprocess.item import ImageSource, Item, VideoSource
     from .runtime.embedder import Embedder
 
     __version__: str
 
-__all__ = ["Embedder", "__version__"]
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "Embedder",
+    "ImageSource",
+    "InputError",
+    "Item",
+    "MissingExtraError",
+    "PlumeExportError",
+    "VideoSource",
+    "__version__",
+    "open_bundle",
+]
+
+# Public name -> the module that has it.
+_MODULES = {
+    "Bundle": "bundle",
+    "open_bundle": "bundle",
+    "BundleError": "errors",
+    "CheckpointError": "errors",
+    "InputError": "errors",
+    "MissingExtraError": "errors",
+    "PlumeExportError": "errors",
+    "ImageSource": "preprocess.item",
+    "Item": "preprocess.item",
+    "VideoSource": "preprocess.item",
+    "Embedder": "runtime.embedder",
+}
 
 
 def __getattr__(name: str) -> object:
     """Load what is asked for when it is asked for, so that `plume-export --help` stays quick."""
-    if name == "Embedder":
-        from .runtime.embedder import Embedder
-
-        return Embedder
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("plume-export")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
