@@ -52,16 +52,18 @@ class ExportOptions:
     guards_range: bool = False
 
 
-def open_checkpoint(name: str, options: ModelOptions, *, offline: bool = False) -> "Checkpoint":
+def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = None, offline: bool = False) -> "Checkpoint":
     """Find a checkpoint (a directory or a hub id), read its dimensions and check every tensor's name and shape.
+
+    `revision` is a branch, tag or commit of the hub's repository; None: its main branch.
 
     Raises CheckpointError for whatever is missing, damaged or not PLUME's.
     """
     require_export_packages()
-    from .checkpoint import Checkpoint, CheckpointTensors, check_tensors, model_spec_from_checkpoint, resolve_checkpoint
+    from .checkpoint import Checkpoint, ExaminedTensors, check_tensors, model_spec_from_checkpoint, resolve_checkpoint
 
-    directory = resolve_checkpoint(name, offline=offline)
-    tensors = CheckpointTensors(directory)
+    directory = resolve_checkpoint(name, revision=revision, offline=offline)
+    tensors = ExaminedTensors(directory)
     model = model_spec_from_checkpoint(directory, tensors, **vars(options))
     check_tensors(tensors, model)
     return Checkpoint(directory, name, tensors, model)

@@ -17,6 +17,7 @@ from .bundle import (
     TOKENIZER,
     WEIGHTS,
     Bundle,
+    CheckpointOrigin,
     Manifest,
     Modalities,
     Quantisation,
@@ -24,7 +25,7 @@ from .bundle import (
     open_bundle,
     write_manifest,
 )
-from .checkpoint import Checkpoint, tokenizer_json_from_checkpoint
+from .checkpoint import Checkpoint, origin_of, tokenizer_json_from_checkpoint
 from .graphs.latent_step import LatentStep
 from .graphs.layers import keep_in_float32
 from .graphs.prefill import Prefill
@@ -76,7 +77,7 @@ def export_bundle(
         modalities=modalities,
         model=model,
         graphs={name: graph_specs(model, traced_in)[name] for name in names},
-        checkpoint=checkpoint.name,
+        checkpoint=CheckpointOrigin(name=checkpoint.name),  # its hashes are known when its tensors were read
         versions={package: version(package) for package in _VERSIONED},
         float32_layers=dict(float32_layers),
     )
@@ -95,7 +96,7 @@ def export_bundle(
         else:
             manifest = msgspec.structs.replace(manifest, quantisation=quantise(write))
         report("hashing")
-        write_manifest(directory, manifest)
+        write_manifest(directory, msgspec.structs.replace(manifest, checkpoint=origin_of(checkpoint)))
     return open_bundle(output, verify_hashes=False)
 
 

@@ -64,11 +64,13 @@ def test_newer_schema(copy: Path) -> None:
 
 def test_older_schema(copy: Path) -> None:
     """Of 4: what was added since has defaults."""
-    edit_manifest(copy, schema_version=4)
+    edit_manifest(copy, schema_version=4, checkpoint="somewhere")
     manifest = json.loads((copy / MANIFEST).read_text())
     del manifest["cached_start"], manifest["product_weights"]
     (copy / MANIFEST).write_text(json.dumps(manifest))
-    assert open_bundle(copy).manifest.cached_start is None
+    opened = open_bundle(copy).manifest
+    assert opened.cached_start is None
+    assert opened.checkpoint.name == "somewhere"
 
 
 def test_wrong_kind(copy: Path) -> None:

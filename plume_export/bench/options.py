@@ -12,7 +12,7 @@ PYTORCH_FORMS = (PYTORCH, "pytorch-fp32", "pytorch-bf16")
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`against` names other bundles, or `PYTORCH_FORMS`, which need `checkpoint` (a directory or a hub id).
+    """`against` names other bundles, or `PYTORCH_FORMS`, which need `checkpoint` (a directory or a hub id, at `revision`).
 
     `inputs` is a JSON lines file as for `embed`; None: drawn ones. `threads` None: one for each core. `sweep` measures the
     bundle over lengths of prompts and sizes of images. `cold_starts` are the processes started for each contestant; 0: none.
@@ -22,6 +22,7 @@ class BenchOptions:
     against: tuple[str, ...] = ()
     checkpoint: str | None = None
     compiled: bool = False
+    revision: str | None = None
     offline: bool = False
     inputs: Path | None = None
     batch_sizes: tuple[int, ...] = (1, 8)

@@ -132,6 +132,8 @@ class _Bench:
 
     def _bundles(self) -> list[MeasuredBundle]:
         return [
-            MeasuredBundle(name, bundle.sha256, bundle.manifest.backend, bundle.manifest.precision, bundle.manifest.checkpoint)
+            MeasuredBundle(
+                name, bundle.sha256, bundle.manifest.backend, bundle.manifest.precision, bundle.manifest.checkpoint.name
+            )
             for name, bundle in self._lineup.bundles.items()
         ]

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import BundleError
 from ..spec import GraphName
-from .manifest import MANIFEST, SCHEMA_VERSION, FileEntry, Manifest
+from .manifest import MANIFEST, SCHEMA_VERSION, FileEntry, Manifest, manifest_from_json
 
 _HASH_CHUNK_BYTES = 1 << 20
 
@@ -68,7 +68,7 @@ def _read_manifest(path: Path) -> Manifest:
                 f"{path} has schema version {head['schema_version']}; this plume-export reads up to {SCHEMA_VERSION}.",
                 fix="pip install --upgrade plume-export, or build the bundle again with this version",
             )
-        return msgspec.json.decode(text, type=Manifest)
+        return manifest_from_json(head)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{path / MANIFEST} is damaged: {error}.", fix="build the bundle again") from None
 

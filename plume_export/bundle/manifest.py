@@ -1,13 +1,13 @@
 """The manifest: what a bundle is, with the size and hash of every file."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from ..recipe import Recipe, ShapeRanges
 from ..spec import GraphName, GraphSpec, IntegerPrecision, ModelSpec, Precision
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CONSTANTS = "constants.npz"
@@ -26,6 +26,28 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     bytes: int
     sha256: str
+
+
+class CheckpointOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which checkpoint a bundle was made from. `name` is what the user gave: a directory or a hub id.
+
+    `repository` and `revision` (a commit) are the hub's, None where it did not come from there. `tensors_sha256` is the hash
+    of names, dtypes, shapes and bytes, whatever files they are in (checkpoint/fingerprint.py). None: a bundle of schema 5 or
+    older, which recorded the name alone.
+    """
+
+    name: str
+    repository: str | None = None
+    revision: str | None = None
+    tensors_sha256: str | None = None
+    config_sha256: str | None = None
+
+    def __str__(self) -> str:
+        """Return the name, with repository and commit where it came from the hub."""
+        if self.repository is None:
+            return self.name
+        repository = "" if self.repository == self.name else f"which is {self.repository} "
+        return f"{self.name}, {repository}at commit {self.revision}"
 
 
 class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,7 +136,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     modalities: Modalities
     model: ModelSpec
     graphs: dict[GraphName, GraphSpec]
-    checkpoint: str
+    checkpoint: CheckpointOrigin
     versions: dict[str, str]
     quantisation: Quantisation | None = None
     engines: EngineManifest | None = None
@@ -123,3 +145,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     product_weights: ProductWeights | None = None
     float32_layers: dict[str, float] = {}
     files: dict[str, FileEntry] = {}
+
+
+def manifest_from_json(value: dict[str, Any]) -> Manifest:
+    """Return the manifest of a decoded JSON object, of this schema or an older one. Raises msgspec.ValidationError.
+
+    Up to schema 5 the checkpoint was its name alone.
+    """
+    if value.get("schema_version") != SCHEMA_VERSION and isinstance(value.get("checkpoint"), str):
+        value = {**value, "schema_version": SCHEMA_VERSION, "checkpoint": {"name": value["checkpoint"]}}
+    return msgspec.convert(value, Manifest)

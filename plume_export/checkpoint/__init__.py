@@ -3,8 +3,10 @@
 from ..layout import expected_tensors
 from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
+from .examined import ExaminedTensors
 from .fingerprint import checkpoint_sha256
 from .opened import Checkpoint
+from .origin import origin_of
 from .random import write_random_checkpoint
 from .source import resolve_checkpoint
 from .tensors import CheckpointTensors
@@ -13,10 +15,12 @@ from .tokenizer import tokenizer_json_from_checkpoint
 __all__ = [
     "Checkpoint",
     "CheckpointTensors",
+    "ExaminedTensors",
     "check_tensors",
     "checkpoint_sha256",
     "expected_tensors",
     "model_spec_from_checkpoint",
+    "origin_of",
     "resolve_checkpoint",
     "return_large_blocks_to_the_system",
     "tokenizer_json_from_checkpoint",

@@ -3,25 +3,16 @@
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
-import torch
-from torch import Tensor
-
-from .tensors import CheckpointTensors
+from .examined import ExaminedTensors
 
 
-def checkpoint_sha256(tensors: CheckpointTensors) -> str:
-    """Return the hash of a checkpoint's tensors: names, dtypes, shapes and bytes.
+def checkpoint_sha256(tensors: ExaminedTensors) -> str:
+    """Return the hash of a checkpoint's tensors: names, dtypes, shapes and bytes, in the order of the names.
 
-    Path, shards, key layout and tensors that PLUME does not need do not count.
+    Path, shards, key layout and tensors that PLUME does not need do not count. Only tensors that were not read yet are read.
+    Raises CheckpointError for NaN and infinity in one of them.
     """
     names = tensors.names
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda name: _tensor_digest(tensors.read(name)), names)
-        lines = [f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True)]
+        lines = [f"{name} {digest}\n" for name, digest in zip(names, pool.map(tensors.digest, names), strict=True)]
     return sha256("".join(lines).encode()).hexdigest()
-
-
-def _tensor_digest(tensor: Tensor) -> str:
-    digest = sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

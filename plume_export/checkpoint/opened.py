@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..spec import ModelSpec
-from .tensors import CheckpointTensors
+from .examined import ExaminedTensors
 
 
 @dataclass(frozen=True)
@@ -13,5 +13,5 @@ class Checkpoint:
 
     directory: Path
     name: str
-    tensors: CheckpointTensors
+    tensors: ExaminedTensors
     model: ModelSpec

@@ -10,8 +10,10 @@ _PATTERNS = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def resolve_checkpoint(name: str, *, offline: bool) -> Path:
+def resolve_checkpoint(name: str, *, revision: str | None = None, offline: bool) -> Path:
     """Return the directory of a checkpoint: `name` itself, or the hub id's local copy (downloaded unless `offline`).
+
+    `revision` is a branch, tag or commit of the hub's repository; None: its main branch.
 
     "plume-tiny" is the sample model of this package, unless a directory of that name is there.
 
@@ -21,28 +23,42 @@ def resolve_checkpoint(name: str, *, offline: bool) -> Path:
     if name == PLUME_TINY and not directory.is_dir():
         directory = plume_tiny_directory()
     if not directory.is_dir():
-        directory = _from_hub(name, offline=offline)
+        directory = _from_hub(name, revision, offline=offline)
+    elif revision is not None:
+        raise CheckpointError(
+            f"{name} is a local directory; the revision {revision!r} is for a repository of the hub.",
+            fix="leave --revision out, or pass the hub id",
+        )
     _check_contents(directory)
     return directory
 
 
-def _from_hub(name: str, *, offline: bool) -> Path:
+def _from_hub(name: str, revision: str | None, *, offline: bool) -> Path:
     if directory_like(name):
         raise CheckpointError(f"There is no checkpoint directory {name}.", fix="check the path, or pass a hub id as owner/name")
+    if revision == "":
+        raise CheckpointError(
+            "The revision is empty; expected a branch, tag or commit.", fix="leave --revision out for the main branch"
+        )
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS, local_files_only=offline))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS, local_files_only=offline))
     except Exception as error:  # the hub client raises its own, httpx's and OS errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if offline:
             raise CheckpointError(
-                f"{name} is neither a directory nor in the local hub cache: {reason}", fix="leave out --offline to download it"
+                f"{_at(name, revision)} is neither a directory nor in the local hub cache: {reason}",
+                fix="leave out --offline to download it",
             ) from error
         raise CheckpointError(
-            f"{name} is not a directory and the hub did not deliver it: {reason}",
+            f"{_at(name, revision)} is not a directory and the hub did not deliver it: {reason}",
             fix="check the name and the network, or pass a local directory (--offline takes the local cache only)",
         ) from error
+
+
+def _at(name: str, revision: str | None) -> str:
+    return name if revision is None else f"{name} at revision {revision!r}"
 
 
 def directory_like(name: str) -> bool:

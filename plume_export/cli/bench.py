@@ -35,6 +35,7 @@ from .switches import Answer, command
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of everyone.  [default: one for each core]")
 @click.option("--sweep", is_flag=True, help="Measure the bundle over lengths of prompts and sizes of images too.")
 @click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with pictures.")
+@click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
 def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer:
     """Measure a bundle: against PyTorch, other bundles and the hardware's limits."""

@@ -67,6 +67,7 @@ _CHECKPOINT_OPTIONS = (
     click.option(
         "--modalities", type=click.Choice(["all", "text"]), default="all", show_default=True, help="text: no vision encoder."
     ),
+    click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]"),
     click.option("--offline", is_flag=True, help="Take a hub id from the local cache only."),
     click.option("--no-selftest", is_flag=True, help="Do not capture reference stages for `selftest`."),
     click.option("--latent-steps", type=click.IntRange(min=1), help="Rollout budget K.  [default: the checkpoint's, else 8]"),
@@ -194,7 +195,7 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
     output = options["output"] or default_output(name, precisions.name, target)
     check_output(output)
     model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
-    checkpoint = open_checkpoint(name, model_options, offline=options["offline"])
+    checkpoint = open_checkpoint(name, model_options, revision=options["revision"], offline=options["offline"])
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
     quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"], quantizer)
     check_meant_for_integers(precisions.name, quantise)
@@ -212,11 +213,15 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's]")
 @click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")
 @click.option("--checkpoint", help="Directory or hub id whose dimensions count.  [default: the published 2B]")
-def plan(target: str, precision: Any, weights: Any, checkpoint: str | None) -> Answer:
+@click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
+@click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+def plan(target: str, precision: Any, weights: Any, checkpoint: str | None, revision: str | None, offline: bool) -> Answer:
     """Compute what a target's engines need on its device."""
     recipe = read_recipe(target)
     recipe = msgspec.structs.replace(recipe, weights=weights or recipe.weights)
-    model = PLUME_2B if checkpoint is None else open_checkpoint(checkpoint, ModelOptions()).model
+    model = PLUME_2B
+    if checkpoint is not None:
+        model = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline).model
     made = plan_memory(target, recipe, model, precision or recipe.precision)
     nearest = nearest_that_fits(target, recipe, model, made.precision) if made.fits is False else None
     document = {"plan": made, "total": made.total, "fits": made.fits, "nearest": nearest}

@@ -17,14 +17,15 @@ from .switches import Answer, command
 @click.option("--checkpoint", default=PLUME_TINY, show_default=True, help="Directory or Hugging Face hub id.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the set that ships]")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The file of ranges, .npz.")
+@click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
-def calibrate(checkpoint: str, inputs: Path | None, output: Path, offline: bool) -> Answer:
+def calibrate(checkpoint: str, inputs: Path | None, output: Path, revision: str | None, offline: bool) -> Answer:
     """Measure the ranges that int8 and the fp16 guard need.
 
     Runs the fp32 model over the calibration inputs, its weights read layer by layer.
     """
     check_writable(output)
-    opened = open_checkpoint(checkpoint, ModelOptions(), offline=offline)
+    opened = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline)
     from ..precision.calibrate import calibrate, coverage_warning
     from ..precision.ranges import write_ranges
 

@@ -8,7 +8,7 @@ import msgspec
 
 from ..builders.tensorrt.inspector import layers_of_engine
 from ..builders.tensorrt.layers import EngineLayer, dtypes_of
-from ..bundle import Bundle, Manifest, ProductWeights, open_bundle
+from ..bundle import Bundle, CheckpointOrigin, Manifest, ProductWeights, open_bundle
 from ..spec import GraphName, TensorSpec
 from .console import print_engines, print_quantisation, print_table
 from .switches import Answer, command
@@ -37,7 +37,8 @@ def _print_bundle(bundle: Bundle) -> None:
     click.echo(f"{bundle.path}  {manifest.backend} {manifest.precision}, modalities {manifest.modalities}")
     size = sum(entry.bytes for entry in manifest.files.values())
     click.echo(f"bundle {bundle.sha256[:12]}, {size:,} bytes; the hash of every file is right")
-    click.echo(f"checkpoint {manifest.checkpoint}; made with " + ", ".join(f"{k} {v}" for k, v in manifest.versions.items()))
+    _print_checkpoint(manifest.checkpoint)
+    click.echo("made with " + ", ".join(f"{package} {version}" for package, version in manifest.versions.items()))
     for name, part in msgspec.to_builtins(manifest.model).items():
         click.echo(f"{name}: " + ", ".join(f"{key} {value!r}" for key, value in part.items()))
     if manifest.quantisation is not None:
@@ -56,6 +57,12 @@ def _print_bundle(bundle: Bundle) -> None:
         print_engines(manifest.engines)
     for name, entry in manifest.files.items():
         click.echo(f"{entry.bytes:>14,}  {entry.sha256[:12]}  {name}")
+
+
+def _print_checkpoint(origin: CheckpointOrigin) -> None:
+    hashes = {"tensors": origin.tensors_sha256, "config.json": origin.config_sha256}
+    told = "".join(f"; sha256 of {part} {sha256}" for part, sha256 in hashes.items() if sha256 is not None)
+    click.echo(f"checkpoint {origin}{told}")
 
 
 def _print_tensors(manifest: Manifest, graph: GraphName) -> None:

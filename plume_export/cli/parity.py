@@ -24,11 +24,14 @@ from .switches import Answer, command
 @click.option("--checkpoint", required=True, help="The checkpoint that the bundle was made from.")
 @click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the sample inputs]")
 @click.option("--reference-precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
-def parity(bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, offline: bool) -> Answer:
+def parity(
+    bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, revision: str | None, offline: bool
+) -> Answer:
     """Compare a bundle with the PyTorch reference, stage by stage."""
     opened = open_bundle(bundle)
-    original = open_checkpoint(checkpoint, ModelOptions(), offline=offline)
+    original = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline)
     from ..parity.reference_run import measure_parity
 
     items = [source.read() for source in sources_from_file(inputs or sample_inputs_file())]

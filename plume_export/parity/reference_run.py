@@ -12,7 +12,7 @@ from ..runtime.embedder import Embedder
 from ..spec import Precision
 from ..stages import Stages
 from .compare import ParityReport, compare_inputs
-from .dimensions import check_same_dimensions
+from .same_checkpoint import check_same_checkpoint
 
 
 def measure_parity(
@@ -20,7 +20,7 @@ def measure_parity(
 ) -> ParityReport:
     """Compare a bundle with the checkpoint it was made from. The reference's weights are read layer by layer.
 
-    Rollout and pixel limits are the bundle's. Raises CheckpointError for a checkpoint of other dimensions, InputError for no
+    Rollout and pixel limits are the bundle's. Raises CheckpointError for another checkpoint, InputError for no
     items and for two of one name: an item without an id goes by its index.
     """
     names = [item.id or str(index) for index, item in enumerate(items)]
@@ -30,7 +30,7 @@ def measure_parity(
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"Two inputs go by the name {twice!r}.", fix="give every input an id of its own")
     manifest = embedder.bundle.manifest
-    check_same_dimensions(checkpoint.name, checkpoint.model, manifest)
+    check_same_checkpoint(checkpoint, manifest)
     dtype = torch.bfloat16 if reference_precision == "bf16" else torch.float32
     reference = Reference(checkpoint.directory, checkpoint.tensors, manifest.model, dtype=dtype, resident=False)
     processor = ReferenceProcessor(checkpoint.directory, manifest.model)

@@ -22,7 +22,7 @@ def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | N
     Nothing in it names a path outside the folder. Raises InputError for a picture that vanished meanwhile.
     """
     manifest, query = bundle.manifest, result.query
-    checkpoint = Path(manifest.checkpoint).name
+    checkpoint = Path(manifest.checkpoint.name).name
     return filled_page(
         __package__,
         title=html.escape(query.text or "search by picture"),

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from plume_export.checkpoint import CheckpointTensors, checkpoint_sha256
+from plume_export.checkpoint import ExaminedTensors, checkpoint_sha256
 
 
 def sha256(directory: Path) -> str:
-    return checkpoint_sha256(CheckpointTensors(directory))
+    return checkpoint_sha256(ExaminedTensors(directory))
 
 
 def stored(directory: Path, tensors: dict[str, torch.Tensor]) -> Path:

@@ -15,12 +15,15 @@ from safetensors.torch import load_file, save_file
 from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.checkpoint import checkpoint_sha256, tokenizer_json_from_checkpoint
 from plume_export.cli import main
-from plume_export.errors import InputError, PlumeExportError
+from plume_export.errors import CheckpointError, InputError, PlumeExportError
 from plume_export.precision.calibrate import calibrate, coverage_warning
 from plume_export.precision.ranges import Ranges, read_ranges, write_ranges
 from plume_export.preprocess import Item, Preprocessor
 
 from ..conftest import GOLDEN
+
+# Finite; times another magnitude over 1 it is not.
+HUGE = 3e38
 
 
 def inputs_file(directory: Path, *lines: dict[str, object]) -> Path:
@@ -154,29 +157,36 @@ def test_ranges_of_another_format(texts: Ranges, tmp_path: Path) -> None:
 def test_nan_in_a_weight(damaged: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = damaged("layers.1.mlp.down_proj.weight", lambda weight: weight[3, 5].fill_(torch.nan))
     file = inputs_file(tmp_path, {"id": "a", "text": "a"})
+    with pytest.raises(CheckpointError, match=r"tensor model\.layers\.1\.mlp\.down_proj\.weight holds 1 times NaN"):
+        ranges_of(checkpoint, file)
+
+
+def test_a_weight_that_makes_infinity(damaged: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = damaged("layers.1.mlp.down_proj.weight", lambda weight: weight[3].fill_(HUGE))
+    file = inputs_file(tmp_path, {"id": "a", "text": "a"})
     with pytest.raises(
         PlumeExportError,
-        match=r"decoder\.layers\.1\.down_proj \(prefill\) gives NaN for the input 'a'; its weight is not finite",
+        match=r"decoder\.layers\.1\.down_proj \(prefill\) gives infinity for the input 'a'; its parameters are finite",
     ):
         ranges_of(checkpoint, file)
 
 
-def test_infinity_in_one_expert(damaged: Callable[..., Path], tmp_path: Path) -> None:
-    checkpoint = damaged("experts.2.fc1.bias", lambda bias: bias[0].fill_(torch.inf))
+def test_infinity_out_of_one_expert(damaged: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = damaged("experts.2.fc2.weight", lambda weight: weight[0].fill_(HUGE))
     file = inputs_file(tmp_path, {"id": "a", "text": "a"}, {"id": "b", "text": "b"})
-    with pytest.raises(PlumeExportError, match=r"transition\.experts \(step\) gives .* for the input 'a'; its fc1_bias"):
+    with pytest.raises(PlumeExportError, match=r"transition\.experts \(step\) gives .* for the input 'a'; its parameters"):
         ranges_of(checkpoint, file)
 
 
-def test_nan_in_a_norm_of_the_vision_encoder(damaged: Callable[..., Path], tmp_path: Path) -> None:
+def test_infinity_out_of_a_norm_of_the_vision_encoder(damaged: Callable[..., Path], tmp_path: Path) -> None:
     """It shows for the blank image too, which stands before the text."""
-    checkpoint = damaged("visual.blocks.0.norm1.weight", lambda weight: weight[0].fill_(torch.nan))
+    checkpoint = damaged("visual.blocks.0.norm1.weight", lambda weight: weight.fill_(HUGE))
     file = inputs_file(tmp_path, {"id": "a", "text": "a"})
-    with pytest.raises(PlumeExportError, match=r"visual\.blocks\.0\.norm1 gives NaN for the input 'the blank image'"):
+    with pytest.raises(PlumeExportError, match=r"visual\.blocks\.0\.norm1 gives infinity for the input 'the blank image'"):
         ranges_of(checkpoint, file)
 
 
-def test_nan_that_one_input_meets(damaged: Callable[..., Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_infinity_that_one_input_meets(damaged: Callable[..., Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
     """A token's embedding: the input that has the token is named, not the one that is padded to its length."""
     opened = open_checkpoint(str(tiny_checkpoint), ModelOptions())
     tokenizer_json = tokenizer_json_from_checkpoint(opened.directory, opened.model.decoder.vocab)
@@ -184,7 +194,7 @@ def test_nan_that_one_input_meets(damaged: Callable[..., Path], tiny_checkpoint:
     long, short = "Zebra zebra zebra", "a"
     ids, others = (set(preprocessor.prepare(Item(text=text)).input_ids.tolist()) for text in (long, short))
     token = min(ids - others)
-    checkpoint = damaged("embed_tokens.weight", lambda weight: weight[token].fill_(torch.nan))
+    checkpoint = damaged("embed_tokens.weight", lambda weight: weight[token].fill_(HUGE))
     file = inputs_file(tmp_path, {"id": "without", "text": short}, {"id": "with", "text": long})
-    with pytest.raises(PlumeExportError, match=r"embed_tokens \(prefill\) gives NaN for the input 'with'; its weight"):
+    with pytest.raises(PlumeExportError, match=r"\(prefill\) gives .* for the input 'with'; its parameters"):
         ranges_of(checkpoint, file)

@@ -8,7 +8,7 @@ from typing import Literal
 from ...build import ModelOptions, open_checkpoint
 from ...bundle import Bundle, open_bundle
 from ...errors import BundleError, PlumeExportError
-from ...parity.dimensions import check_same_dimensions
+from ...parity.same_checkpoint import check_same_checkpoint
 from ..limits.products import is_on_gpu
 from ..options import PYTORCH, PYTORCH_FORMS, BenchOptions
 from .contestant import BundleContestant, Contestant, PytorchContestant
@@ -80,8 +80,8 @@ def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[Py
     Each under torch.compile too if asked for.
     """
     assert options.checkpoint is not None
-    checkpoint = open_checkpoint(options.checkpoint, ModelOptions(), offline=options.offline)
-    check_same_dimensions(checkpoint.name, checkpoint.model, bundle.manifest)
+    checkpoint = open_checkpoint(options.checkpoint, ModelOptions(), revision=options.revision, offline=options.offline)
+    check_same_checkpoint(checkpoint, bundle.manifest)
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
     usual = ("bf16",) if is_on_gpu(bundle.manifest) else precisions
     wanted = {*options.against, *(f"{PYTORCH}-{precision}" for precision in usual if PYTORCH in options.against)}

@@ -1,0 +1,38 @@
+"""Where a checkpoint came from, for the bundle's manifest."""
+
+import re
+from pathlib import Path
+
+from ..bundle import CheckpointOrigin, sha256_of_file
+from .fingerprint import checkpoint_sha256
+from .opened import Checkpoint
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def origin_of(checkpoint: Checkpoint) -> CheckpointOrigin:
+    """Return the name, the hub's repository and commit where there is one, and the hashes.
+
+    Costs a pass over the tensors that were not read yet.
+    """
+    repository, revision = hub_snapshot(checkpoint.directory) or (None, None)
+    return CheckpointOrigin(
+        name=checkpoint.name,
+        repository=repository,
+        revision=revision,
+        tensors_sha256=checkpoint_sha256(checkpoint.tensors),
+        config_sha256=sha256_of_file(checkpoint.directory / "config.json"),
+    )
+
+
+def hub_snapshot(directory: Path) -> tuple[str, str] | None:
+    """Return repository and commit of a directory in the hub's cache; None for any other directory.
+
+    Source: huggingface_hub, models--OWNER--NAME/snapshots/COMMIT; no name there has two hyphens in a row.
+    """
+    parts = directory.resolve().parts
+    for folder, snapshots, commit in zip(parts, parts[1:], parts[2:], strict=False):
+        kind, *names = folder.split("--")
+        if snapshots == "snapshots" and kind == "models" and len(names) in (1, 2) and all(names) and _COMMIT.fullmatch(commit):
+            return "/".join(names), commit
+    return None

@@ -1,0 +1,35 @@
+"""Whether a checkpoint is the one that a bundle was made from: by its dimensions, then by the hash of its tensors."""
+
+from typing import TYPE_CHECKING
+
+from ..bundle import Manifest
+from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+
+
+def check_same_checkpoint(checkpoint: "Checkpoint", manifest: Manifest) -> None:
+    """Raise CheckpointError if the checkpoint is not the bundle's.
+
+    Hashing reads every tensor once. Bundles of schema 5 or older recorded no hash: for them dimensions have to do.
+    """
+    origin = manifest.checkpoint
+    fix = f"pass the checkpoint that the bundle was made from ({origin}), or export this one"
+    for part in ("vision", "decoder"):
+        received, built = getattr(checkpoint.model, part), getattr(manifest.model, part)
+        if received != built:
+            raise CheckpointError(
+                f"{checkpoint.name} is not the bundle's checkpoint: its {part} is {received}, the bundle's {built}.", fix=fix
+            )
+    if origin.tensors_sha256 is None:
+        return
+    from ..checkpoint import checkpoint_sha256
+
+    sha256 = checkpoint_sha256(checkpoint.tensors)
+    if sha256 != origin.tensors_sha256:
+        raise CheckpointError(
+            f"{checkpoint.name} is not the bundle's checkpoint: the sha256 of its tensors is {sha256[:12]}, the bundle's "
+            f"{origin.tensors_sha256[:12]}. The same values in another dtype count as other tensors.",
+            fix=fix,
+        )
