@@ -16,6 +16,7 @@ from ..bundle import Backend, EngineManifest, Quantisation
 from ..parity.table import table_from_report, verdict
 from ..plan import CONTEXT_BYTES, Plan, nearest_text
 from ..preprocess import NoticeTally
+from ..printable import printable
 from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
@@ -212,12 +213,13 @@ def print_hits(result: SearchResult) -> None:
     """Print the ranked files of a search."""
     from rich.table import Table
 
-    table = Table(title=f"{result.pictures} pictures in {result.folder}, {result.embedded} new", title_justify="left")
+    title = f"{result.pictures} pictures in {printable(str(result.folder))}, {result.embedded} new"
+    table = Table(title=title, title_justify="left", caption="score: cosine with the query, -1 to 1", caption_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
     table.add_column("file", overflow="fold")
     for rank, hit in enumerate(result.hits, start=1):
-        table.add_row(str(rank), f"{hit.score:.4f}", result.shown_name(hit))
+        table.add_row(str(rank), f"{hit.score:.4f}", result.shown_name(hit.file))
     print_table(table)
 
 

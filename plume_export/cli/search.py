@@ -8,11 +8,13 @@ import click
 
 from ..embed_file import check_writable
 from ..preprocess import Item, NoticeTally
+from ..printable import printable
 from ..runtime.embedder import Embedder
 from ..search.cache import EmbeddingCache, default_cache_file
+from ..search.report import report_from_result, skipped_line
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
-from .console import html_file, print_hits, print_notices, progress, warn
+from .console import html_file, note, print_hits, print_notices, progress, warn
 from .switches import Answer, command
 
 
@@ -52,16 +54,15 @@ def search(
             with replacing(page) as file:
                 file.write(page_from_result(result, embedder.bundle, image).encode("utf-8", "replace"))
     if result.skipped:
-        first, reason = next(iter(result.skipped.items()))
-        warn(f"skipped {len(result.skipped)} files, the first is {first}: {reason.splitlines()[0]}")
+        (warn if result.broken else note)(skipped_line(result))
     print_notices(tally)
-    return Answer([{"file": hit.file, "score": hit.score} for hit in result.hits], partial(_print, result, page))
+    return Answer(report_from_result(result, page), partial(_print, result, page))
 
 
 def _print(result: SearchResult, page: Path | None) -> None:
     print_hits(result)
     if page is not None:
-        click.echo(str(page))
+        click.echo(printable(str(page)))
 
 
 COMMANDS = (search,)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
-PICTURE_SUFFIXES = frozenset(
+_SUFFIXES = frozenset(
     (
         ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
         ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".ico", ".tga", ".avif", ".heic", ".heif", ".hif",
@@ -44,6 +44,10 @@ def find_pictures(folder: Path) -> FolderFiles:
             fix="pass a folder with PNG, JPEG, WebP or other image files",
         )
     return FolderFiles(sorted(walk.pictures), dict(sorted(walk.skipped.items())))
+
+
+def is_named_as_picture(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES
 
 
 @dataclass
@@ -106,7 +110,7 @@ class _Walk:
             return
         if not is_file:
             self.skipped[file] = "neither a file nor a folder"
-        elif file.suffix.lower() not in PICTURE_SUFFIXES:
+        elif not is_named_as_picture(file):
             self.skipped[file] = "no picture by its suffix"
         else:
             self.files.add(real)

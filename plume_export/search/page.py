@@ -11,26 +11,29 @@ from ..bundle import Bundle
 from ..errors import InputError
 from ..page import filled_page
 from ..preprocess import load_image
+from ..printable import printable
+from .report import file_uri
 from .search import Hit, SearchResult
 
 _THUMBNAIL_PIXELS = 320
 
 
 def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | None) -> str:
-    """Return the page: the query, and a card with thumbnail, score and file name for every hit.
+    """Return the page: the query, and a card for every hit with its thumbnail, score and name, linked to the file.
 
-    Nothing in it names a path outside the folder. Raises InputError for a picture that vanished meanwhile.
+    A picture that can no longer be read has its reason instead of a thumbnail.
     """
     manifest, query = bundle.manifest, result.query
     checkpoint = Path(manifest.checkpoint.name).name
+    skipped = len(result.skipped)
     return filled_page(
         __package__,
-        title=html.escape(query.text or "search by picture"),
+        title=_html(_one_line(query.text) or "search by picture"),
         query=_query_html(query.text, query_image),
-        folder=html.escape(result.folder.name or str(result.folder)),
-        pictures=f"{result.pictures:,}",
-        skipped=f", {len(result.skipped)} files skipped" if result.skipped else "",
-        bundle=html.escape(f"{checkpoint}, {manifest.backend} {manifest.precision}, bundle {bundle.sha256[:12]}"),
+        folder=_html(result.folder.name or str(result.folder)),
+        pictures=f"{result.pictures:,} picture{'s' if result.pictures > 1 else ''}",
+        skipped=f", {skipped:,} file{'s' if skipped > 1 else ''} skipped" if skipped else "",
+        bundle=_html(f"{checkpoint}, {manifest.backend} {manifest.precision}, bundle {bundle.sha256[:12]}"),
         cards="\n".join(_card(rank, hit, result) for rank, hit in enumerate(result.hits, start=1)),
     )
 
@@ -38,31 +41,45 @@ def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | N
 def _query_html(text: str, image: Path | None) -> str:
     parts = []
     if image is not None:
-        parts.append(f'<img src="{_thumbnail(image)}" alt="query picture">')
+        parts.append(_picture(image, f"query picture: {image.name}"))
     if text:
-        parts.append(f"<h1>{html.escape(text)}</h1>")
+        parts.append(f"<h1>{_html(_one_line(text))}</h1>")
     return "".join(parts)
 
 
 def _card(rank: int, hit: Hit, result: SearchResult) -> str:
-    """The bar shows where the score lies between the last hit shown and 1."""
-    worst = result.hits[-1].score
-    share = (hit.score - worst) / (1 - worst) if worst < 1 else 1.0
-    name = html.escape(result.shown_name(hit))
+    """The bar shows the score from 0 to 1; a negative one has none."""
+    name = result.shown_name(hit.file)
+    width = 100 * min(max(hit.score, 0.0), 1.0)
     return (
-        f'<li><img src="{_thumbnail(hit.file)}" alt="">'
-        f'<p><b>{rank}</b><span title="{name}">{name}</span><i>{hit.score:.3f}</i></p>'
-        f'<div class="bar"><div style="width:{100 * share:.0f}%"></div></div></li>'
+        f'<li><a href="{html.escape(file_uri(hit.file))}">{_picture(hit.file, name)}</a>'
+        f"<p><b>{rank}</b><span>{_html(name)}</span><i>{hit.score:.3f}</i></p>"
+        f'<div class="bar" aria-hidden="true"><div style="width:{width:.1f}%"></div></div></li>'
     )
 
 
+def _html(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _picture(file: Path, alt: str) -> str:
+    try:
+        return f'<img src="{_thumbnail(file)}" alt="{_html(alt)}">'
+    except InputError as error:  # the folder may change while it is searched
+        return f'<em class="gone">{_html(error.message)}</em>'
+
+
 def _thumbnail(file: Path) -> str:
-    """Return a data address of the picture, upright by its EXIF orientation, scaled down if it is large."""
+    """Return a data address of the picture, upright by its EXIF orientation, scaled down if it is large. Raises InputError."""
     try:
         with Image.open(file) as original:
             image = load_image(ImageOps.exif_transpose(original))
     except OSError as error:
-        raise InputError(f"The picture {file} can not be shown: {error}.", fix="search again") from None
+        raise InputError(f"The picture cannot be shown: {error.strerror or error}.", fix="search again") from None
     is_small = max(image.size) <= _THUMBNAIL_PIXELS
     image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     buffer = io.BytesIO()

@@ -12,14 +12,14 @@ from ..embed_file import EmbedResult, OnError, Source, embed_sources
 from ..errors import InputError
 from ..preprocess import Item
 from ..preprocess.notice import Notify
+from ..printable import printable
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
 from .cache import EmbeddingCache
+from .failure import is_unreadable, reader_of_pictures, with_name, without_name
+from .folder import find_pictures, is_named_as_picture
 
-PICTURE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".ico", ".tga")
-)
 # What is embedded is stored after this many files, so that a search that was stopped goes on from there.
 _CHUNK = 64
 
@@ -43,9 +43,14 @@ class SearchResult:
     embedded: int
     skipped: dict[Path, str]
 
-    def shown_name(self, hit: Hit) -> str:
+    @property
+    def broken(self) -> list[Path]:
+        """What was left out although its name is a picture's."""
+        return [file for file in self.skipped if is_named_as_picture(file)]
+
+    def shown_name(self, file: Path) -> str:
         """The file's name below the folder, whatever bytes it has, as text that can be printed."""
-        return str(hit.file.relative_to(self.folder)).encode("utf-8", "replace").decode()
+        return printable(str(file.relative_to(self.folder)))
 
 
 def search_folder(
@@ -60,23 +65,27 @@ def search_folder(
     progress: OpenProgress,
     notify: Notify = lambda _: None,
 ) -> SearchResult:
-    """Embed what the cache does not know, then rank all pictures below `folder`; hidden files are left out.
+    """Embed what the cache does not know, then rank all pictures below `folder` (folder.py says which).
 
-    With `on_error="skip"` files that are no pictures are counted and left out; with "fail" the first raises InputError, as does
-    a folder that is missing or has no picture.
+    With `on_error="skip"` files that are no pictures are left out, and one that cannot be read is remembered: the same reader
+    does not try it again. With "fail" the first raises InputError. A folder that is missing or has no picture always does.
     """
-    pictures, others = _files_in(folder)
-    if others and on_error == "fail":
-        raise InputError(f"{others[0]} is no picture.", fix="move it out of the folder, or --on-error skip")
-    skipped = dict.fromkeys(others, "no picture")
+    found = find_pictures(folder)
+    if found.skipped and on_error == "fail":
+        file, reason = next(iter(found.skipped.items()))
+        raise InputError(f"{file} is {reason}.", fix="move it out of the folder, or --on-error skip")
+    skipped = dict(found.skipped)
     prepared_query = embedder.prepare(query)
     notify(prepared_query.notices)
     query_embedding = embedder.embed_prepared([prepared_query])[0]
-    files_by_hash = _files_by_hash(pictures, cache, skipped, on_error)
+    files_by_hash = _files_by_hash(found.pictures, cache, skipped, on_error)
     # Another version may prepare pictures otherwise.
     bundle = f"{__version__} {embedder.bundle.sha256}"
     known = cache.embeddings(bundle, files_by_hash, embedder.dimension)
     new = {key: files for key, files in files_by_hash.items() if key not in known}
+    if on_error == "skip":
+        new = _without_failures(new, cache, skipped)
+    embedded = 0
     if new:
         with progress(len(new), "pictures") as advance:
             for start in range(0, len(new), _CHUNK):
@@ -85,48 +94,68 @@ def search_folder(
                 result = embed_sources(
                     embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify
                 )
-                known |= _store(result, chunk, bundle, cache, skipped)
-    found = {file: key for key, files in files_by_hash.items() if key in known for file in files}
-    if not found:
+                embeddings = _store(result, chunk, bundle, cache, skipped)
+                known |= embeddings
+                embedded += len(embeddings)
+    ranked = {file: key for key, files in files_by_hash.items() if key in known for file in files}
+    if not ranked:
+        reason = next(skipped[file] for file in found.pictures)
         raise InputError(
-            f"{folder} has no picture that can be embedded: {skipped[pictures[0]].splitlines()[0]}",
+            f"{folder} has no picture that can be embedded: {reason}",
             fix="pass a folder with whole image files, and a bundle that takes pictures",
         )
-    scores = np.stack([known[key] for key in found.values()]) @ query_embedding
-    files = list(found)
-    hits = [Hit(files[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")[:top]]
-    return SearchResult(query, folder, hits, len(found), len(new), skipped)
+    skipped = dict(sorted(skipped.items()))
+    return SearchResult(query, folder, _hits(ranked, known, query_embedding, top), len(ranked), embedded, skipped)
+
+
+def _hits(ranked: dict[Path, str], known: dict[str, FloatArray], query: FloatArray, top: int) -> list[Hit]:
+    """Return the best first; of equal scores, as they stand."""
+    scores = np.stack([known[key] for key in ranked.values()]) @ query
+    files = list(ranked)
+    return [Hit(files[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")[:top]]
 
 
 def _files_by_hash(
     pictures: list[Path], cache: EmbeddingCache, skipped: dict[Path, str], on_error: OnError
 ) -> dict[str, list[Path]]:
-    """Group files of equal content, which are embedded once. Adds what can not be read to `skipped`."""
+    """Group files of equal content, which are embedded once. Adds what cannot be read to `skipped`."""
     files_by_hash: dict[str, list[Path]] = defaultdict(list)
     for file in pictures:
         try:
             files_by_hash[cache.content_hash(file)].append(file)
         except OSError as error:
             if on_error == "fail":
-                raise InputError(f"{file} can not be read: {error.strerror}.", fix="check its permissions") from None
-            skipped[file] = f"it can not be read: {error.strerror}"
+                raise InputError(f"{file} cannot be read: {error.strerror}.", fix="check its permissions") from None
+            skipped[file] = f"a file that cannot be read: {error.strerror}"
     cache.save()
     return files_by_hash
+
+
+def _without_failures(new: dict[str, list[Path]], cache: EmbeddingCache, skipped: dict[Path, str]) -> dict[str, list[Path]]:
+    """Leave out contents that could not be read before. Adds their files to `skipped`."""
+    failures = cache.failures(reader_of_pictures(), new)
+    for key, reason in failures.items():
+        skipped |= {file: with_name(reason, file) for file in new[key]}
+    return {key: files for key, files in new.items() if key not in failures}
 
 
 def _store(
     result: EmbedResult, chunk: dict[str, list[Path]], bundle: str, cache: EmbeddingCache, skipped: dict[Path, str]
 ) -> dict[str, FloatArray]:
-    """Return the embeddings of a chunk by content hash and store them. Adds what could not be embedded to `skipped`."""
+    """Return the embeddings of a chunk by content hash. Stores them, and why others have none; adds those to `skipped`."""
     embeddings: dict[str, FloatArray] = {}
+    failures: dict[str, str] = {}
     for row, (key, files) in enumerate(chunk.items()):
-        reason = result.skipped.get(row)
-        if reason is None:
+        if row not in result.skipped:
             embeddings[key] = result.embeddings[row]
-        else:
-            skipped |= dict.fromkeys(files, reason)
+            continue
+        reason = without_name(result.skipped[row], files[0])
+        skipped |= {file: with_name(reason, file) for file in files}
+        if is_unreadable(files[0]):
+            failures[key] = reason
     # What was changed between its hash and its embedding is not stored.
     cache.add_embeddings(bundle, {key: row for key, row in embeddings.items() if _has_hash(chunk[key][0], key)})
+    cache.add_failures(reader_of_pictures(), {key: row for key, row in failures.items() if _has_hash(chunk[key][0], key)})
     return embeddings
 
 
@@ -139,21 +168,3 @@ def _has_hash(file: Path, key: str) -> bool:
 
 def _source(file: Path) -> Source:
     return Source(str(file), lambda: Item(images=(file,)))
-
-
-def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the pictures, by their suffix, and the other files below a folder. Raises InputError without a picture."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder.", fix="pass --in FOLDER with pictures")
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(folder))]
-    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
-    if not pictures:
-        raise InputError(
-            f"{folder} has no picture{f' among its {len(files)} files' if files else ': it is empty'}.",
-            fix="pass a folder with PNG, JPEG, WebP or other image files",
-        )
-    return pictures, [file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,56 @@
+"""An embedder without a model: a picture's or a text's embedding is its colour."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import ImageColor
+
+from plume_export.bundle.manifest import CheckpointOrigin
+from plume_export.errors import InputError
+from plume_export.preprocess import Item, load_image
+
+
+@dataclass(frozen=True)
+class PreparedColour:
+    colour: tuple[float, ...]
+    patch_count: int = 4
+    notices: tuple[()] = ()
+
+
+class ColourEmbedder:
+    """Red, green and blue less a half are the three numbers. `fails` on names of pictures that a bundle cannot take."""
+
+    dimension = 3
+
+    def __init__(self, fails: Sequence[str] = ()) -> None:
+        manifest = SimpleNamespace(checkpoint=CheckpointOrigin(name="/models/colours"), backend="double", precision="fp32")
+        self.bundle: Any = SimpleNamespace(sha256="0" * 64, manifest=manifest)
+        self.prepared = 0
+        self._fails = fails
+
+    def checked_batch_size(self, batch_size: int | None) -> int:
+        return batch_size or 8
+
+    def prepare(self, item: Item) -> PreparedColour:
+        self.prepared += 1
+        for image in item.images:
+            if any(name in str(image) for name in self._fails):
+                raise InputError("The picture is too large for this bundle.", fix="compile another")
+            pixel = load_image(image).resize((1, 1)).getpixel((0, 0))
+            return PreparedColour(pixel)
+        return PreparedColour(ImageColor.getrgb(item.text))
+
+    def embed_prepared(
+        self,
+        prepared: Sequence[PreparedColour],
+        *,
+        batch_size: int | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> np.ndarray:
+        advance(len(prepared))
+        rows = np.array([item.colour for item in prepared], np.float32).reshape(-1, 3) / 255 - 0.5
+        unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return unit
