@@ -53,6 +53,14 @@ class MissingExtraError(PlumeExportError):
         super().__init__(f"The Python package {package!r} is not installed.", fix=f"pip install 'plume-export[{extra}]'")
 
 
+class MissingDecoderError(MissingExtraError, InputError):
+    """One input needs a package that is not installed; other inputs of the same run are unaffected."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        fix = f"pip install 'plume-export[{extra}]'"
+        PlumeExportError.__init__(self, f"{what}, which needs the Python package {package!r}.", fix=fix)
+
+
 def keywords_from_flags(text: str) -> str:
     """Return `text` with flags as the keyword arguments of the same name; whole commands stay."""
 

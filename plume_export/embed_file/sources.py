@@ -8,8 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..preprocess import Item, item_from_json
-
-_VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"}
+from ..preprocess.suffixes import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class _FileReader:
     text: str
 
     def __call__(self) -> Item:
-        if Path(self.file).suffix.lower() in _VIDEO_SUFFIXES:
+        if Path(self.file).suffix.lower() in VIDEO_SUFFIXES:
             return Item(text=self.text, video=self.file)
         return Item(text=self.text, images=(self.file,))
 

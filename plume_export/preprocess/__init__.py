@@ -2,6 +2,7 @@
 
 from .image import load_image, patches_from_image, smart_resize
 from .item import ImageSource, Item, VideoSource, item_from, item_from_json
+from .media_options import MediaOptions
 from .notice import Notice, NoticeTally, Notify
 from .patches import Patches, normalised_together
 from .positions import mrope_positions, patch_positions
@@ -14,6 +15,7 @@ __all__ = [
     "ImageSource",
     "Item",
     "Media",
+    "MediaOptions",
     "Notice",
     "NoticeTally",
     "Notify",

@@ -5,16 +5,21 @@ Source: qwen-vl-utils 0.0.14 `fetch_image`, then the Pillow image processor of Q
 
 import math
 import os
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
 from ..spec import PreprocessSpec, VisionSpec
+from .image_array import image_from_array
+from .image_depth import check_depth
+from .image_format import has_more_frames, open_image
+from .image_source import name_of_source, readable
 from .item import ImageSource
+from .notice import Notice, Notify
+from .orientation import turn_to_upright
 from .patches import Grid, Patches, patches_from_frames
+from .transparency import dropped_transparency, without_transparency
 
 # The limit at which Pillow itself refuses an image. It is checked on the header, before anything is decoded.
 MAX_SOURCE_PIXELS = 178_956_970
@@ -31,19 +36,28 @@ def patches_from_image(image: Image.Image, vision: VisionSpec, preprocess: Prepr
     return patches_from_frames(pixels[None], vision, preprocess)
 
 
-def load_image(source: ImageSource) -> Image.Image:
-    """Return an image as RGB: transparency of RGBA on white, of other modes dropped, EXIF orientation ignored, as published.
+def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Notify = lambda _: None) -> Image.Image:
+    """Return an image as RGB: transparency of RGBA on white, of other modes dropped, EXIF rotation ignored, as published.
 
-    Raises InputError for a file that is missing, damaged or no image, and for an image that is empty, too large or too narrow.
+    `exif_transpose` turns it upright. `notify` takes what was dropped or ignored. An open file is read from its start and left
+    where it was.
+
+    Raises InputError for a file that is missing, damaged or no image, for an image of more than 8 bits a channel, and for one
+    that is empty, too large or too narrow.
     """
     if isinstance(source, np.ndarray):
-        return _image_from_array(source)
+        image = image_from_array(source)
+        return _rgb_from_image(image, "the image array", None, exif_transpose, notify)
     if isinstance(source, Image.Image):
-        return _rgb_from_image(source, f"the {source.mode} image")
-    name = os.fspath(source)
+        return _rgb_from_image(source, f"the {source.mode} image", None, exif_transpose, notify)
+    name = name_of_source(source)
+    path = name if isinstance(source, str | os.PathLike) else None
     try:
-        with Image.open(source) as image:
-            return _rgb_from_image(image, name)
+        with readable(source) as file, open_image(file, name) as image:
+            rgb = _rgb_from_image(image, name, path, exif_transpose, notify)
+            if has_more_frames(image):
+                notify([Notice("frames ignored", name)])
+            return rgb
     except InputError:
         raise
     except FileNotFoundError:
@@ -51,9 +65,9 @@ def load_image(source: ImageSource) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"The image {name} is refused: {error}", fix="scale the image down") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged data
-        reason = "it is a directory" if Path(name).is_dir() else str(error) or type(error).__name__
+        reason = "it is a directory" if path is not None and os.path.isdir(path) else _reason(error)
         raise InputError(
-            f"{name} can not be read as an image: {reason.rstrip('.')}.",
+            f"{name} can not be read as an image: {reason}.",
             fix="render its pages to images, as with pdftoppm -png"
             if name.lower().endswith(".pdf")
             else "pass a complete PNG, JPEG, WebP or other image file",
@@ -95,28 +109,31 @@ def resize_within(image: Image.Image, factor: int, preprocess: PreprocessSpec) -
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _image_from_array(array: NDArray[np.uint8]) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise InputError(
-            f"An image array is {array.dtype} {list(array.shape)}; expected uint8 [height, width, 3].",
-            fix="convert it to RGB and to uint8",
-        )
-    _check_size(array.shape[0], array.shape[1], "the image array")
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _rgb_from_image(image: Image.Image, name: str) -> Image.Image:
+def _rgb_from_image(image: Image.Image, name: str, path: str | None, exif_transpose: bool, notify: Notify) -> Image.Image:
     _check_size(image.height, image.width, name)
     try:
-        if image.mode == "RGBA":
-            background = Image.new("RGB", image.size, (255, 255, 255))
-            background.paste(image, mask=image.getchannel("A"))
-            return background
-        return image.convert("RGB")
+        image.load()  # before the tag of its rotation is looked for
+        check_depth(image, name, path)
+        rgb, turn, transparency = _converted(image), turn_to_upright(image), dropped_transparency(image)
+        if turn is not None and exif_transpose:
+            rgb, turn = rgb.transpose(turn), None
+    except InputError:
+        raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged data
-        raise InputError(
-            f"{name} can not be decoded: {str(error).rstrip('.') or type(error).__name__}.", fix="pass a complete image"
-        ) from error
+        raise InputError(f"{name} can not be decoded: {_reason(error)}.", fix="pass a complete image") from error
+    if turn is not None:
+        notify([Notice("rotation ignored", name)])
+    if transparency:
+        notify([Notice("transparency dropped", name, detail=transparency)])
+    return rgb
+
+
+def _converted(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return without_transparency(image).convert("RGB")
+    background = Image.new("RGB", image.size, (255, 255, 255))
+    background.paste(image, mask=image.getchannel("A"))
+    return background
 
 
 def _check_size(height: int, width: int, name: str) -> None:
@@ -137,6 +154,10 @@ def _check_aspect_ratio(height: int, width: int, name: str) -> None:
             f"{name} has {width}x{height} pixels, an aspect ratio of {ratio:.0f}; the limit is {MAX_ASPECT_RATIO}.",
             fix="crop or pad the image",
         )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(" .") or type(error).__name__
 
 
 def _fix_of_missing(name: str) -> str:

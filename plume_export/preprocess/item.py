@@ -5,16 +5,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
+from .image_source import EncodedSource, is_open_file
 
-# An array is uint8 [height, width, 3].
-ImageSource: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+# A path, the bytes of an image file, such a file opened, an image, or uint8 [height, width], [height, width, 3 or 4].
+ImageSource: TypeAlias = EncodedSource | Image.Image | NDArray[np.uint8]
 # Frames, or the path of a video file.
 VideoSource: TypeAlias = tuple[ImageSource, ...] | str | os.PathLike[str]
 
@@ -43,23 +44,31 @@ class Item:
 
 
 def item_from(value: object) -> Item:
-    """Return the Item of a text, a PIL image, an Item, or a mapping with "id", "text", "image" and "video".
+    """Return the Item of a text, an image, an Item, or a mapping with "id", "text", "image" and "video".
 
-    "image" is one image or a list; "video" is a list of frames or the path of a video file; None is absent.
+    A string is a text: for an image file pass a pathlib.Path, or {"image": path}. "image" is one image or a list; "video" is a
+    list of frames or the path of a video file; None is absent.
+
     Raises InputError for an unknown key, a wrong type or an empty input.
     """
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
         return Item(text=value)
-    if isinstance(value, Image.Image):
+    if is_image_source(value):
         return Item(images=(value,))
     if isinstance(value, Mapping):
         return _item_from_mapping(value)
     raise InputError(
-        f"An input is a {type(value).__name__}; expected a text, a PIL image, an Item or a mapping.",
-        fix="for an image file, pass {'image': path}",
+        f"An input is a {type(value).__name__}; expected a text, an image, an Item or a mapping.",
+        fix="for several images, or an image with a text, pass {'image': [...], 'text': ...}",
     )
+
+
+def is_image_source(value: object) -> TypeGuard[ImageSource]:
+    """Whether a value is an image by its type. A string is none here: it is a text, but where an image is expected a path."""
+    kinds = (os.PathLike, Image.Image, np.ndarray, bytes, bytearray, memoryview)
+    return isinstance(value, kinds) or is_open_file(value)
 
 
 def item_from_json(line: str, base_dir: Path) -> Item:
@@ -120,8 +129,8 @@ def _check_images(name: str, images: object) -> None:
             fix=f"pass {name} as a tuple",
         )
     for image in images:
-        if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
+        if not isinstance(image, str) and not is_image_source(image):
             raise InputError(
-                f"{name} has an element of type {type(image).__name__}; expected a path, a PIL image or a uint8 array.",
-                fix="pass the path of an image file",
+                f"{name} has an element of type {type(image).__name__}; expected an image.",
+                fix="pass a path, bytes, an open file, a PIL image or a uint8 array",
             )

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 LONG_PROMPT_TOKENS = 8192
 FEWER_FRAMES = 32
 
-NoticeKind = Literal["rotation ignored", "transparency dropped", "text names a picture", "long prompt"]
+NoticeKind = Literal["rotation ignored", "transparency dropped", "frames ignored", "text names a file", "long prompt"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Notice:
 
     kind: NoticeKind
     name: str
-    detail: str = ""  # what holds the transparency that was dropped
+    detail: str = ""  # what holds the transparency that was dropped; "image" or "video", which a text names
     token_count: int = 0  # of a long prompt
     fewer_token_count: int | None = None  # of a long prompt, were its video file sampled at FEWER_FRAMES
 
@@ -64,10 +64,15 @@ def _line(notice: Notice, count: int, *, is_python: bool) -> str:
             f"{_subject(notice, count, 'picture')} {_verb(count, 'has', 'have')} {notice.detail}: transparency was dropped, as "
             "in the published code; convert to RGBA to composite on white"
         )
-    if notice.kind == "text names a picture":
+    if notice.kind == "frames ignored":
         return (
-            f"{_subject(notice, count, 'text')} {_verb(count, 'names', 'name')} a picture file, but was taken as text; "
-            f"for the picture, pass {{'image': {notice.name!r}}}"
+            f"{_subject(notice, count, 'picture')} {_verb(count, 'has', 'have')} several frames or pages: only the first was "
+            'embedded; pass an animation as {"video": path}, pages as {"image": [page, ...]}'
+        )
+    if notice.kind == "text names a file":
+        return (
+            f"{_subject(notice, count, 'text')} {_verb(count, 'names', 'name')} a {notice.detail} file, but was taken as text; "
+            f"for the {notice.detail} itself, pass {{{notice.detail!r}: {notice.name!r}}}"
         )
     return _long_prompt_line(notice, count, is_python=is_python)
 

@@ -1,5 +1,6 @@
 """An item to the arrays of one prompt."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,14 @@ from ..recipe import ShapeRanges
 from ..spec import ModelSpec
 from .image import load_image, patches_from_image
 from .item import ImageSource, Item, VideoSource
-from .notice import Notice
+from .media_options import MediaOptions
+from .named_file import notices_of_text
+from .notice import FEWER_FRAMES, LONG_PROMPT_TOKENS, Notice, Notify
 from .patches import Grid, Patches, patches_from_frames
 from .positions import mrope_positions
 from .prompt import PromptTokenizer
-from .video import frames_from_video
+from .video import frame_token_count, frames_from_video
+from .video_file import video_size
 
 # Stands before a text-only input, as the model was evaluated.
 _BLANK_SIZE = (28, 28)
@@ -74,6 +78,7 @@ class Preprocessor:
 
     A prompt may be as long as the decoder's positions, less the rollout and the suffix, or as the `limits` that a bundle was
     compiled for. `allow_control_tokens` gives control tokens in a user's text their meaning, as the published code does.
+    `media` says how pictures and videos are read.
 
     Raises BundleError for a tokenizer that is not PLUME's.
     """
@@ -85,8 +90,10 @@ class Preprocessor:
         *,
         allow_control_tokens: bool = False,
         limits: ShapeRanges | None = None,
+        media: MediaOptions | None = None,
     ) -> None:
         self._model = model
+        self.media_options = media or MediaOptions()
         self._tokenizer = PromptTokenizer(tokenizer_json, model.rollout, allow_control_tokens=allow_control_tokens)
         room = model.decoder.max_positions - model.rollout.latent_steps - len(self.suffix_ids)
         self._limits = limits
@@ -104,7 +111,8 @@ class Preprocessor:
 
         Raises InputError for media that can not be read, and for a prompt over `max_prompt_tokens`.
         """
-        images, videos = self._media(item)
+        notices: list[Notice] = []
+        images, videos = self._media(item, notices.extend)
         media = (*images, *videos)
         input_ids = self._tokenizer.prompt_ids(
             item.text,
@@ -126,6 +134,7 @@ class Preprocessor:
             visual_index=np.where(is_visual, np.cumsum(is_visual) - 1, -1),
             anchor_index=int(np.flatnonzero(input_ids == self._tokenizer.anchor_token_id)[-1]),
             media=media,
+            notices=(*notices, *self._notices_of_prompt(item, media, len(input_ids))),
         )
 
     def with_suffix(self, prepared: PreparedInput) -> PreparedInput:
@@ -134,26 +143,43 @@ class Preprocessor:
         self._check_token_count(extended.token_count, extended.visual_token_count)
         return extended
 
-    def _media(self, item: Item) -> tuple[list[Media], list[Media]]:
+    def _notices_of_prompt(self, item: Item, media: tuple[Media, ...], token_count: int) -> list[Notice]:
+        notices = notices_of_text(item.text) if all(medium.is_blank for medium in media) else []
+        if token_count > LONG_PROMPT_TOKENS:
+            fewer = self._fewer_token_count(item, media[-1].grid, token_count)
+            notices.append(Notice("long prompt", _name(item), token_count=token_count, fewer_token_count=fewer))
+        return notices
+
+    def _fewer_token_count(self, item: Item, grid: Grid, token_count: int) -> int | None:
+        """Return the tokens of a prompt were its video file, of this grid, sampled at FEWER_FRAMES; None if there is none."""
+        vision, preprocess = self._model.vision, self._model.preprocess
+        if not isinstance(item.video, str | os.PathLike) or grid[0] * vision.temporal_patch_size <= FEWER_FRAMES:
+            return None
+        factor = vision.patch_size * vision.merge_size
+        of_frame = frame_token_count(*video_size(item.video), FEWER_FRAMES, factor, preprocess)
+        return token_count - self._token_count(grid) + of_frame * FEWER_FRAMES // vision.temporal_patch_size
+
+    def _media(self, item: Item, notify: Notify) -> tuple[list[Media], list[Media]]:
         """Return the images and the videos. Patches are made only while the visual tokens stay within the limit."""
         if not item.images and item.video is None:
             return [self._blank], []
         images: list[Media] = []
         visual_token_count = 0
         for source in item.images:
-            images.append(self._image(source))
+            images.append(self._image(source, notify))
             self._check_frame(self._token_count((1, *images[-1].grid[1:])), "An image")
             visual_token_count += self._token_count(images[-1].grid)
             self._check_token_count(visual_token_count, visual_token_count, is_partial=True)
-        videos = [] if item.video is None else [self._video(item.video, visual_token_count)]
+        videos = [] if item.video is None else [self._video(item.video, visual_token_count, notify)]
         return images, videos
 
-    def _image(self, source: ImageSource) -> Media:
-        return Media(*patches_from_image(load_image(source), self._model.vision, self._model.preprocess))
+    def _image(self, source: ImageSource, notify: Notify) -> Media:
+        image = load_image(source, exif_transpose=self.media_options.exif_transpose, notify=notify)
+        return Media(*patches_from_image(image, self._model.vision, self._model.preprocess))
 
-    def _video(self, source: VideoSource, image_token_count: int) -> Media:
+    def _video(self, source: VideoSource, image_token_count: int, notify: Notify) -> Media:
         vision, preprocess = self._model.vision, self._model.preprocess
-        frames = frames_from_video(source, vision, preprocess)  # [frames, height, width, 3]
+        frames = frames_from_video(source, vision, preprocess, self.media_options, notify)  # [frames, height, width, 3]
         count, height, width, _ = frames.shape
         grid = (count // vision.temporal_patch_size, height // vision.patch_size, width // vision.patch_size)
         visual_token_count = image_token_count + self._token_count(grid)
@@ -180,3 +206,11 @@ class Preprocessor:
                 fix="shorten the text, or give fewer or smaller images and frames"
                 + ("" if self._limits is None else "; or compile with a --target whose prompt_tokens reach that"),
             )
+
+
+def _name(item: Item) -> str:
+    """Return what a notice calls an item: its video or its first image by their path, or else its id."""
+    for source in (item.video, *item.images):
+        if isinstance(source, str | os.PathLike):
+            return os.fsdecode(source)
+    return "one input" if item.id is None else f"the input {item.id!r}"

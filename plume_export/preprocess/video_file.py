@@ -18,33 +18,51 @@ _FRAME_MULTIPLE = 2
 
 
 def read_video_frames(
-    path: str | os.PathLike[str], convert: Callable[[FrameArray, int], FrameArray] = lambda frame, _: frame
+    path: str | os.PathLike[str],
+    convert: Callable[[FrameArray, int], FrameArray] = lambda frame, _: frame,
+    *,
+    frame_count: int | None = None,
+    fps: float | None = None,
 ) -> list[FrameArray]:
-    """Return the sampled frames, uint8 [height, width, 3], about two a second.
+    """Return the sampled frames, uint8 [height, width, 3]: `frame_count` in all, or `fps` a second, two if neither is given.
 
     `convert` sees each sampled frame and the number of sampled frames while the file is decoded, so it can make frames smaller
     before the next one is read. Raises InputError; MissingExtraError without PyAV.
     """
     name = os.fspath(path)
     with _opened(name) as (container, stream):
-        frame_count, fps = sum(packet.size > 0 for packet in container.demux(stream)), stream.average_rate
-    if frame_count == 0:
+        found_count, found_fps = sum(packet.size > 0 for packet in container.demux(stream)), stream.average_rate
+    if found_count == 0:
         raise InputError(f"The video {name} has no frames.", fix="pass a complete video file")
-    if not fps:
+    if not found_fps:
         raise InputError(f"The video {name} does not tell its frame rate.", fix="remux it, as ffmpeg -i in -c copy out.mp4")
     while True:
-        indices = sampled_indices(name, frame_count, float(fps))
+        indices = sampled_indices(name, found_count, float(found_fps), wanted_count=frame_count, wanted_fps=fps)
         frames, decoded_count = _decoded(name, indices, convert)
-        if decoded_count == frame_count:
+        if decoded_count == found_count:
             return frames
         # Some packets gave no frame (or two). Decoding is deterministic, so the second count holds.
-        frame_count = decoded_count
+        found_count = decoded_count
 
 
-def sampled_indices(name: str, frame_count: int, fps: float) -> NDArray[np.int64]:
-    """Return the indices of the frames to keep, [sampled frames], ascending. Raises InputError below two frames."""
-    most = _floor_to_multiple(min(MAX_FRAMES, frame_count))
-    wanted = min(max(frame_count / fps * SAMPLED_FPS, MIN_FRAMES), most, frame_count)
+def video_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the height and width of a video file's frames. Raises as `read_video_frames` does."""
+    with _opened(os.fspath(path)) as (_, stream):
+        return int(stream.height), int(stream.width)
+
+
+def sampled_indices(
+    name: str, frame_count: int, fps: float, *, wanted_count: int | None = None, wanted_fps: float | None = None
+) -> NDArray[np.int64]:
+    """Return the indices of the frames to keep, [sampled frames], ascending. Raises InputError below two frames.
+
+    `wanted_count` frames, or all of a shorter video; else `wanted_fps` a second (2), and 4 to 768 in all. An even number.
+    """
+    if wanted_count is None:
+        most = _floor_to_multiple(min(MAX_FRAMES, frame_count))
+        wanted = min(max(frame_count / fps * (wanted_fps or SAMPLED_FPS), MIN_FRAMES), most, frame_count)
+    else:
+        wanted = min(wanted_count, frame_count)
     sampled_count = _floor_to_multiple(wanted)
     if sampled_count < _FRAME_MULTIPLE:
         raise InputError(

@@ -6,13 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
+from ..preprocess.suffixes import PICTURE_SUFFIXES
 
-_SUFFIXES = frozenset(
-    (
-        ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
-        ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".ico", ".tga", ".avif", ".heic", ".heif", ".hif",
-    )
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ def find_pictures(folder: Path) -> FolderFiles:
 
 
 def is_named_as_picture(file: Path) -> bool:
-    return file.suffix.lower() in _SUFFIXES
+    return file.suffix.lower() in PICTURE_SUFFIXES
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What is an input, and what is not."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from plume_export.preprocess import Item, item_from, item_from_json
 
 IMAGE = Image.new("RGB", (4, 4))
 ARRAY = np.zeros((4, 4, 3), np.uint8)
+FILE = io.BytesIO(b"GIF89a")
 BASE = Path("/data/set")
 
 
@@ -21,6 +23,11 @@ BASE = Path("/data/set")
     [
         ("a text", Item(text="a text")),
         (IMAGE, Item(images=(IMAGE,))),
+        (b"GIF89a", Item(images=(b"GIF89a",))),
+        (Path("p.png"), Item(images=(Path("p.png"),))),
+        (ARRAY, Item(images=(ARRAY,))),
+        (FILE, Item(images=(FILE,))),
+        ({"image": [b"GIF89a", FILE], "text": "x"}, Item("x", (b"GIF89a", FILE))),
         (Item(text="x"), Item(text="x")),
         ({"text": "x", "image": None, "video": None, "id": None}, Item(text="x")),
         ({"image": "p.png"}, Item(images=("p.png",))),
@@ -60,7 +67,8 @@ def test_item_from(value: object, expected: Item) -> None:
         (5, "input is a int"),
         (None, "input is a NoneType"),
         (["a"], "input is a list"),
-        (Path("p.png"), "for an image file, pass"),
+        (5.0, "for several images"),
+        ({"video": b"bytes"}, "video is a bytes; expected a tuple of images or a path"),
     ],
 )
 def test_wrong_input(value: object, message: str) -> None:

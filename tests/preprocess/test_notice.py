@@ -35,7 +35,9 @@ def test_nothing_is_said_of_nothing() -> None:
 
 
 def test_a_name_may_hold_anything() -> None:
-    assert tally_of(Notice("text names a picture", "{0} %s.png"), ROTATED).lines()[0].startswith("{0} %s.png names")
+    assert (
+        tally_of(Notice("text names a file", "{0} %s.png", detail="image"), ROTATED).lines()[0].startswith("{0} %s.png names")
+    )
 
 
 def test_warnings_speak_python_and_point_at_the_caller() -> None:
