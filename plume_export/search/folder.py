@@ -9,7 +9,6 @@ from ..errors import InputError
 from ..preprocess.suffixes import PICTURE_SUFFIXES
 
 
-
 @dataclass(frozen=True)
 class FolderFiles:
     """Pictures by their suffix, in order, and why other files and folders were left out: "no picture", "a link to nothing"."""
