@@ -9,7 +9,8 @@ import click
 from ..evaluation.dataset import read_dataset, select_tasks
 from ..evaluation.evaluate import EvaluationOptions
 from ..evaluation.evaluate import evaluate as evaluate_bundle
-from ..evaluation.report import EvaluationReport, changed_lines, comparison_table, quality_table
+from ..evaluation.report import EvaluationReport, changed_lines, checkpoint_line, comparison_table, quality_table
+from ..printable import printable
 from .console import print_table, progress, warn
 from .switches import Answer, command
 
@@ -45,7 +46,10 @@ def evaluate(
     for quality in (report.evaluated, report.compared):
         for task in () if quality is None else quality.tasks:
             for name, reason in task.skipped.items():
-                warn(f"{task.task}: skipped {name}: {reason}")
+                warn(printable(f"{task.task}: skipped {name}: {reason}"))
+    different = checkpoint_line(report)
+    if different is not None:
+        warn(printable(different))
     return Answer(report, partial(_print_evaluation, report))
 
 

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from ..errors import InputError
+from .metrics import Estimate, estimate_changes
 from .ranking import RankedQuery, TaskRanking
 
 
@@ -22,13 +23,14 @@ class TaskComparison(msgspec.Struct, frozen=True):
     """One task under two bundles, over the queries that rank the same candidates under both.
 
     `rank_correlation` is Spearman's, of a query's scores, averaged over the queries; None where every query has one candidate
-    or equal scores.
+    or equal scores. `changes` are mean differences of the metrics over these queries, after less before.
     """
 
     task: str
     queries: int
     top_1_agreement: float
     rank_correlation: float | None
+    changes: dict[str, Estimate]
     changed: list[ChangedAnswer]
 
 
@@ -49,6 +51,7 @@ def compare_rankings(before: TaskRanking, after: TaskRanking) -> TaskComparison:
         queries=len(pairs),
         top_1_agreement=1 - len(changed) / len(pairs),
         rank_correlation=_mean_rank_correlation(pairs),
+        changes=estimate_changes([one for one, _ in pairs], [other for _, other in pairs]),
         changed=changed,
     )
 

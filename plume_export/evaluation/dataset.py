@@ -6,6 +6,7 @@
 
 A query and a candidate are inputs as for `embed --input`, paths relative to the file. A query ranks its own `candidates`, or
 all candidates of its task. `task` may be left out: it is then the file's name. A row of MMEB is one query with `candidates`.
+An id is a string or an integer; 1 and "1" are one id.
 """
 
 import json
@@ -22,10 +23,14 @@ from ..preprocess import Item, item_from_json
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """A query's or a candidate's input, its media not read yet. Equal contents are equal, so that each is embedded once."""
+    """A query's or a candidate's input, its media not read yet. Equal contents are equal, so that each is embedded once.
+
+    `place` is where it stands first: the file, the line and the id.
+    """
 
     content: str  # one JSON object, as for `embed --input`
     base_dir: Path
+    place: str = field(compare=False)
 
     def read(self) -> Item:
         """Raises InputError for unknown keys and for an empty input."""
@@ -63,20 +68,20 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 def read_dataset(path: Path) -> list[RetrievalTask]:
     """Read and check a dataset; media are read when they are embedded.
 
-    Raises InputError with the line's number for a line that is no query and no candidate, a query without a positive, a
-    positive or candidate that is not there, an id that is there twice, and for a file without queries.
+    Raises InputError with the line's number for a line that is no query and no candidate or has a key twice, a query without
+    a positive, a positive or candidate that is not there, an id that is there twice, and for a file without queries.
     """
     try:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The dataset {path} can not be read: {error}.", fix="pass a UTF-8 JSON lines file") from None
+        raise InputError(f"The dataset {path} cannot be read: {error}.", fix="pass a UTF-8 JSON lines file") from None
     lines = [(number, _parsed(path, number, text)) for number, text in enumerate(texts, start=1) if text.strip()]
     tasks: dict[str, RetrievalTask] = {}
     for number, line in lines:
         if line.candidate is not None:
             task = tasks.setdefault(line.task or path.stem, RetrievalTask(line.task or path.stem))
             _check_new(path, number, "candidate", str(line.id), task.candidates)
-            task.candidates[str(line.id)] = _input(path, number, line.candidate)
+            task.candidates[str(line.id)] = _input(path, number, f"candidate {line.id}", line.candidate)
     pools = {name: tuple(task.candidates) for name, task in tasks.items()}
     for number, line in lines:
         if line.query is not None:
@@ -105,8 +110,11 @@ def select_tasks(tasks: Sequence[RetrievalTask], names: Sequence[str], limit: in
 def _parsed(path: Path, number: int, text: str) -> _Line:
     try:
         line = msgspec.json.decode(text, type=_Line)
-    except msgspec.MsgspecError as error:
+        json.loads(text, object_pairs_hook=_check_keys)  # msgspec takes the last of two
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _bad_line(path, number, f"{error}", "write one object a line, with id and query or candidate") from None
+    if line.task == "":
+        raise _bad_line(path, number, "the name of its task is empty", "leave task out, or name it")
     if (line.query is None) == (line.candidate is None):
         found = "neither" if line.query is None else "both"
         raise _bad_line(path, number, f"it has {found} of query and candidate", "give each line exactly one of the two")
@@ -126,7 +134,9 @@ def _query(path: Path, number: int, line: _Line, task: RetrievalTask, shared_poo
             where = f"the candidates of task {task.name!r}" if line.candidates is None else "its own candidates"
             raise _bad_line(path, number, f"the positive {name!r} of query {line.id!r} is not among {where}", "add it there")
     assert line.query is not None
-    return Query(str(line.id), _input(path, number, line.query), tuple(map(str, positives)), pool)
+    return Query(
+        str(line.id), _input(path, number, f"query {line.id}", line.query), tuple(dict.fromkeys(map(str, positives))), pool
+    )
 
 
 def _own_pool(path: Path, number: int, line: _Line, task: RetrievalTask) -> tuple[str, ...]:
@@ -141,14 +151,24 @@ def _own_pool(path: Path, number: int, line: _Line, task: RetrievalTask) -> tupl
     return tuple(pool)
 
 
-def _input(path: Path, number: int, content: dict[str, Any]) -> DatasetInput:
-    checked = DatasetInput(json.dumps(content, sort_keys=True), path.parent)
+def _input(path: Path, number: int, name: str, content: dict[str, Any]) -> DatasetInput:
+    place = f"{path} line {number}"
     try:
+        checked = DatasetInput(json.dumps(content, sort_keys=True), path.parent, f"{place}, {name}")
         checked.read()
     except InputError as error:
-        error.add_place(f"{path} line {number}")
+        error.add_place(place)
         raise
+    except RecursionError:
+        raise _bad_line(path, number, "it is nested too deeply", "write the input as for embed --input") from None
     return checked
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"the key {key!r} is there twice")
 
 
 def _check_new(path: Path, number: int, kind: str, name: str, known: Collection[str]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import Bundle, open_bundle
+from ..bundle import Bundle, Manifest, open_bundle
 from ..embed_file import OnError
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder, Mode
@@ -12,7 +12,7 @@ from ..runtime.onnx_reference import OnnxReference
 from .compare import compare_rankings
 from .dataset import RetrievalTask
 from .metrics import check_evaluate_extra, measure_quality
-from .ranking import TaskRanking, distinct_inputs, rank_tasks
+from .ranking import TaskRanking, check_files, distinct_inputs, rank_tasks
 from .report import BundleQuality, EvaluationReport
 
 
@@ -36,6 +36,8 @@ def evaluate(
     Raises MissingExtraError, BundleError for either bundle, InputError for an input that can not be embedded.
     """
     check_evaluate_extra()
+    if options.on_error == "fail":
+        check_files(distinct_inputs(tasks))
     opened = open_bundle(bundle)
     other = None if compare is None else open_bundle(compare)
     if other is not None:
@@ -45,7 +47,7 @@ def evaluate(
         return EvaluationReport(evaluated)
     before, compared = _measure(other, tasks, options, is_rounded=False, progress=progress)
     comparison = [compare_rankings(one, two) for one, two in zip(before, rankings, strict=True)]
-    return EvaluationReport(evaluated, compared, comparison)
+    return EvaluationReport(evaluated, compared, comparison, _same_checkpoint(opened.manifest, other.manifest))
 
 
 def _measure(
@@ -57,6 +59,7 @@ def _measure(
     return rankings, BundleQuality(
         bundle=str(bundle.path),
         sha256=sha256,
+        checkpoint=str(manifest.checkpoint),
         backend="rounded after every operator" if is_rounded else manifest.backend,
         precision=manifest.precision,
         tasks=[measure_quality(ranking) for ranking in rankings],
@@ -66,3 +69,8 @@ def _measure(
 def _open(bundle: Bundle, options: EvaluationOptions, *, is_rounded: bool) -> Embedder:
     backend = OnnxReference(bundle) if is_rounded else None
     return Embedder(bundle, mode=options.mode, steps=options.steps, threads=options.threads, backend=backend)
+
+
+def _same_checkpoint(one: Manifest, other: Manifest) -> bool | None:
+    first, second = one.checkpoint.tensors_sha256, other.checkpoint.tensors_sha256
+    return None if first is None or second is None else first == second

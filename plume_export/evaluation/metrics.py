@@ -1,11 +1,13 @@
 """Retrieval metrics of a ranking, by trec_eval, with bootstrap confidence intervals, by SciPy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from ..errors import MissingExtraError
+from ..stages import FloatArray
 from .ranking import RankedQuery, TaskRanking
 
 # Our name -> trec_eval's. With several positives, recall is the share of them among the first k.
@@ -46,25 +48,51 @@ class TaskQuality(msgspec.Struct, frozen=True):
 def measure_quality(ranking: TaskRanking) -> TaskQuality:
     """Return the metrics of one task. Raises MissingExtraError without the extra `evaluate`."""
     check_evaluate_extra()
-    by_query: list[dict[str, float]] = []
-    for start in range(0, len(ranking.queries), _CHUNK):
-        by_query += _measure(ranking.queries[start : start + _CHUNK])
+    by_query = measure_queries(ranking.queries)
     return TaskQuality(
         task=ranking.task,
         queries=len(ranking.queries),
         pool=float(np.mean([len(query.candidates) for query in ranking.queries])),
         skipped=ranking.skipped,
-        metrics={name: _estimate([values[measure] for values in by_query]) for name, measure in MEASURES.items()},
+        metrics={name: _estimate(values) for name, values in by_query.items()},
     )
 
 
+def measure_queries(queries: Sequence[RankedQuery]) -> dict[str, list[float]]:
+    """Return every metric of every query, in their order."""
+    by_query: list[dict[str, float]] = []
+    for start in range(0, len(queries), _CHUNK):
+        by_query += _measure(queries[start : start + _CHUNK])
+    return {name: [values[measure] for values in by_query] for name, measure in MEASURES.items()}
+
+
+def estimate_changes(before: Sequence[RankedQuery], after: Sequence[RankedQuery]) -> dict[str, Estimate]:
+    """Return by metric the mean change of the same queries, with a paired bootstrap interval."""
+    values = zip(measure_queries(before).items(), measure_queries(after).values(), strict=True)
+    return {name: _estimate_change(one, two) for (name, one), two in values}
+
+
 def _measure(queries: Sequence[RankedQuery]) -> list[dict[str, float]]:
-    """Return trec_eval's measures of every query."""
+    """Return trec_eval's measures of every query.
+
+    trec_eval gets ids of our own: of a user's, it takes no more than C does of a string. Candidates stay in their order, which
+    decides between equal scores.
+    """
     import pytrec_eval
 
-    relevant = {query.id: dict.fromkeys(query.positives, 1) for query in queries}
-    scores = {query.id: dict(zip(query.candidates, query.scores.astype(float).tolist(), strict=True)) for query in queries}
-    return list(pytrec_eval.RelevanceEvaluator(relevant, set(MEASURES.values())).evaluate(scores).values())
+    relevant: dict[str, dict[str, int]] = {}
+    scores: dict[str, dict[str, float]] = {}
+    pool: tuple[str, ...] | None = None
+    ids: dict[str, str] = {}
+    for number, query in enumerate(queries):
+        if query.candidates is not pool:  # most queries share one
+            pool = query.candidates
+            ids = {name: f"{rank:012d}" for rank, name in enumerate(sorted(pool))}
+        relevant[str(number)] = {ids[name]: 1 for name in query.positives}
+        values = zip(pool, query.scores.astype(float).tolist(), strict=True)
+        scores[str(number)] = {ids[name]: score for name, score in values}
+    measured = pytrec_eval.RelevanceEvaluator(relevant, set(MEASURES.values())).evaluate(scores)
+    return [measured[str(number)] for number in range(len(queries))]
 
 
 def check_evaluate_extra() -> None:
@@ -76,13 +104,32 @@ def check_evaluate_extra() -> None:
             raise MissingExtraError(module, "evaluate") from None
 
 
-def _estimate(values: list[float]) -> Estimate:
+def _estimate(values: Sequence[float]) -> Estimate:
+    return _bootstrap((values,), np.mean)
+
+
+def _estimate_change(before: Sequence[float], after: Sequence[float]) -> Estimate:
+    def mean_change(after: FloatArray, before: FloatArray, axis: int = -1) -> Any:
+        return np.mean(after, axis=axis) - np.mean(before, axis=axis)
+
+    return _bootstrap((after, before), mean_change)
+
+
+def _bootstrap(samples: tuple[Sequence[float], ...], statistic: Callable[..., Any]) -> Estimate:
+    """Estimate a statistic of one sample, or of two that are paired."""
     from scipy.stats import bootstrap
 
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Estimate(mean, mean, mean)
+    value = float(statistic(*map(np.asarray, samples)))
+    if len(samples[0]) < 2:
+        return Estimate(value, value, value)
     interval = bootstrap(
-        (values,), np.mean, n_resamples=_RESAMPLES, batch=100, confidence_level=CONFIDENCE, method="percentile", rng=0
+        samples,
+        statistic,
+        n_resamples=_RESAMPLES,
+        batch=100,
+        paired=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=0,
     ).confidence_interval
-    return Estimate(mean, float(interval.low), float(interval.high))
+    return Estimate(value, float(interval.low), float(interval.high))

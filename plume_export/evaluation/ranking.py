@@ -1,5 +1,6 @@
 """Embed a dataset and score every query's candidates."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,19 @@ def distinct_inputs(tasks: Sequence[RetrievalTask]) -> list[DatasetInput]:
     return list(inputs)
 
 
+def check_files(inputs: Sequence[DatasetInput]) -> None:
+    """Raise InputError, with the dataset's line and id, for the first input whose picture or video is missing."""
+    for content in inputs:
+        item = content.read()
+        videos = item.video if isinstance(item.video, tuple) else () if item.video is None else (item.video,)
+        for file in (*item.images, *videos):
+            if isinstance(file, str | os.PathLike) and not os.path.exists(file):
+                raise InputError(
+                    f"{content.place}: {os.fspath(file)} does not exist.",
+                    fix="check the path, which is relative to the dataset; --on-error skip leaves it out",
+                )
+
+
 def rank_tasks(
     embedder: Embedder,
     tasks: Sequence[RetrievalTask],
@@ -61,7 +75,7 @@ def rank_tasks(
     is a query that loses its last positive. With "fail" it raises InputError, as does a task that loses all its queries.
     """
     inputs = distinct_inputs(tasks)
-    sources = [Source(content.content, content.read) for content in inputs]
+    sources = [Source(content.place, content.read) for content in inputs]
     result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance)
     rows = {content: row for row, content in enumerate(inputs)}
     reasons = {inputs[row]: reason for row, reason in result.skipped.items()}

@@ -3,8 +3,13 @@
 import msgspec
 from rich.table import Table
 
+from ..printable import printable
 from .compare import TaskComparison
 from .metrics import Estimate, TaskQuality
+
+# As many queries, and right answers of one, are printed.
+_CHANGED_LINES = 20
+_NAMES = 3
 
 
 class BundleQuality(msgspec.Struct, frozen=True):
@@ -12,17 +17,22 @@ class BundleQuality(msgspec.Struct, frozen=True):
 
     bundle: str
     sha256: str
+    checkpoint: str
     backend: str
     precision: str
     tasks: list[TaskQuality]
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):
-    """A bundle's quality; with a second bundle, its quality too and how far the two agree (`comparison`)."""
+    """A bundle's quality; with a second bundle, its quality too and how far the two agree (`comparison`).
+
+    `same_checkpoint`: whether both were made from the same tensors; None if a bundle does not record their hash.
+    """
 
     evaluated: BundleQuality
     compared: BundleQuality | None = None
     comparison: list[TaskComparison] = []
+    same_checkpoint: bool | None = None
 
 
 def quality_table(quality: BundleQuality) -> Table:
@@ -34,7 +44,9 @@ def quality_table(quality: BundleQuality) -> Table:
         table.add_column(column, justify="right")
     for task in quality.tasks:
         queries = f"{task.queries}" if not task.skipped else f"{task.queries} ({len(task.skipped)} inputs skipped)"
-        table.add_row(task.task, queries, f"{task.pool:.0f}", *(_cell(estimate) for estimate in task.metrics.values()))
+        table.add_row(
+            printable(task.task), queries, f"{task.pool:.0f}", *(_cell(estimate) for estimate in task.metrics.values())
+        )
     return table
 
 
@@ -42,26 +54,48 @@ def comparison_table(report: EvaluationReport) -> Table:
     """One row a task: agreement with the other bundle, and the change of Recall@1."""
     assert report.compared is not None
     table = Table(title=f"against {report.compared.bundle}", title_justify="left")
+    table.caption = "change: 95 % paired bootstrap interval"
     table.add_column("task")
     for column in ("queries", "top-1 agreement", "rank correlation", "recall@1 change"):
         table.add_column(column, justify="right")
-    before = {task.task: task for task in report.compared.tasks}
-    after = {task.task: task for task in report.evaluated.tasks}
     for task in report.comparison:
-        change = after[task.task].metrics["recall@1"].mean - before[task.task].metrics["recall@1"].mean
-        table.add_row(
-            task.task, f"{task.queries}", f"{task.top_1_agreement:.4f}", _correlation(task.rank_correlation), f"{change:+.4f}"
-        )
+        agreement, correlation = f"{task.top_1_agreement:.4f}", _correlation(task.rank_correlation)
+        table.add_row(printable(task.task), f"{task.queries}", agreement, correlation, _change(task.changes["recall@1"]))
     return table
 
 
 def changed_lines(report: EvaluationReport) -> list[str]:
-    """One line a query whose first answer is another one."""
-    return [
-        f"{task.task} {change.query}: {change.before} -> {change.after} (right: {', '.join(change.positives)})"
+    """One line a query whose first answer is another one, and how many more there are than the first few."""
+    lines = [
+        f"{task.task} {change.query}: {change.before} -> {change.after} (right: {_names(change.positives)})"
         for task in report.comparison
         for change in task.changed
     ]
+    more = len(lines) - _CHANGED_LINES
+    return [*map(printable, lines[:_CHANGED_LINES]), *([f"and {more:,} more (--json lists all)"] if more > 0 else [])]
+
+
+def checkpoint_line(report: EvaluationReport) -> str | None:
+    """Say that the bundles are of different checkpoints, or that this may be so; None if nothing tells so."""
+    if report.compared is None or report.same_checkpoint:
+        return None
+    names = f"{report.compared.checkpoint} and {report.evaluated.checkpoint}"
+    if report.same_checkpoint is False:
+        return f"the bundles are of different checkpoints ({names}): what changed is the model, not the precision alone"
+    if report.compared.checkpoint != report.evaluated.checkpoint:
+        return (
+            f"the bundles name different checkpoints ({names}): if they are, what changed is the model, not the precision alone"
+        )
+    return None
+
+
+def _names(names: tuple[str, ...]) -> str:
+    more = len(names) - _NAMES
+    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _change(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
 
 
 def _correlation(value: float | None) -> str:

@@ -59,6 +59,26 @@ def test_a_bundle_agrees_with_itself(tiny_cpu: Bundle, tiny_fp32: Bundle, datase
         assert task["rank_correlation"] == pytest.approx(1.0)
 
 
+def test_bundles_of_different_checkpoints_are_said_so(
+    tiny_cpu: Bundle, tiny_fp32: Bundle, golden_bundle: Bundle, dataset: Path
+) -> None:
+    arguments = ("evaluate", tiny_cpu.path, "--dataset", dataset, "--task", "copy", "--limit", 1, "--compare")
+    different, same = run(*arguments, golden_bundle.path), run(*arguments, tiny_fp32.path)
+    assert different.exit_code == same.exit_code == 0
+    assert "the bundles are of different checkpoints" in different.stderr
+    assert "different checkpoints" not in same.stderr
+    report = json.loads(run(*arguments, golden_bundle.path, "--json").stdout)
+    assert report["same_checkpoint"] is False
+    assert set(report["comparison"][0]["changes"]["recall@1"]) == {"mean", "low", "high"}
+
+
+def test_a_missing_picture_is_named_before_the_work(tiny_cpu: Bundle, dataset: Path) -> None:
+    (dataset.parent / "blue.png").unlink()
+    result = run("evaluate", tiny_cpu.path, "--dataset", dataset)
+    assert result.exit_code == 1
+    assert f"{dataset} line 9, candidate blue: {dataset.parent / 'blue.png'} does not exist" in result.stderr
+
+
 def test_a_shorter_rollout_is_taken(tiny_cpu: Bundle, dataset: Path) -> None:
     full, none = (
         run("evaluate", tiny_cpu.path, "--dataset", dataset, "--steps", steps, "--task", "text", "--json") for steps in (8, 0)

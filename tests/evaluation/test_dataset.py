@@ -80,6 +80,16 @@ def test_a_limit_leaves_the_pool_whole(tmp_path: Path) -> None:
         ({"id": "x", "query": {"text": "a"}, "positive": "c1", "candidates": ["c1", "c1"]}, "lists the candidate 'c1' twice"),
         ({"id": "c1", "candidate": {"text": "again"}}, "the candidate id 'c1' is there twice"),
         ({"id": "c4", "candidate": {"text": "a"}, "positive": "c1"}, "a candidate has no positive"),
+        ('{"id": "x", "query": {"text": "a"}, "positive": "c2", "positive": "c1"}', "the key 'positive' is there twice"),
+        ('{"id": "x", "id": "y", "query": {"text": "a"}, "positive": "c1"}', "the key 'id' is there twice"),
+        ('{"id": "x", "query": {"text": "a", "text": "b"}, "positive": "c1"}', "the key 'text' is there twice"),
+        ('{"id": "c4", "candidate": {"text": ' + '{"a":' * 100_000, "line 4"),
+        ('{"id": "c4", "candidate": {"text": ' + "1" * 5000 + "}}", "line 4"),
+        ({"id": "x", "task": "", "query": {"text": "a"}, "positive": "c1"}, "the name of its task is empty"),
+        ({"id": 1.0, "candidate": {"text": "a"}}, "got `float`"),
+        ({"id": True, "candidate": {"text": "a"}}, "got `bool`"),
+        ({"id": None, "candidate": {"text": "a"}}, "got `null`"),
+        ("\ufeff" + json.dumps(QUERY), "line 4"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: object, message: str) -> None:
@@ -105,6 +115,48 @@ def test_ids_may_be_numbers(tmp_path: Path) -> None:
     assert task.queries["7"].positives == ("7",)
 
 
+@pytest.mark.parametrize("number", [2**53 + 1, 2**64 + 1, 10**40, -7])
+def test_large_numbers_are_ids_to_the_last_digit(tmp_path: Path, number: int) -> None:
+    candidates = [{"id": number + more, "candidate": {"text": "a"}} for more in range(2)]
+    (task,) = read_dataset(write(tmp_path, *candidates, {"id": number, "query": {"text": "b"}, "positive": number + 1}))
+    assert list(task.candidates) == [str(number), str(number + 1)]
+    assert task.queries[str(number)].positives == (str(number + 1),)
+
+
+def test_a_number_and_the_same_as_text_are_one_id(tmp_path: Path) -> None:
+    number, text = ({"id": name, "candidate": {"text": "a"}} for name in (1, "1"))
+    with pytest.raises(InputError, match="line 2: the candidate id '1' is there twice"):
+        read_dataset(write(tmp_path, number, text, QUERY))
+    query = QUERY | {"positive": "1"}
+    with pytest.raises(InputError, match="lists the candidate '1' twice"):
+        read_dataset(write(tmp_path, number, query | {"candidates": [1, "1"]}))
+    (task,) = read_dataset(write(tmp_path, number, query | {"candidates": [1]}))
+    assert task.queries["q1"].candidates == ("1",)
+
+
+def test_a_positive_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    (task,) = read_dataset(write(tmp_path, *CANDIDATES, QUERY | {"positive": ["c2", "c1", "c2"]}))
+    assert task.queries["q1"].positives == ("c2", "c1")
+
+
+def test_byte_order_mark_blank_lines_and_line_ends_of_windows(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    lines = ["", *map(json.dumps, CANDIDATES), "  ", "", json.dumps(QUERY)]
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    (task,) = read_dataset(file)
+    assert list(task.candidates) == ["c1", "c2", "c3"]
+    assert task.queries["q1"].input.place == f"{file} line 7, query q1"
+    assert task.queries["q1"].candidates == ("c1", "c2", "c3")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps(QUERY | {"query": {"text": "caf\xe9"}}, ensure_ascii=False), encoding=encoding)
+    with pytest.raises(InputError, match=r"cannot be read|line 1"):
+        read_dataset(file)
+
+
 def test_a_large_pool_is_shared(tmp_path: Path) -> None:
     candidates = [{"id": f"c{i}", "candidate": {"text": "a"}} for i in range(50)]
     (task,) = read_dataset(write(tmp_path, *candidates, *(QUERY | {"id": f"q{i}"} for i in range(3))))
@@ -119,5 +171,5 @@ def test_a_query_id_twice(tmp_path: Path) -> None:
 def test_no_queries_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no queries"):
         read_dataset(write(tmp_path, *CANDIDATES))
-    with pytest.raises(InputError, match="can not be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_dataset(tmp_path / "none.jsonl")

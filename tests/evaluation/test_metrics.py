@@ -78,3 +78,54 @@ def test_no_rank_correlation_without_differences() -> None:
 def test_rankings_without_a_common_query() -> None:
     with pytest.raises(InputError, match="No query of task 'task'"):
         compare_rankings(TaskRanking("task", [ranked("a", 1)], {}), TaskRanking("task", [ranked("b", 1)], {}))
+
+
+@pytest.mark.parametrize("names", [("a\0b", "a\0c", "a"), ("", " ", "  "), ("\u00e9", "e", "\U0001f600"), ("\n", "1 2", "\t")])
+def test_ids_may_have_any_characters(names: tuple[str, ...]) -> None:
+    """trec_eval takes ids for strings of C, and ends the program where two are equal up to a NUL."""
+    scores = np.array([0.1, 0.3, 0.2], np.float32)
+    queries = [RankedQuery(name, (name,), names, scores) for name in names]
+    quality = measure_quality(TaskRanking("task", queries, {}))
+    assert quality.metrics["recall@1"].mean == pytest.approx(1 / 3)
+    assert quality.metrics["mrr"].mean == pytest.approx((1 / 3 + 1 + 1 / 2) / 3)
+
+
+@pytest.mark.parametrize("names", [NAMES, tuple(reversed(NAMES)), tuple(f"{index}" for index in range(20))])
+def test_of_equal_scores_the_answer_is_the_one_that_is_measured(names: tuple[str, ...]) -> None:
+    scores = np.zeros(len(names), np.float32)
+    answer = RankedQuery("q", names[:1], names, scores).answer
+    first = measure_quality(TaskRanking("task", [RankedQuery("q", (answer,), names, scores)], {}))
+    assert first.metrics["recall@1"].mean == 1.0
+
+
+def test_changes_are_of_the_same_queries() -> None:
+    """Paired: a shift that all queries share has no spread, although the queries differ much."""
+    spread = TaskRanking("task", [ranked(f"q{index}", 1 + index % 10) for index in range(40)], {})
+    one_lower = TaskRanking("task", [ranked(f"q{index}", 2 + index % 10) for index in range(40)], {})
+    change = compare_rankings(spread, one_lower).changes["recall@5"]
+    assert change.mean == pytest.approx(-0.1)  # of ten, the one at rank 5
+    assert change.low < -0.1 < change.high <= 0
+    quality = measure_quality(spread).metrics["recall@5"]
+    assert change.high - change.low < quality.high - quality.low
+    same = compare_rankings(spread, spread).changes
+    assert all((estimate.low, estimate.mean, estimate.high) == (0, 0, 0) for estimate in same.values())
+
+
+def test_changes_leave_out_queries_that_only_one_has_ranked() -> None:
+    before = TaskRanking("task", [ranked("a", 1), ranked("b", 1), ranked("c", 20)], {})
+    after = TaskRanking("task", [ranked("c", 20), ranked("a", 2)], {})
+    comparison = compare_rankings(before, after)
+    assert comparison.queries == 2
+    assert comparison.changes["recall@1"].mean == -0.5
+
+
+def test_the_interval_is_scipys_of_the_differences() -> None:
+    from scipy.stats import bootstrap
+
+    before = [ranked(f"q{index}", 1 + index % 3) for index in range(60)]
+    after = [ranked(f"q{index}", 1 + index % 4) for index in range(60)]
+    change = compare_rankings(TaskRanking("t", before, {}), TaskRanking("t", after, {})).changes["recall@1"]
+    differences = np.array([(index % 4 == 0) - (index % 3 == 0) for index in range(60)], float)
+    expected = bootstrap((differences,), np.mean, n_resamples=2000, method="percentile", rng=1).confidence_interval
+    assert change.mean == pytest.approx(differences.mean())
+    assert (change.low, change.high) == pytest.approx((expected.low, expected.high), abs=0.03)
