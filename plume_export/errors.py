@@ -43,7 +43,13 @@ class BundleError(PlumeExportError):
 
 
 class InputError(PlumeExportError):
-    """One input (text, image, video) that cannot be embedded; other inputs of the same run are unaffected."""
+    """One input (text, image, video) that cannot be embedded; other inputs of the same run are unaffected.
+
+    `index` is its position in what the caller passed, from 0, and `input` its id, where there are any.
+    """
+
+    index: int | None = None
+    input: str | None = None
 
 
 class MissingExtraError(PlumeExportError):

@@ -8,11 +8,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..preprocess import PreparedInput
 from ..preprocess.notice import Notify
 from ..progress import Advance
+from ..runtime import embedded_windows
 from ..runtime.embedder import Embedder
-from ..runtime.windows import is_whole, windows_ahead
 from ..stages import FloatArray
 from .sources import Source
 
@@ -81,44 +80,23 @@ def embed_windows(
     notify: Notify = lambda _: None,
 ) -> Generator[EmbedResult, None, None]:
     """Yield the embeddings of consecutive sources as they come. Which batch an input is in depends on its window alone."""
-    batch_size = embedder.checked_batch_size(batch_size)
-
-    def read(source: Source) -> _Read:
-        try:
-            return _Read(source, embedder.prepare(source.read()))
-        except InputError as error:
-            if on_error == "fail":
-                error.add_place(f"input {source.id!r}")
-                error.add_fix("--on-error skip leaves it out")
-                raise
-            return _Read(source, None, error.command_line_text)
-
-    with closing(windows_ahead(sources, read, batch_size)) as windows:
+    windows = embedded_windows.embed_windows(
+        embedder,
+        sources,
+        read=lambda source: source.read(),
+        identify=_identify,
+        batch_size=batch_size,
+        is_skipping=on_error == "skip",
+        advance=advance,
+        notify=notify,
+    )
+    with closing(windows):
         for window in windows:
-            result = EmbedResult(
-                [entry.source for entry in window],
-                np.full((len(window), embedder.dimension), np.nan, np.float32),
-                {row: entry.reason for row, entry in enumerate(window) if entry.prepared is None},
-                is_whole(window, batch_size),
-            )
-            good = [(row, entry.prepared) for row, entry in enumerate(window) if entry.prepared is not None]
-            advance(len(window) - len(good))
-            prepared = [item for _, item in good]
-            notify(notice for item in prepared for notice in item.notices)
-            result.embeddings[[row for row, _ in good]] = embedder.embed_prepared(
-                prepared, batch_size=batch_size, advance=advance
-            )
-            yield result
+            reasons = {row: error.command_line_text for row, error in sorted(window.errors.items())}
+            yield EmbedResult(window.items, window.embeddings, reasons, window.is_whole)
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A source that was read: ready for the graphs, or why it is not."""
-
-    source: Source
-    prepared: PreparedInput | None
-    reason: str = ""
-
-    @property
-    def patch_count(self) -> int:
-        return 0 if self.prepared is None else self.prepared.patch_count
+def _identify(error: InputError, source: Source) -> None:
+    error.input = source.id
+    error.add_place(f"input {source.id!r}")
+    error.add_fix("--on-error skip leaves it out")

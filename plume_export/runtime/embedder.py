@@ -1,7 +1,8 @@
 """Text, images and videos in, one unit vector each out."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from threading import RLock
 from typing import Any, Literal, get_args
@@ -16,15 +17,19 @@ from ..preprocess import NoticeTally, PreparedInput, Preprocessor, item_from
 from ..progress import Advance
 from ..stages import FloatArray, Stages
 from .backend import Backend
+from .embedded_windows import embed_windows
 from .open_backend import open_backend
 from .runner import Runner
 from .stopwatch import Stopwatch
-from .windows import rows_by_length, windows_ahead
+from .windows import rows_by_length
 
 Mode = Literal["gen", "disc"]
 # What `item_from` takes: a text, a PIL image, an Item, or a mapping with text, image, video.
 ItemLike = Any
+OnError = Literal["raise", "skip"]
 _BATCH_SIZE = 8
+# A warning names so many items.
+_NAMED_ITEMS = 10
 
 
 class Embedder:
@@ -80,30 +85,28 @@ class Embedder:
         """Length of an embedding."""
         return self.bundle.manifest.model.decoder.hidden
 
-    def embed(self, items: Iterable[ItemLike], *, batch_size: int | None = None) -> FloatArray:
-        """Return unit vectors, float32 [items, hidden]. Raises InputError for an item that can not be embedded, or for no list.
+    def embed(self, items: Iterable[ItemLike], *, batch_size: int | None = None, on_error: OnError = "raise") -> FloatArray:
+        """Return unit vectors, float32 [items, hidden].
 
         `batch_size` is 8 if it is not given, or the most that the bundle was compiled for. Of many items some are prepared in a
         thread while others are embedded.
+
+        Raises InputError if `items` is not a list, or an item cannot be embedded: `index` of the error is the item's position.
+        With `on_error="skip"` such an item has a row of NaN, and one UserWarning names them all.
         """
         if isinstance(items, str | Mapping):  # whose elements are characters or keys
             raise InputError(
                 f"embed takes a list of items; got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
             )
-        batch_size = self.checked_batch_size(batch_size)
-        rows, tally = [], NoticeTally()
-        with closing(windows_ahead(items, self.prepare, batch_size)) as windows:
-            for window in windows:
-                tally.add(notice for prepared in window for notice in prepared.notices)
-                rows.append(self.embed_prepared(window, batch_size=batch_size))
-        tally.warn(stacklevel=2)
-        return np.concatenate(rows) if rows else np.empty((0, self.dimension), np.float32)
+        if on_error not in get_args(OnError):
+            raise PlumeExportError(f"on_error is {on_error!r}.", fix=f"choose one of {', '.join(get_args(OnError))}")
+        return self._embed(items, _add_position, batch_size=batch_size, is_skipping=on_error == "skip")
 
     def encode(self, sentences: ItemLike | Sequence[ItemLike], *, batch_size: int | None = None) -> FloatArray:
         """Like SentenceTransformer's encode: one item gives a vector [hidden], a list gives [items, hidden]."""
         if isinstance(sentences, list | tuple):
             return self.embed(sentences, batch_size=batch_size)
-        vector: FloatArray = self.embed([sentences], batch_size=1)[0]
+        vector: FloatArray = self._embed([sentences], lambda *_: None, batch_size=1)[0]
         return vector
 
     def prepare(self, item: ItemLike) -> PreparedInput:
@@ -118,15 +121,41 @@ class Embedder:
             return self.preprocessor.prepare(item)
 
     def embed_prepared(
-        self, prepared: Sequence[PreparedInput], *, batch_size: int | None = None, advance: Advance = lambda _: None
+        self,
+        prepared: Sequence[PreparedInput],
+        *,
+        batch_size: int | None = None,
+        advance: Advance = lambda _: None,
+        allow_non_finite: bool = False,
     ) -> FloatArray:
-        """Return unit vectors [inputs, hidden]. Prompts of like lengths share a batch, so that little is padded."""
+        """Return unit vectors [inputs, hidden]. Prompts of like lengths share a batch, so that little is padded.
+
+        Raises InputError with the `index` of the first input whose embedding is not finite, or with `allow_non_finite` returns
+        a row of NaN for it. The other rows of its batch are as without it.
+        """
         batch_size = self.checked_batch_size(batch_size)
         embeddings = np.empty((len(prepared), self.dimension), np.float32)
         for rows in rows_by_length([item.token_count for item in prepared], batch_size):
             embeddings[rows] = self._embed_batch([prepared[row] for row in rows])
             advance(len(rows))
+        is_finite = np.isfinite(embeddings).all(axis=1)
+        if not is_finite.all() and not allow_non_finite:
+            raise self.non_finite_error(int(is_finite.argmin()))
+        embeddings[~is_finite] = np.nan
         return embeddings
+
+    def non_finite_error(self, index: int) -> InputError:
+        """Return the error of an input whose embedding is not finite, with a fix that suits the bundle's precision."""
+        precision = self.bundle.manifest.precision
+        # A CPU computes in float32 whatever the precision, and has no bfloat16.
+        wider = "fp32" if precision == "bf16" or self.bundle.manifest.backend == "onnxruntime" else "bf16 or fp32"
+        fix = "leave the input out, or try another checkpoint" if precision == "fp32" else f"build with --precision {wider}"
+        error = InputError(
+            f"The embedding is not finite, as computed by the bundle {self.bundle.path} (its precision is {precision}).",
+            fix=f"{fix}; `plume-export parity` names the first stage that goes wrong",
+        )
+        error.index = index
+        return error
 
     def checked_batch_size(self, batch_size: int | None) -> int:
         """Return the size of batches, chosen where it is None. Raises PlumeExportError if the bundle does not take it."""
@@ -168,16 +197,37 @@ class Embedder:
                 raise PlumeExportError(f"The embedder of {self.bundle.path} is closed.", fix="open another one")
             yield self._runner
 
+    def _embed(
+        self,
+        items: Iterable[ItemLike],
+        identify: Callable[[InputError, ItemLike], None],
+        *,
+        batch_size: int | None,
+        is_skipping: bool = False,
+    ) -> FloatArray:
+        """`warnings` are given as if the caller's caller had."""
+        parts, errors, tally = [np.empty((0, self.dimension), np.float32)], list[InputError](), NoticeTally()
+        windows = embed_windows(
+            self,
+            items,
+            read=lambda item: item,
+            identify=identify,
+            batch_size=batch_size,
+            is_skipping=is_skipping,
+            notify=tally.add,
+        )
+        with closing(windows):
+            for window in windows:
+                parts.append(window.embeddings)
+                errors += (error for _, error in sorted(window.errors.items()))
+        tally.warn(stacklevel=3)
+        if errors:
+            warnings.warn(_skipped_text(errors), UserWarning, stacklevel=3)
+        return np.concatenate(parts)
+
     def _embed_batch(self, batch: list[PreparedInput]) -> FloatArray:
         with self._running() as runner:
-            embeddings = _unit_rows(self._final_states(batch, runner))
-        if not np.isfinite(embeddings).all():
-            raise PlumeExportError(
-                f"The bundle {self.bundle.path} computed an embedding that is not finite (its precision is "
-                f"{self.bundle.manifest.precision}).",
-                fix="build it with --precision bf16 or fp32; `plume-export parity` names the first stage that goes wrong",
-            )
-        return embeddings
+            return _unit_rows(self._final_states(batch, runner))
 
     def _final_states(self, batch: list[PreparedInput], runner: Runner) -> FloatArray:
         """Return the states [batch, hidden] that the embeddings are the direction of."""
@@ -240,8 +290,21 @@ def _checked_mode(mode: Mode) -> Mode:
     return mode
 
 
+def _add_position(error: InputError, _item: ItemLike) -> None:
+    error.add_place(f"item {error.index}")
+
+
+def _skipped_text(errors: Sequence[InputError]) -> str:
+    named = [f"item {error.index}: {error.message}" for error in errors[:_NAMED_ITEMS]]
+    more = len(errors) - len(named)
+    return (
+        f"{len(errors)} items have no embedding but a row of NaN. " + " ".join(named) + (f" And {more} more." if more else "")
+    )
+
+
 def _unit_rows(states: NDArray[np.float32]) -> FloatArray:
-    """L2-normalise in float32."""
-    norms = np.linalg.norm(states, axis=-1, keepdims=True)
-    unit: FloatArray = states / np.maximum(norms, np.float32(1e-12))
+    """L2-normalise in float32. A row with a norm that is not finite becomes NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(states, axis=-1, keepdims=True)
+        unit: FloatArray = states / np.where(np.isfinite(norms), np.maximum(norms, np.float32(1e-12)), np.float32(np.nan))
     return unit

@@ -42,7 +42,7 @@ class EmbedderDouble:
         return PreparedDouble(item.text, notices=(Notice("rotation ignored", "a.jpg"),) if item.text == "sideways" else ())
 
     def embed_prepared(
-        self, prepared: Sequence[PreparedDouble], *, batch_size: int, advance: Callable[[int], None]
+        self, prepared: Sequence[PreparedDouble], *, batch_size: int, advance: Callable[[int], None], allow_non_finite: bool
     ) -> np.ndarray:
         window = "\n".join(item.text for item in prepared)
         rows = np.empty((len(prepared), self.dimension), np.float32)
@@ -51,6 +51,12 @@ class EmbedderDouble:
                 raise KeyboardInterrupt
             self.embedded += 1
             digest = sha256(f"{batch_size} {item.text} {window}".encode()).digest()
-            rows[row] = np.frombuffer(digest, np.uint8)[: self.dimension]
+            rows[row] = np.nan if item.text == "overflow" else np.frombuffer(digest, np.uint8)[: self.dimension]
             advance(1)
+        assert allow_non_finite
         return rows
+
+    def non_finite_error(self, index: int) -> InputError:
+        error = InputError("The embedding is not finite.", fix="leave it out")
+        error.index = index
+        return error

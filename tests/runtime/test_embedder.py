@@ -1,20 +1,26 @@
 """The embedder's own behaviour: kinds of input, modes, limits."""
 
 import gc
+import json
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from plume_export import Embedder
-from plume_export.bundle import Bundle
+from plume_export.bundle import Bundle, write_manifest
 from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.preprocess import Item
 from plume_export.runtime.backend import Array
+from plume_export.runtime.embedder import _unit_rows
 from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeBinding, OnnxRuntimeCpu, OnnxRuntimeSession
 from plume_export.runtime.rollout import BoundRollout
+from plume_export.spec import Precision
 
 PICTURE = Image.new("RGB", (70, 50), (200, 30, 60))
 
@@ -154,3 +160,84 @@ def test_an_embedding_that_is_not_finite_is_an_error(tiny_cpu: Bundle) -> None:
 def test_bf16_is_refused_on_the_cpu(tiny_bf16: Bundle) -> None:
     with pytest.raises(BundleError, match="no bfloat16 kernels"):
         Embedder(tiny_bf16)
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory, tiny_cpu: Bundle) -> Bundle:
+    """A bundle in which the embedding of the token of "Z" is not a number."""
+    directory = Path(shutil.copytree(tiny_cpu.path, tmp_path_factory.mktemp("poisoned") / "bundle"))
+    with Embedder(tiny_cpu) as embedder:
+        token = (set(embedder.prepare("Z").input_ids.tolist()) - set(embedder.prepare("a").input_ids.tolist())).pop()
+    weights = bytearray((directory / "weights.safetensors").read_bytes())
+    header_bytes = int.from_bytes(weights[:8], "little")
+    entry = json.loads(weights[8 : 8 + header_bytes])["embed_tokens.weight"]
+    assert entry["dtype"] == "F32"
+    row_bytes = 4 * entry["shape"][1]
+    start = 8 + header_bytes + entry["data_offsets"][0] + token * row_bytes
+    weights[start : start + row_bytes] = np.full(entry["shape"][1], np.nan, np.float32).tobytes()
+    (directory / "weights.safetensors").write_bytes(weights)
+    manifest = write_manifest(directory, tiny_cpu.manifest)
+    return Bundle(directory, manifest)
+
+
+ITEMS = ["two dogs", "Z", "a cat", PICTURE, "  ", {"text": "Z", "image": PICTURE}, "three birds"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_one_embedding_that_is_not_finite_leaves_the_others_of_its_batch(
+    tiny_cpu: Bundle, poisoned: Bundle, batch_size: int
+) -> None:
+    good = [0, 2, 3, 6]
+    with Embedder(poisoned) as embedder:
+        with pytest.warns(UserWarning, match=r"3 items .*NaN\. item 1: .*not finite.*item 4: .*empty.*item 5:") as warned:
+            embeddings = embedder.embed(ITEMS, batch_size=batch_size, on_error="skip")
+        after = embedder.embed(["two dogs"])
+    assert warned[0].filename == __file__
+    assert np.isnan(embeddings).all(1).nonzero()[0].tolist() == [1, 4, 5]
+    with Embedder(tiny_cpu) as embedder:
+        expected = np.concatenate([embedder.embed([ITEMS[row]]) for row in good])
+    np.testing.assert_allclose(embeddings[good], expected, atol=1e-5)
+    np.testing.assert_allclose(after, expected[:1], atol=1e-5)
+
+
+def test_an_embedding_that_is_not_finite_names_its_item_and_a_fix_that_suits(poisoned: Bundle) -> None:
+    with Embedder(poisoned) as embedder:
+        with pytest.raises(InputError, match=r"^item 17: The embedding is not finite") as raised:
+            embedder.embed([*["a text"] * 17, "Z", "Z"], batch_size=1)
+        with pytest.raises(InputError, match="not finite") as prepared:
+            embedder.embed_prepared([embedder.prepare("a"), embedder.prepare("Z")])
+    assert (raised.value.index, prepared.value.index) == (17, 1)
+    assert "precision fp32" not in str(raised.value).partition("fix:")[2]  # it is one
+
+
+@pytest.mark.parametrize(
+    ("precision", "fix"), [("fp16", "precision fp32;"), ("bf16", "precision fp32;"), ("fp32", "leave the input out")]
+)
+def test_the_fix_of_an_embedding_that_is_not_finite(tiny_cpu: Bundle, precision: Precision, fix: str) -> None:
+    bundle = Bundle(tiny_cpu.path, msgspec.structs.replace(tiny_cpu.manifest, precision=precision))
+    with Embedder(bundle, backend=Overflowing(tiny_cpu)) as embedder, pytest.raises(InputError) as raised:
+        embedder.encode("a text")
+    assert fix in str(raised.value)
+
+
+@pytest.mark.parametrize("position", [0, 200])
+def test_an_error_has_the_index_of_its_item(tiny_cpu: Bundle, position: int) -> None:
+    """In the first window, and in one that a thread prepares."""
+    items = ["a"] * position + [" ", "b"]
+    with Embedder(tiny_cpu) as embedder, pytest.raises(InputError, match=rf"^item {position}: The input is empty") as raised:
+        embedder.embed(items)
+    assert raised.value.index == position
+
+
+def test_a_long_list_of_skipped_items_is_cut(tiny_cpu: Bundle) -> None:
+    with Embedder(tiny_cpu) as embedder:
+        with pytest.warns(UserWarning, match=r"^12 items .*item 9: [^:]*And 2 more\.$"):
+            assert np.isnan(embedder.embed([" "] * 12, on_error="skip")).all()
+        with pytest.raises(PlumeExportError, match=r"on_error is 'fail'\.(.|\n)*raise, skip"):
+            embedder.embed(["a"], on_error="fail")  # type: ignore[arg-type]
+
+
+def test_a_state_beyond_float32_is_no_row_of_zeros() -> None:
+    rows = _unit_rows(np.array([[3, 4], [3e38, 3e38], [np.inf, 1]], np.float32))
+    np.testing.assert_allclose(rows[0], [0.6, 0.8], rtol=1e-6)
+    assert np.isnan(rows[1:]).all()
