@@ -17,6 +17,17 @@ from plume_export.spec import Precision
 GOLDEN = Path(__file__).parent / "golden"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="Run the tests that take minutes, too.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --slow"))
+
+
 def export_to(directory: Path, checkpoint: Path, precision: Precision) -> Bundle:
     """Export a checkpoint with the sample inputs as self-test."""
     options = ExportOptions(precision, selftest_inputs=sample_inputs_file())
