@@ -15,12 +15,13 @@ from .machine.gpu import device_memory, find_gpus
 from .machine.onnxruntime_module import import_onnxruntime
 from .plan import check_plan_fits
 from .precision.options import QuantiseOptions, check_meant_for_modelopt
+from .progress import Report, detail_of
 from .recipe import Device, Recipe, read_recipe
 from .spec import GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, RouterContext
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .export import Quantise, Report
+    from .export import Quantise
 
 _EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "onnx", "onnx_ir", "onnxscript")
 
@@ -69,7 +70,7 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
     return Checkpoint(directory, name, tensors, model)
 
 
-def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: "Report") -> Bundle:
+def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: Report) -> Bundle:
     """Write the portable ONNX bundle."""
     from .export import export_bundle
 
@@ -88,9 +89,7 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
     )
 
 
-def _by_ranges(
-    checkpoint: "Checkpoint", options: ExportOptions, report: "Report"
-) -> tuple["Quantise | None", dict[str, float]]:
+def _by_ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> tuple["Quantise | None", dict[str, float]]:
     """Return what makes integers, and the layers that float16 can not hold: both follow from ranges, where they are needed."""
     from .precision.calibrate import ranges_of
     from .precision.guard import guard_text, guarded_layers
@@ -105,14 +104,14 @@ def _by_ranges(
     float32_layers: dict[str, float] = {}
     if options.guards_range:
         float32_layers = guarded_layers(ranges)
-        report(guard_text(float32_layers, ranges))
+        (report if float32_layers else detail_of(report))(guard_text(float32_layers, ranges))
     if not is_integer:
         return None, float32_layers
     settings = (options.precision, options.modalities, options.quantise)
     return Quantiser(checkpoint, *settings, ranges, float32_layers, report), float32_layers
 
 
-def _by_modelopt(checkpoint: "Checkpoint", options: ExportOptions, report: "Report") -> "tuple[Quantise, dict[str, float]]":
+def _by_modelopt(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> "tuple[Quantise, dict[str, float]]":
     """What is not int8 is float32, so no range has to be guarded."""
     from .precision.foreign import ForeignQuantiser
     from .precision.modelopt import modelopt, modelopt_name
@@ -128,7 +127,7 @@ def build_bundle(
     options: ExportOptions,
     *,
     target: str,
-    report: "Report",
+    report: Report,
     progress: BuildProgress = lambda *_: None,
 ) -> Bundle:
     """Export and compile for `target` in one go; only the compiled bundle stays."""

@@ -35,13 +35,12 @@ from .graphs.weights import ReadParameter, bind_weights, parameters_of, read_par
 from .precision.plan import QuantisationPlan, QuantisedParameters
 from .precision.quantise_graph import quantise_graph
 from .preprocess import Item
+from .progress import Report, detail_of
 from .reference import Reference, ReferenceProcessor
 from .selftest import capture_selftest
 from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 
 _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
-# Tells what is being done now.
-Report = Callable[[str], None]
 # Gets a function that writes the graphs of a plan (None: in floats); what was written last stays. Returns what the manifest
 # says of it.
 Quantise = Callable[[Callable[[QuantisationPlan | None], Bundle]], Quantisation]
@@ -86,16 +85,18 @@ def export_bundle(
         (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         report("capturing reference stages")
         _write_reference_files(directory, checkpoint, selftest_inputs, modalities)
+        report(f"tracing {len(names)} graphs")
         traced = {}
         for name in names:
-            report(f"tracing {name}")
+            detail_of(report)(f"tracing {name}")
             traced[name] = _trace(name, model, traced_in, float32_layers)
         write = partial(write_graphs, Bundle(directory, manifest), checkpoint, traced, report=report)
         if quantise is None:
+            report("writing weights")
             write(None)
         else:
             manifest = msgspec.structs.replace(manifest, quantisation=quantise(write))
-        report("hashing")
+        detail_of(report)("hashing")
         write_manifest(directory, msgspec.structs.replace(manifest, checkpoint=origin_of(checkpoint)))
     return open_bundle(output, verify_hashes=False)
 
@@ -109,7 +110,7 @@ def write_graphs(
     report: Report = lambda _: None,
 ) -> Bundle:
     """Write the graphs and the weight file into a bundle, over those that are there; the traced graphs stay as they are."""
-    report("writing weights")
+    detail_of(report)("writing the graphs' weights")
     graphs = {name: graph.clone() for name, graph in traced.items()}
     read: ReadParameter = partial(read_parameter, tensors=checkpoint.tensors, model=checkpoint.model)
     if plan is not None:

@@ -1,11 +1,12 @@
 """From the start of a process to the first embedding, and the memory of a process that embeds one text."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from ..progress import Report
 from .contestants.contestant import Contestant
 from .contestants.process import WorkerProcess
 from .contestants.protocol import AskMemory, Done, Embed, Embedded, Load, Memory
@@ -26,9 +27,7 @@ class ColdStart(msgspec.Struct, frozen=True):
     peak_bytes: int
 
 
-def measure_cold_starts(
-    contestants: Sequence[Contestant], text: Path, processes: int, report: Callable[[str], None]
-) -> list[ColdStart]:
+def measure_cold_starts(contestants: Sequence[Contestant], text: Path, processes: int, report: Report) -> list[ColdStart]:
     """Start fresh processes in turns, after one that brings each contestant's files into memory. `text` is a file of inputs."""
     report("cold start")
     seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}

@@ -1,11 +1,12 @@
 """End-to-end latency of everyone on every input, in turns."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
+from ..progress import Report, detail_of
 from ..stages import FloatArray
 from .contestants.process import WorkerProcess
 from .contestants.protocol import Embed, Embedded
@@ -44,13 +45,12 @@ class LatencyRatio(msgspec.Struct, frozen=True):
     high: float
 
 
-def measure_turns(
-    workers: Mapping[str, WorkerProcess], inputs: InputSet, runs: int, report: Callable[[str], None]
-) -> dict[str, Turns]:
+def measure_turns(workers: Mapping[str, WorkerProcess], inputs: InputSet, runs: int, report: Report) -> dict[str, Turns]:
     """Return everyone's turns by input. The workers are warm."""
+    report("latency")
     turns: dict[str, Turns] = {}
     for row, size in zip(inputs.rows, inputs.sizes, strict=True):
-        report(f"latency: {size.name}")
+        detail_of(report)(size.name)
         request = Embed(str(inputs.file), [row], 1)
         series: dict[str, list[Embedded]] = {name: [] for name in workers}
         for order in rotated_rounds(list(workers), runs):

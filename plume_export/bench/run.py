@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import MissingExtraError
 from ..machine.thread_count import check_threads
+from ..progress import detail_of
 from .cold_start import ColdStart, measure_cold_starts
 from .contestants.contestant import PytorchContestant
 from .contestants.lineup import Lineup, line_up
@@ -124,8 +125,9 @@ class _Bench:
     def _rollouts(self, worker: WorkerProcess) -> list[RolloutParts]:
         inputs: InputSet = self._inputs
         parts = []
+        self._report("rollout")
         for row, size in zip(inputs.rows, inputs.sizes, strict=True):
-            self._report(f"rollout: {size.name}")
+            detail_of(self._report)(size.name)
             times = worker.ask(TimeRollout(str(inputs.file), row, self._options.runs), RolloutTimes)
             parts.append(rollout_parts(size.name, times.rollouts))
         return parts

@@ -1,7 +1,7 @@
 """One bundle's latency over lengths of prompts and sizes of images."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ import msgspec
 
 from ..embed_file import sources_from_file
 from ..errors import InputError
+from ..progress import Report, detail_of
 from .contestants.process import WorkerProcess
 from .contestants.protocol import Embed, Embedded
 from .cost_curve import CostCurve, cost_curve
@@ -41,9 +42,7 @@ class Sweep(msgspec.Struct, frozen=True):
     curve: CostCurve | None
 
 
-def measure_sweeps(
-    worker: WorkerProcess, sizer: Sizer, directory: Path, runs: int, report: Callable[[str], None]
-) -> list[Sweep]:
+def measure_sweeps(worker: WorkerProcess, sizer: Sizer, directory: Path, runs: int, report: Report) -> list[Sweep]:
     """Measure texts, and images where the bundle takes them, in every size that it serves."""
     texts = _write_texts(sizer, directory)
     sweeps = [_measure(worker, sizer, "prompt tokens", texts, runs, report)]
@@ -82,15 +81,16 @@ def _measure(
     over: Literal["prompt tokens", "pixels"],
     file: Path,
     runs: int,
-    report: Callable[[str], None],
+    report: Report,
 ) -> Sweep:
+    report(f"sweep over {over}")
     points = []
     for row, source in enumerate(sources_from_file(file)):
         try:
             size = sizer.size(source.id, source.read())
         except InputError:
             break  # longer than the bundle serves, as all that follow
-        report(f"sweep: {source.id} {over}")
+        detail_of(report)(f"{source.id} {over}")
         points.append(_point(size, _turns(worker, file, row, runs)))
     curve = None
     if len(points) >= _FEWEST_FOR_A_CURVE:

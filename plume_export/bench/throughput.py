@@ -1,11 +1,12 @@
 """How many inputs a second everyone embeds, by batch size."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from ..progress import Report
 from .contestants.contestant import BundleContestant, Contestant
 from .contestants.process import WorkerProcess
 from .contestants.protocol import Embed, Embedded
@@ -33,7 +34,7 @@ def measure_throughput(
     batch_sizes: Sequence[int],
     inputs: tuple[str, Path, Sequence[int]],
     rounds: int,
-    report: Callable[[str], None],
+    report: Report,
 ) -> list[Throughput]:
     """Measure every contestant at every batch size, all of them in one rotation. `inputs` is a name, a file and its rows."""
     name, file, rows = inputs

@@ -14,7 +14,8 @@ from ..bench.report.tables import tables_of
 from ..bench.run import run_bench
 from ..embed_file import check_writable
 from ..whole_file import replacing
-from .console import html_file, print_table, report_step
+from .console import html_file, print_table
+from .messages import report_step
 from .switches import Answer, command
 
 
@@ -44,6 +45,7 @@ def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer
         check_writable(page)
         check_plotting()
     report = run_bench(BenchOptions(bundle=bundle, batch_sizes=batch_sizes, **options), report_step)
+    report_step("done")
     if page is not None:
         from ..bench.report.page import page_from_report
 

@@ -34,17 +34,9 @@ from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY, sample_inputs_file
 from ..selftest import SelftestReport, run_selftest
 from ..spec import PLUME_2B, PRECISIONS
-from .console import (
-    build_progress,
-    note,
-    print_engines,
-    print_plan,
-    print_quantisation,
-    print_recipes,
-    print_selftest,
-    report_step,
-)
+from .console import build_progress, print_engines, print_plan, print_quantisation, print_recipes, print_selftest
 from .documents import document_from_bundle, document_from_path
+from .messages import note, report_step
 from .switches import Answer, command
 
 _CHECKPOINT_OPTIONS = (
@@ -119,7 +111,10 @@ def build(target: str, **options: Any) -> Answer:
     with build_progress() as progress:
         bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step, progress=progress)
     obstacle = obstacle_to_running(bundle) if export_options.selftest_inputs is not None else "--no-selftest"
+    if obstacle is None:
+        report_step("self-test")
     selftest = run_selftest(bundle) if obstacle is None else None
+    report_step("done")
     if obstacle is not None and export_options.selftest_inputs is not None:
         note(f"no self-test: {obstacle}. On the device: plume-export selftest {bundle.path}")
     is_good = selftest is None or selftest.parity.first_bad_stage is None
@@ -151,6 +146,7 @@ def export(quantizer: Quantizer, **options: Any) -> Answer:
     options["precision"] = precisions_from_text(options["precision"] or "fp16")
     checkpoint, output, export_options = _opened(options, "onnx", quantizer)
     bundle = export_checkpoint(checkpoint, output, export_options, report_step)
+    report_step("done")
     return Answer(document_from_bundle(bundle), partial(_print_bundle, bundle))
 
 
@@ -160,8 +156,10 @@ def export(quantizer: Quantizer, **options: Any) -> Answer:
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Directory of the compiled bundle.")
 def compile_(bundle: Path, target: str, output: Path) -> Answer:
     """Compile a portable bundle for a target. Needs no torch."""
+    report_step(f"compiling for {target}")
     with build_progress() as progress:
         compiled = compile_bundle(open_bundle(bundle), output, target, progress=progress)
+    report_step("done")
     return Answer(document_from_bundle(compiled), partial(_print_bundle, compiled))
 
 

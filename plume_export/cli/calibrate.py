@@ -8,8 +8,8 @@ import click
 from ..build import ModelOptions, open_checkpoint
 from ..embed_file import check_writable
 from ..samples import PLUME_TINY, calibration_inputs_file
-from .console import report_step, warn
 from .documents import document_from_path
+from .messages import report_step, warn
 from .switches import Answer, command
 
 
@@ -29,8 +29,10 @@ def calibrate(checkpoint: str, inputs: Path | None, output: Path, revision: str 
     from ..precision.calibrate import calibrate, coverage_warning
     from ..precision.ranges import write_ranges
 
+    report_step("calibrating")
     ranges = calibrate(opened, inputs or calibration_inputs_file(), report_step)
     write_ranges(ranges, output)
+    report_step("done")
     if (warning := coverage_warning(ranges.about)) is not None:
         warn(warning)
     return Answer(document_from_path(output), partial(click.echo, str(output)))

@@ -1,13 +1,10 @@
-"""What the commands print: results on stdout, progress and notes on stderr."""
+"""What the commands print: results as text on stdout, bars on stderr."""
 
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 
 from ..builders.tensorrt.audit import audit_engine
 from ..builders.tensorrt.compile import BuildProgress
@@ -20,30 +17,7 @@ from ..printable import printable
 from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
-from .switches import switches
-
-
-def report_step(step: str) -> None:
-    """Say on stderr what is being done now."""
-    note(f"{time.strftime('%H:%M:%S')} {step}")
-
-
-def note(text: str) -> None:
-    """Say something on stderr that does not change the result's meaning."""
-    if switches().has_notes:
-        click.echo(text, err=True)
-
-
-def warn(text: str) -> None:
-    """Say something on stderr that changes the result's meaning; under --json as an object of one line."""
-    if switches().as_json:
-        click.echo(msgspec.json.encode({"warning": {"message": text}}), err=True)
-    else:
-        click.echo(f"warning: {text}", err=True)
-
-
-def _has_bars() -> bool:
-    return switches().has_notes and sys.stderr is not None and sys.stderr.isatty()
+from .messages import has_bars, warn
 
 
 @contextmanager
@@ -63,7 +37,7 @@ def progress(total: int | None, unit: str, *, is_shown: bool = True) -> Iterator
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
     period = 3600  # a batch of photographs can take minutes on a CPU
-    is_hidden = not (is_shown and _has_bars())
+    is_hidden = not (is_shown and has_bars())
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=period, disable=is_hidden) as bar:
         task = bar.add_task("embedding", total=total)
         yield lambda count: bar.advance(task, count)
@@ -76,7 +50,7 @@ def build_progress() -> Iterator[BuildProgress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), disable=not _has_bars())
+    bar = Progress(*columns, console=Console(stderr=True), disable=not has_bars())
     tasks: dict[tuple[str, str], TaskID] = {}
 
     def show(graph: str, step: BuildStep) -> None:

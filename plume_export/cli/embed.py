@@ -15,8 +15,9 @@ from ..embed_file import check_output_file, embed_to_file, embed_to_lines, input
 from ..embed_file.embed import Skipped
 from ..preprocess import NoticeTally
 from ..runtime.embedder import Embedder
-from .console import note, print_notices, progress, warn
+from .console import print_notices, progress
 from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
+from .messages import note, warn
 from .switches import Answer, command, switches
 
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"

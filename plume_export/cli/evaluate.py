@@ -11,7 +11,8 @@ from ..evaluation.evaluate import EvaluationOptions
 from ..evaluation.evaluate import evaluate as evaluate_bundle
 from ..evaluation.report import EvaluationReport, changed_lines, checkpoint_line, comparison_table, quality_table
 from ..printable import printable
-from .console import print_table, progress, warn
+from .console import print_table, progress
+from .messages import warn
 from .switches import Answer, command
 
 

@@ -14,7 +14,8 @@ from ..search.cache import EmbeddingCache, default_cache_file
 from ..search.report import report_from_result, skipped_line
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
-from .console import html_file, note, print_hits, print_notices, progress, warn
+from .console import html_file, print_hits, print_notices, progress
+from .messages import note, warn
 from .switches import Answer, command
 
 

@@ -1,7 +1,8 @@
 """What every command takes (--json, -q, -v, --debug) and returns (an Answer)."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
 from typing import Any
@@ -20,6 +21,7 @@ class Switches:
     is_quiet: bool = False
     is_verbose: bool = False
     is_debug: bool = False
+    started_s: float = field(default_factory=time.monotonic)
 
     @property
     def has_notes(self) -> bool:

@@ -1,6 +1,6 @@
 """Measure the ranges of a checkpoint on inputs: the float32 model, run once over all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -8,13 +8,14 @@ from ..checkpoint import Checkpoint, checkpoint_sha256, tokenizer_json_from_chec
 from ..embed_file import Source, sources_from_file
 from ..errors import InputError, PlumeExportError
 from ..preprocess import Item, PreparedInput, Preprocessor
+from ..progress import Report, detail_of
 from ..samples import calibration_inputs_file
 from .observe import Observer
 from .ranges import FORMAT_VERSION, MODALITIES, About, Modality, Ranges, read_ranges
 from .streamed_model import NamedInput, StreamedModel
 
 
-def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Callable[[str], None] = lambda _: None) -> Ranges:
+def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Report = lambda _: None) -> Ranges:
     """Return the ranges of every linear layer over the inputs of a JSON lines file, in the format of `embed --input`.
 
     Memory stays bounded by a layer, a batch's activations and the inputs' pixels. Raises InputError for an input that can not
@@ -26,7 +27,7 @@ def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Callable[[str],
             f"The calibration inputs {inputs_file} are empty; expected one input a line, a few dozen in all.",
             fix="fill the file, or leave --inputs out for the set that ships",
         )
-    report(f"reading {len(sources)} inputs")
+    detail_of(report)(f"reading {len(sources)} inputs")
     items = [source.read() for source in sources]
     preprocessor = Preprocessor(
         tokenizer_json_from_checkpoint(checkpoint.directory, checkpoint.model.decoder.vocab), checkpoint.model
@@ -34,7 +35,7 @@ def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Callable[[str],
     inputs = [_prepared(source, item, preprocessor) for source, item in zip(sources, items, strict=True)]
     observer = Observer()
     StreamedModel(checkpoint, observer, report).embed(inputs, preprocessor.suffix_ids)
-    report("hashing the checkpoint")
+    detail_of(report)("hashing the checkpoint")
     about = About(
         format_version=FORMAT_VERSION,
         checkpoint=checkpoint.name,
@@ -83,12 +84,12 @@ def inputs_sha256(inputs: Sequence[PreparedInput]) -> str:
     return digest.hexdigest()
 
 
-def ranges_of(checkpoint: Checkpoint, file: Path | None, report: Callable[[str], None] = lambda _: None) -> Ranges:
+def ranges_of(checkpoint: Checkpoint, file: Path | None, report: Report = lambda _: None) -> Ranges:
     """Return the ranges of a file; without one, calibrate on the inputs that ship, and say so.
 
     Raises PlumeExportError for a file that holds none, or another checkpoint's.
     """
     if file is not None:
         return read_ranges(file, checkpoint_sha256(checkpoint.tensors))
-    report("no --ranges: calibrating on the inputs that ship")
+    report("calibrating on the inputs that ship (no --ranges)")
     return calibrate(checkpoint, calibration_inputs_file(), report)

@@ -11,6 +11,7 @@ from ..checkpoint import Checkpoint, tokenizer_json_from_checkpoint
 from ..embed_file import sources_from_file
 from ..errors import PlumeExportError
 from ..preprocess import PreparedInput, Preprocessor
+from ..progress import Report, detail_of
 from ..samples import calibration_inputs_file, held_out_inputs_file
 from ..spec import GraphName
 from .calibrate import inputs_sha256
@@ -37,7 +38,7 @@ class ForeignQuantiser:
         checkpoint: Checkpoint,
         modalities: Modalities,
         min_cosine: float | None = None,
-        report: Callable[[str], None] = lambda _: None,
+        report: Report = lambda _: None,
     ) -> None:
         self._name, self._quantise_file, self._checkpoint = name, quantise_file, checkpoint
         self._modalities, self._min_cosine, self._report = modalities, min_cosine, report
@@ -49,7 +50,7 @@ class ForeignQuantiser:
         self._report("recording what every graph is fed over the calibration inputs")
         inputs = _calibration_inputs(self._checkpoint, self._modalities)
         for graph, feeds in graph_inputs(bundle, inputs).items():
-            self._report(f"{self._name}: {graph}, {len(feeds)} runs")
+            detail_of(self._report)(f"{self._name}: {graph}, {len(feeds)} runs")
             self._replace(bundle.graph_file(graph), feeds)
         bundle.file(WEIGHTS).unlink()
         products = {graph: int8_products(ir.load(bundle.graph_file(graph))) for graph in bundle.manifest.graphs}

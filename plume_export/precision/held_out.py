@@ -1,12 +1,12 @@
 """What integers cost in the embedding, on inputs that calibration never saw."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ..bundle import Bundle, MeasuredCosine, Modalities
 from ..checkpoint import Checkpoint, tokenizer_json_from_checkpoint
 from ..embed_file import sources_from_file
 from ..preprocess import Preprocessor
+from ..progress import Report
 from ..runtime.embedder import Embedder
 from .observe import Observer
 from .streamed_model import NamedInput, StreamedModel
@@ -16,7 +16,7 @@ class HeldOut:
     """Inputs of a JSON lines file with their float32 embeddings. Of a bundle for texts, the texts alone count."""
 
     def __init__(
-        self, checkpoint: Checkpoint, inputs_file: Path, modalities: Modalities, report: Callable[[str], None] = lambda _: None
+        self, checkpoint: Checkpoint, inputs_file: Path, modalities: Modalities, report: Report = lambda _: None
     ) -> None:
         model = checkpoint.model
         preprocessor = Preprocessor(tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab), model)

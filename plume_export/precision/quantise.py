@@ -8,6 +8,7 @@ from ..bundle import Bundle, MeasuredCosine, Modalities, Quantisation
 from ..checkpoint import Checkpoint
 from ..errors import PlumeExportError
 from ..graphs.weights import read_parameter
+from ..progress import Report, detail_of
 from ..samples import held_out_inputs_file
 from ..spec import GRAPH_NAMES, GraphName, IntegerPrecision, ModelSpec, Precision
 from .folds import linear_layers
@@ -18,7 +19,6 @@ from .ranges import Ranges
 
 # Writes the graphs as a plan has them, in place of those that were written before.
 WriteGraphs = Callable[[QuantisationPlan], Bundle]
-Report = Callable[[str], None]
 
 
 class Quantiser:
@@ -50,6 +50,7 @@ class Quantiser:
         """Write until the promise is kept; raises PlumeExportError for one that can not be."""
         plan, measured = self.plan, None
         if self._options.min_cosine == 0:
+            self._report("writing weights")
             write(plan)
         else:
             held_out = HeldOut(self._checkpoint, held_out_inputs_file(), self._modalities, self._report)
@@ -92,7 +93,7 @@ def keep_promise(
 
     def is_kept(count: int) -> bool:
         tried[count] = measure(plan.keeping(worst_first[:count]))
-        report(f"{count} layers kept in 16 bit: cosine {tried[count].mean:.4f} mean, {tried[count].worst:.4f} worst")
+        detail_of(report)(f"{count} layers kept in 16 bit: cosine {tried[count].mean:.4f} mean, {tried[count].worst:.4f} worst")
         return promise is None or tried[count].worst >= promise
 
     enough, too_few = 0, -1

@@ -3,7 +3,7 @@
 Weights are read anew for every run of a layer, so inputs go through in batches as large as memory allows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +18,7 @@ from ..graphs.layers import attend
 from ..graphs.prefill import Prefill
 from ..graphs.vision_encoder import VisionBlock, VisionEncoder
 from ..preprocess import PreparedInput, normalised_together, patch_positions
+from ..progress import Report, detail_of
 from ..runtime.batch import prompt_arrays
 from ..spec import DecoderSpec
 from .media import Frame, FrameSize, frames_by_size
@@ -42,10 +43,10 @@ class NamedInput:
 class StreamedModel:
     """Runs inputs through the three graphs; the observer sees every layer, in phase vision, prefill, step or readout."""
 
-    def __init__(self, checkpoint: Checkpoint, observer: Observer, report: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, checkpoint: Checkpoint, observer: Observer, report: Report = lambda _: None) -> None:
         return_large_blocks_to_the_system()
         self._spec, self._tensors = checkpoint.model, checkpoint.tensors
-        self._observer, self._report = observer, report
+        self._observer, self._report_detail = observer, detail_of(report)
         with torch.device("meta"):
             self._vision = VisionEncoder(self._spec.vision, self._spec.decoder.hidden, torch.float32)
             self._prefill = Prefill(self._spec.decoder, torch.float32)
@@ -88,7 +89,7 @@ class StreamedModel:
                 blank: Tensor = self._vision(torch.from_numpy(frames[0].patches.normalised()), positions)
             yield from [blank] * len(frames)
             return
-        self._report(f"vision: {len(frames)} frames of {size.rows} x {size.columns} patches")
+        self._report_detail(f"vision: {len(frames)} frames of {size.rows} x {size.columns} patches")
         frames_at_once = max(1, _PATCHES // (size.rows * size.columns))
         for first in range(0, len(frames), frames_at_once):
             part = frames[first : first + frames_at_once]
@@ -101,7 +102,7 @@ class StreamedModel:
         """Run consecutive inputs of a batch, padded to the longest; leave states, keys and values in the batch."""
         inputs = [batch.inputs[index] for index in part]
         tokens = inputs[-1].prepared.token_count
-        self._report(f"prefill: {len(inputs)} inputs of up to {tokens} tokens")
+        self._report_detail(f"prefill: {len(inputs)} inputs of up to {tokens} tokens")
         arrays = prompt_arrays([item.prepared for item in inputs], tokens)
         names = ("visual_index", "position_ids", "token_count", "anchor_index")
         input_ids, *others = (torch.from_numpy(arrays[name]) for name in ("input_ids", *names))
@@ -119,7 +120,7 @@ class StreamedModel:
         state, anchor = batch.state, batch.anchor if is_anchored else torch.zeros_like(batch.anchor)
         for step in range(steps):
             phase: Phase = "readout" if step == steps - 1 else "step"
-            self._report(f"latent step {step + 1} of {steps}: {len(batch.inputs)} inputs")
+            self._report_detail(f"latent step {step + 1} of {steps}: {len(batch.inputs)} inputs")
             with self._observer.running(phase, [item.name for item in batch.inputs]):
                 state, rollout_keys[step], rollout_values[step], _ = self._latent_step(
                     state,

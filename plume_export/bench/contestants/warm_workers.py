@@ -1,12 +1,13 @@
 """The processes that take turns: one for each contestant, loaded and warm."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from ...errors import PlumeExportError
+from ...progress import Report
 from .contestant import Contestant, PytorchContestant
 from .process import WorkerProcess
 from .protocol import Done, Embed, Embedded, Load
@@ -30,9 +31,7 @@ class WarmWorkers:
 
 
 @contextmanager
-def warm_workers(
-    contestants: Sequence[Contestant], inputs: Rows, texts: Rows, report: Callable[[str], None]
-) -> Iterator[WarmWorkers]:
+def warm_workers(contestants: Sequence[Contestant], inputs: Rows, texts: Rows, report: Report) -> Iterator[WarmWorkers]:
     """Yield workers that have embedded every input several times and every text once; at the end their processes are gone.
 
     What torch.compile can not do, or not in time, is left out. Raises PlumeExportError for everything else.
