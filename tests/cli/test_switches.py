@@ -51,13 +51,6 @@ def test_a_usage_error_under_json(arguments: tuple[str, ...]) -> None:
     assert json.loads(result.stderr)["error"]["type"] == "UsageError"
 
 
-def test_quiet_has_no_notes() -> None:
-    """Without a target, `plan` says which one it takes."""
-    assert "target auto: " in run("plan").stderr
-    assert run("plan", "--quiet").stderr == ""
-    assert run("plan").stdout == run("plan", "--quiet").stdout
-
-
 def test_quiet_and_verbose_exclude_each_other() -> None:
     assert run("targets", "-q", "-v").exit_code == 2
     assert run("-q", "targets", "-v").exit_code == 2
