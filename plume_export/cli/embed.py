@@ -17,9 +17,11 @@ from ..preprocess import NoticeTally
 from ..runtime.embedder import Embedder
 from .console import print_notices, progress
 from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
+from .media import media_options
 from .messages import note, warn
 from .switches import Answer, command, switches
 
+_SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps")
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"
 _RESUME_HELP = "Go on with what a stopped run to the same --output has done."
 
@@ -37,6 +39,7 @@ _RESUME_HELP = "Go on with what a stopped run to the same --output has done."
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
 @click.option("--allow-control-tokens", is_flag=True, help="Control tokens typed in a text act, as in the published code.")
+@media_options
 def embed(
     bundle: Path,
     files: tuple[str, ...],
@@ -57,7 +60,7 @@ def embed(
         check_output_file(output)
         _check_is_no_input(output, [*files, *([] if inputs is None else [inputs])])
     given = inputs_from_file(inputs) if inputs is not None else inputs_from_arguments(files, text)
-    settings = {name: options[name] for name in ("mode", "steps", "threads", "allow_control_tokens")}
+    settings = {name: options[name] for name in _SETTINGS}
     batching = {name: options[name] for name in ("batch_size", "on_error")}
     tally = NoticeTally()
     with (

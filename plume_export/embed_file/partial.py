@@ -34,6 +34,10 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
     batch_size: int
     allow_control_tokens: bool
+    # With defaults: an earlier version's journal lacks them.
+    exif_transpose: bool = False
+    video_frames: int | None = None
+    video_fps: float | None = None
 
 
 class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

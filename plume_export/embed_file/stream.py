@@ -1,8 +1,11 @@
 """Embeddings written as they come: to a file that a stopped run can go on with, or as JSON lines."""
 
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from .. import __version__
 from ..errors import InputError
@@ -38,6 +41,7 @@ def embed_to_file(
         steps=embedder.steps,
         batch_size=embedder.checked_batch_size(batch_size),
         allow_control_tokens=embedder.allow_control_tokens,
+        **asdict(embedder.media_options),
     )
     with PartialRun(output, settings, embedder.dimension, is_resumed=is_resumed) as partial:
         partial.check_skipped(on_error)
@@ -54,7 +58,7 @@ def embed_to_file(
             if partial.inputs > 0:
                 error.add_fix(f"--resume goes on after the {partial.inputs} inputs that are done")
             raise
-        write_embeddings(partial.blocks(), partial.inputs, embedder.dimension, output)
+        write_embeddings(partial.blocks(), partial.inputs, embedder.dimension, output, msgspec.to_builtins(settings))
         partial.remove()
         return partial.skipped
 

@@ -2,9 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -43,15 +43,20 @@ def check_writable(output: Path) -> None:
         raise PlumeExportError(f"{output} can not be written.", fix="choose a file in a directory that is there and writable")
 
 
-def write_embeddings(blocks: Iterable[Block], inputs: int, dimension: int, output: Path) -> None:
-    """Write .npy (row i is input i), .jsonl or .parquet (id and embedding; skipped inputs left out), all or nothing."""
+def write_embeddings(
+    blocks: Iterable[Block], inputs: int, dimension: int, output: Path, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Write .npy (row i is input i), .jsonl or .parquet (id and embedding; skipped inputs left out), all or nothing.
+
+    `settings`, which say how the inputs were read and embedded, go to the metadata of .parquet as JSON, under "plume_export".
+    """
     with replacing(output) as file:
         if output.suffix == ".npy":
             _write_npy(blocks, inputs, dimension, file)
         elif output.suffix == ".jsonl":
             write_jsonl(blocks, file)
         else:
-            _write_parquet(blocks, dimension, file)
+            _write_parquet(blocks, dimension, file, settings or {})
 
 
 def write_jsonl(blocks: Iterable[Block], file: IO[bytes]) -> None:
@@ -69,12 +74,12 @@ def _write_npy(blocks: Iterable[Block], inputs: int, dimension: int, file: IO[by
         file.write(np.ascontiguousarray(block.embeddings).data)
 
 
-def _write_parquet(blocks: Iterable[Block], dimension: int, file: IO[bytes]) -> None:
+def _write_parquet(blocks: Iterable[Block], dimension: int, file: IO[bytes], settings: Mapping[str, Any]) -> None:
     import pyarrow
     import pyarrow.parquet
 
     kind = pyarrow.list_(pyarrow.float32(), dimension)
-    schema = pyarrow.schema({"id": pyarrow.string(), "embedding": kind})
+    schema = pyarrow.schema({"id": pyarrow.string(), "embedding": kind}, {"plume_export": json.dumps(settings)})
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for ids, embeddings in _row_groups(blocks):
             rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(embeddings.reshape(-1)), type=kind)

@@ -1,7 +1,7 @@
 """Items (text, images, video) to the arrays that the graphs take. Needs numpy, Pillow and tokenizers only."""
 
 from .image import load_image, patches_from_image, smart_resize
-from .item import ImageSource, Item, VideoSource, item_from, item_from_json
+from .item import ImageSource, Item, VideoSource, is_image_source, item_from, item_from_json
 from .media_options import MediaOptions
 from .notice import Notice, NoticeTally, Notify
 from .patches import Patches, normalised_together
@@ -25,6 +25,7 @@ __all__ = [
     "PromptTokenizer",
     "VideoSource",
     "frames_from_video",
+    "is_image_source",
     "item_from",
     "item_from_json",
     "load_image",

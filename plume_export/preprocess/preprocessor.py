@@ -203,7 +203,7 @@ class Preprocessor:
             raise InputError(
                 f"The prompt has {'at least ' if is_partial else ''}{token_count} tokens, {visual_token_count} of them visual; "
                 f"the limit is {self.max_prompt_tokens}{'' if self._limits is None else ', as the bundle was compiled'}.",
-                fix="shorten the text, or give fewer or smaller images and frames"
+                fix="shorten the text, give fewer or smaller images, or fewer frames (of a video file, with --video-frames)"
                 + ("" if self._limits is None else "; or compile with a --target whose prompt_tokens reach that"),
             )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..bundle import TOKENIZER, Bundle, open_bundle
 from ..errors import InputError, PlumeExportError
 from ..machine.thread_count import check_threads
-from ..preprocess import NoticeTally, PreparedInput, Preprocessor, item_from
+from ..preprocess import Item, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
 from ..progress import Advance
 from ..stages import FloatArray, Stages
 from .backend import Backend
@@ -24,7 +24,7 @@ from .stopwatch import Stopwatch
 from .windows import rows_by_length
 
 Mode = Literal["gen", "disc"]
-# What `item_from` takes: a text, a PIL image, an Item, or a mapping with text, image, video.
+# What `item_from` takes: a text, an image, an Item, or a mapping with text, image, video.
 ItemLike = Any
 OnError = Literal["raise", "skip"]
 _BATCH_SIZE = 8
@@ -40,6 +40,9 @@ class Embedder:
     most the number of the machine's logical CPUs. `backend` runs the graphs instead of the one that the bundle was compiled
     for; the embedder closes it.
 
+    `exif_transpose`, `video_frames` and `video_fps` say how pictures and videos are read (MediaOptions); by default as in the
+    published evaluation.
+
     Raises BundleError for a bundle that is damaged or that this machine can not run, PlumeExportError for other arguments
     than these.
     """
@@ -52,6 +55,9 @@ class Embedder:
         steps: int | None = None,
         threads: int | None = None,
         allow_control_tokens: bool = False,
+        exif_transpose: bool = False,
+        video_frames: int | None = None,
+        video_fps: float | None = None,
         verify_hashes: bool = True,
         backend: Backend | None = None,
     ) -> None:
@@ -59,6 +65,7 @@ class Embedder:
             if backend is not None:
                 opened.callback(backend.close)
             check_threads(threads)
+            self.media_options = MediaOptions(exif_transpose, video_frames, video_fps)
             if not isinstance(bundle, Bundle):
                 bundle = open_bundle(bundle, verify_hashes=verify_hashes)
             self.bundle = bundle
@@ -70,6 +77,7 @@ class Embedder:
                 bundle.manifest.model,
                 allow_control_tokens=allow_control_tokens,
                 limits=bundle.manifest.limits,
+                media=self.media_options,
             )
             if backend is None:
                 backend = open_backend(bundle, threads=threads)
@@ -94,7 +102,7 @@ class Embedder:
         Raises InputError if `items` is not a list, or an item cannot be embedded: `index` of the error is the item's position.
         With `on_error="skip"` such an item has a row of NaN, and one UserWarning names them all.
         """
-        if isinstance(items, str | Mapping):  # whose elements are characters or keys
+        if is_one_item(items):
             raise InputError(
                 f"embed takes a list of items; got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
             )
@@ -269,6 +277,13 @@ class Embedder:
             router_probabilities=np.array(probabilities, np.float32).reshape(-1, self.bundle.manifest.model.transition.experts),
             embedding=_unit_rows(embedding)[0],
         )
+
+
+def is_one_item(items: object) -> bool:
+    """Whether what was given for a list is one item, whose elements would be characters, keys, bytes or rows of pixels."""
+    if isinstance(items, np.ndarray):
+        return items.dtype.kind not in "OUS" and items.ndim in (2, 3)
+    return isinstance(items, str | Mapping | Item) or is_image_source(items)
 
 
 def _checked_steps(steps: int | None, mode: Mode, latent_steps: int) -> int:

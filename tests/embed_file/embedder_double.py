@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from plume_export.errors import InputError
-from plume_export.preprocess import Item, Notice
+from plume_export.preprocess import Item, MediaOptions, Notice
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class EmbedderDouble:
 
     def __init__(self, *, stop_after: int | None = None, **settings: object) -> None:
         self.mode, self.steps, self.allow_control_tokens = "gen", 8, False
+        self.media_options = MediaOptions()
         self.bundle = SimpleNamespace(sha256="bundle")
         self.embedded = 0
         self._stop_after = stop_after

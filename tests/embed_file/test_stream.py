@@ -12,7 +12,7 @@ import pytest
 
 from plume_export.embed_file import embed_to_file, embed_to_lines, inputs_from_file, partial
 from plume_export.errors import InputError, PlumeExportError
-from plume_export.preprocess import NoticeTally
+from plume_export.preprocess import MediaOptions, NoticeTally
 
 from .embedder_double import EmbedderDouble
 
@@ -55,6 +55,39 @@ def test_notices_are_handed_on_as_inputs_are_embedded(lines: Path) -> None:
     options = {"batch_size": 1, "on_error": "skip", "is_resumed": False}
     embed_to_file(embedder, inputs_from_file(lines), output, notify=tally.add, **options)  # type: ignore[arg-type]
     assert [line[:10] for line in tally.lines()] == ["2 pictures"]
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (MediaOptions(exif_transpose=True), "exif_transpose was False and is True"),
+        (MediaOptions(video_frames=8), "video_frames was None and is 8"),
+        (MediaOptions(video_fps=1.0), "video_fps was None and is 1.0"),
+    ],
+)
+def test_a_run_does_not_go_on_with_pictures_read_otherwise(lines: Path, options: MediaOptions, found: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=20)
+    with pytest.raises(PlumeExportError, match=found):
+        embed(lines, resume=True, media_options=options)
+    assert embed(lines, resume=True).embedded == INPUTS - 16
+
+
+def test_a_run_of_a_version_without_options_for_media_goes_on(lines: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=20)
+    journal = lines.with_name(".out.npy.partial.jsonl")
+    first, *rest = journal.read_text().splitlines()
+    settings = {key: value for key, value in json.loads(first).items() if key not in vars(MediaOptions())}
+    assert len(settings) == len(json.loads(first)) - 3
+    journal.write_text("\n".join([json.dumps(settings), *rest, ""]))
+    assert embed(lines, resume=True).embedded == INPUTS - 16
+
+
+def test_parquet_says_how_it_was_made(lines: Path) -> None:
+    embed(lines, "out.parquet", media_options=MediaOptions(exif_transpose=True, video_frames=8))
+    settings = json.loads(pyarrow.parquet.read_schema(lines.with_name("out.parquet")).metadata[b"plume_export"])
+    assert (settings["exif_transpose"], settings["video_frames"], settings["bundle"]) == (True, 8, "bundle")
 
 
 def hidden(directory: Path) -> list[str]:

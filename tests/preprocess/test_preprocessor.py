@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from plume_export.errors import InputError
-from plume_export.preprocess import Item, Preprocessor
+from plume_export.preprocess import Item, MediaOptions, NoticeTally, Preprocessor
+from plume_export.preprocess import preprocessor as preprocessor_module
 from plume_export.recipe import ShapeRanges
 from tests.golden_model import GOLDEN_MODEL
+
+from .test_video import write_video
 
 TOKENIZER_JSON = (Path(__file__).parents[1] / "golden/checkpoint/tokenizer.json").read_text(encoding="utf-8")
 IMAGE = Image.new("RGB", (84, 56), (10, 20, 30))
@@ -92,6 +95,63 @@ def test_a_frame_larger_than_compiled_for() -> None:
     strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(4096, image_tokens=16))
     with pytest.raises(InputError, match=r"frame of the video has \d+ visual tokens; the bundle was compiled for 16"):
         strict.prepare(Item(video=(IMAGE,) * 4))
+
+
+def lines_of(preprocessor: Preprocessor, item: Item) -> list[str]:
+    tally = NoticeTally()
+    tally.add(preprocessor.prepare(item).notices)
+    return tally.lines()
+
+
+def test_a_long_text_is_told(preprocessor: Preprocessor) -> None:
+    assert lines_of(preprocessor, Item(text="word " * 1000)) == []
+    (line,) = lines_of(preprocessor, Item(text="word " * 9000, id="a"))
+    assert line.startswith("the input 'a': ")
+    assert "prefill time and memory grow with tokens" in line
+    assert "--video-frames" not in line
+
+
+def test_a_long_video_is_told_with_what_fewer_frames_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preprocessor_module, "LONG_PROMPT_TOKENS", 600)
+    monkeypatch.setattr(preprocessor_module, "FEWER_FRAMES", 4)
+    path = write_video(tmp_path / "clip.mp4", 40)  # of 4 seconds, so 8 frames
+    long = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL)
+    short = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, media=MediaOptions(video_frames=4))
+    (line,) = lines_of(long, Item(video=path))
+    token_count = long.prepare(Item(video=path)).token_count
+    assert line.startswith(f"{path}: {token_count:,} tokens;")
+    assert line.endswith(f"makes about {short.prepare(Item(video=path)).token_count:,} tokens")
+    monkeypatch.setattr(preprocessor_module, "LONG_PROMPT_TOKENS", 100)
+    assert "--video-frames" not in lines_of(short, Item(video=path))[0]
+
+
+def test_a_text_that_names_a_file_is_told(preprocessor: Preprocessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    IMAGE.save("cat.PNG")
+    Path("clip.mp4").touch()
+    Path("note.txt").touch()
+    Path("folder.png").mkdir()
+    for text, key in (("cat.PNG", "image"), (str(tmp_path / "cat.PNG"), "image"), ("clip.mp4", "video")):
+        (line,) = lines_of(preprocessor, Item(text=text))
+        assert line.startswith(f"{text} names a {key} file, but was taken as text")
+        assert f"{{{key!r}: {text!r}}}" in line
+    for text in ("note.txt", "gone.png", "folder.png", "a cat", "a\0.png", "x" * 5_000 + ".png", "two\nlines.png"):
+        assert lines_of(preprocessor, Item(text=text)) == []
+    assert lines_of(preprocessor, Item(text="cat.PNG", images=(IMAGE,))) == []
+
+
+def test_exif_transpose_reaches_images_and_frames(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    IMAGE.save(tmp_path / "a.png", exif=exif)
+    upright = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, media=MediaOptions(exif_transpose=True))
+    stored = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL)
+    for item in (Item(images=(tmp_path / "a.png",)), Item(video=(tmp_path / "a.png",) * 2)):
+        (of_stored,), (of_upright,) = (each.prepare(item).media for each in (stored, upright))
+        assert of_stored.grid[1:] == of_upright.grid[:0:-1]
+        assert of_stored.grid[1] < of_stored.grid[2]
+        assert lines_of(upright, item) == []
+        assert "EXIF rotation" in lines_of(stored, item)[0]
 
 
 def test_imports_neither_torch_nor_transformers_nor_onnx() -> None:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from plume_export.errors import InputError, MissingExtraError
-from plume_export.preprocess import frames_from_video, read_video_frames
+from plume_export.preprocess import MediaOptions, Notice, frames_from_video, read_video_frames
 from plume_export.preprocess.patches import patches_from_frames
-from plume_export.preprocess.video import resize_to_budget
+from plume_export.preprocess.video import frame_token_count, resize_to_budget
 from plume_export.preprocess.video_file import sampled_indices
 from tests.golden_model import GOLDEN_MODEL
 
@@ -160,6 +160,56 @@ class TestFile:
         monkeypatch.setitem(sys.modules, "av", None)
         with pytest.raises(MissingExtraError, match=r"plume-export\[video\]"):
             read_video_frames("clip.mp4")
+
+
+class TestSampling:
+    def test_a_number_of_frames(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "clip.mp4", 40)
+        numbers = [frame.mean() / 6 for frame in read_video_frames(path, frame_count=4)]
+        np.testing.assert_allclose(numbers, [0, 13, 26, 39], atol=0.49)
+        assert len(frames_from_video(path, VISION, LIMITS, MediaOptions(video_frames=12))) == 12
+
+    def test_all_of_a_shorter_video(self, tmp_path: Path) -> None:
+        assert len(read_video_frames(write_video(tmp_path / "clip.mp4", 7), frame_count=32)) == 6
+
+    @pytest.mark.parametrize(("fps", "count"), [(0.1, 4), (1, 4), (2, 8), (5, 20), (2.6, 10), (1000, 40)])
+    def test_a_rate(self, tmp_path: Path, fps: float, count: int) -> None:
+        path = write_video(tmp_path / "clip.mp4", 40)  # of 4 seconds
+        assert len(frames_from_video(path, VISION, LIMITS, MediaOptions(video_fps=fps))) == count
+
+    def test_two_a_second_is_the_default(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "clip.mp4", 40)
+        by_default, explicit = read_video_frames(path), read_video_frames(path, fps=2.0)
+        np.testing.assert_array_equal(np.stack(by_default), np.stack(explicit))
+
+    def test_a_list_of_frames_is_taken_whole(self) -> None:
+        assert len(frames_from_video(noise_frames(6, 60, 60), VISION, LIMITS, MediaOptions(video_frames=2))) == 6
+
+    def test_frames_of_a_list_are_turned_upright(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for number, frame in enumerate(noise_frames(2, 56, 112)):
+            frame.save(tmp_path / f"{number}.png", exif=exif)
+        frames = tuple(tmp_path / f"{number}.png" for number in range(2))
+        notices: list[Notice] = []
+        as_stored = frames_from_video(frames, VISION, LIMITS, notify=notices.extend)
+        assert [notice.kind for notice in notices] == ["rotation ignored"] * 2
+        upright = frames_from_video(frames, VISION, LIMITS, MediaOptions(exif_transpose=True))
+        assert as_stored.shape[1:3] == upright.shape[2:0:-1]
+
+    @pytest.mark.parametrize("size", [(40, 60), (224, 448), (720, 1280), (1080, 1920)])
+    def test_tokens_of_a_frame_are_foretold(self, size: tuple[int, int]) -> None:
+        frame = np.zeros((*size, 3), np.uint8)
+        for frame_count in (4, 32, 400, 768):
+            height, width = resize_to_budget(frame, frame_count, 28, LIMITS).shape[:2]
+            assert frame_token_count(*size, frame_count, 28, LIMITS) == height * width // 784
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png"])
+def test_an_animation_is_a_video(tmp_path: Path, suffix: str) -> None:
+    frames = noise_frames(6, 60, 60)
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], duration=100)
+    assert frames_from_video(tmp_path / f"a.{suffix}", VISION, LIMITS).shape[0] == 4
 
 
 @pytest.mark.parametrize(

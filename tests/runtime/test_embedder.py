@@ -1,8 +1,10 @@
 """The embedder's own behaviour: kinds of input, modes, limits."""
 
 import gc
+import io
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,43 @@ def test_embeddings_are_unit_float32(tiny_cpu: Bundle) -> None:
     assert embeddings.shape == (4, embedder.dimension)
     assert embeddings.dtype == np.float32
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_images_of_every_kind_agree(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    PICTURE.save(tmp_path / "picture.png")
+    path, content, pixels = tmp_path / "picture.png", (tmp_path / "picture.png").read_bytes(), np.asarray(PICTURE)
+    with Embedder(tiny_cpu) as embedder, path.open("rb") as opened:
+        items = [PICTURE, path, content, bytearray(content), memoryview(content), opened, io.BytesIO(content), pixels]
+        embeddings = embedder.embed([*items, {"image": opened}, {"image": content}], batch_size=1)
+        assert np.abs(embeddings - embeddings[0]).max() == 0
+        assert np.abs(embedder.encode(pixels) - embeddings[0]).max() == 0
+        assert np.abs(embedder.embed(np.stack([pixels, pixels])) - embeddings[0]).max() <= 1e-6
+        for one in (path, content, opened, pixels, pixels[..., 0], PICTURE, Item(text="a")):
+            with pytest.raises(InputError, match="embed takes a list of items; got one"):
+                embedder.embed(one)  # type: ignore[arg-type]
+
+
+def test_what_is_worth_knowing_is_warned_of_once_a_call(
+    tiny_cpu: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    PICTURE.save("a.jpg", exif=exif)
+    with Embedder(tiny_cpu) as embedder, pytest.warns(UserWarning, match=r"a\.jpg") as warned:
+        embedder.embed([Path("a.jpg"), "a.jpg", {"image": "a.jpg"}])
+    messages = sorted(str(warning.message) for warning in warned)
+    assert [message[:11] for message in messages] == ["2 pictures ", "a.jpg names"]
+    assert "exif_transpose=True" in messages[0]
+    assert {warning.filename for warning in warned} == {__file__}
+    with warnings.catch_warnings(), Embedder(tiny_cpu, exif_transpose=True) as embedder:
+        warnings.simplefilter("error")
+        embedder.embed([Path("a.jpg")])
+
+
+def test_options_of_media_are_checked_first() -> None:
+    with pytest.raises(PlumeExportError, match="video_frames is 3; expected an even number"):
+        Embedder("no bundle", video_frames=3)
 
 
 def test_no_items_give_no_rows(tiny_cpu: Bundle) -> None:
