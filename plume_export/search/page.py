@@ -5,8 +5,6 @@ import html
 import io
 from pathlib import Path
 
-from PIL import Image, ImageOps
-
 from ..bundle import Bundle
 from ..errors import InputError
 from ..page import filled_page
@@ -75,11 +73,7 @@ def _picture(file: Path, alt: str) -> str:
 
 def _thumbnail(file: Path) -> str:
     """Return a data address of the picture, upright by its EXIF orientation, scaled down if it is large. Raises InputError."""
-    try:
-        with Image.open(file) as original:
-            image = load_image(ImageOps.exif_transpose(original))
-    except OSError as error:
-        raise InputError(f"The picture cannot be shown: {error.strerror or error}.", fix="search again") from None
+    image = load_image(file, exif_transpose=True)
     is_small = max(image.size) <= _THUMBNAIL_PIXELS
     image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     buffer = io.BytesIO()

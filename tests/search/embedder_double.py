@@ -49,6 +49,7 @@ class ColourEmbedder:
         *,
         batch_size: int | None = None,
         advance: Callable[[int], None] = lambda _: None,
+        allow_non_finite: bool = False,
     ) -> np.ndarray:
         advance(len(prepared))
         rows = np.array([item.colour for item in prepared], np.float32).reshape(-1, 3) / 255 - 0.5

@@ -261,7 +261,7 @@ def test_names_are_whole_on_the_page(page: Callable[..., str], folder: Path) -> 
     text = page()
     assert f"<span>{name}</span>".replace("\n", r"\n") in text
     assert "ellipsis" not in text
-    assert "nowrap" not in text
+    assert "overflow: hidden; text-overflow" not in text
 
 
 def test_a_picture_that_is_gone_is_said_so_on_the_page(search: Search, folder: Path) -> None:
