@@ -1,5 +1,6 @@
 """Checkpoint to runnable bundle: export, compile for the target, self-test. Imports torch only when it exports."""
 
+import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from .builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
-from .bundle import Bundle, Modalities, check_output, scratch_directory
-from .errors import BundleError, MissingExtraError, PlumeExportError
+from .bundle import Bundle, Modalities, check_output, staged_bundle
+from .errors import BundleError, MissingExtraError
 from .machine.flavour import import_flavour
 from .machine.gpu import device_memory, find_gpus
 from .machine.onnxruntime_module import import_onnxruntime
@@ -71,22 +72,31 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
 
 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: Report) -> Bundle:
-    """Write the portable ONNX bundle."""
+    """Write the portable ONNX bundle. Raises PlumeExportError for an output that is not to be written, before any work."""
     from .export import export_bundle
 
+    check_output(output, _inputs(checkpoint, options))
     is_modelopt = options.quantise.quantizer == "modelopt"
-    quantise, float32_layers = (_by_modelopt if is_modelopt else _by_ranges)(checkpoint, options, report)
-    return export_bundle(
-        checkpoint,
-        output,
-        precision=options.precision,
-        modalities=options.modalities,
-        selftest_inputs=options.selftest_inputs,
-        quantise=quantise,
-        traced_in="fp32" if is_modelopt else options.precision,
-        float32_layers=float32_layers,
-        report=report,
-    )
+    with staged_bundle(output, report) as staged:
+        quantise, float32_layers = (_by_modelopt if is_modelopt else _by_ranges)(checkpoint, options, report)
+        exported = export_bundle(
+            checkpoint,
+            staged,
+            precision=options.precision,
+            modalities=options.modalities,
+            selftest_inputs=options.selftest_inputs,
+            quantise=quantise,
+            traced_in="fp32" if is_modelopt else options.precision,
+            float32_layers=float32_layers,
+            report=report,
+        )
+    return Bundle(output, exported.manifest)
+
+
+def _inputs(checkpoint: "Checkpoint", options: ExportOptions) -> list[Path]:
+    """Return what an export reads and must not replace."""
+    ranges = options.quantise.ranges_file
+    return [checkpoint.directory, *([] if ranges is None else [ranges])]
 
 
 def _by_ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> tuple["Quantise | None", dict[str, float]]:
@@ -135,11 +145,12 @@ def build_bundle(
     check_target(recipe, options.precision)
     graphs = [name for name in GRAPH_NAMES if options.modalities == "all" or name != "vision_encoder"]
     _check_memory(target, recipe, checkpoint.model, options.precision, graphs)
-    check_output(output)
-    with scratch_directory(output) as scratch:
-        exported = export_checkpoint(checkpoint, scratch / "onnx", options, report)
+    check_output(output, _inputs(checkpoint, options))
+    with staged_bundle(output, report) as staged, tempfile.TemporaryDirectory(dir=staged.parent) as scratch:
+        exported = export_checkpoint(checkpoint, Path(scratch) / "onnx", options, report)
         report(f"compiling for {target}")
-        return compile_bundle(exported, output, target, is_source_kept=False, progress=progress)
+        compiled = compile_bundle(exported, staged, target, is_source_kept=False, progress=progress)
+    return Bundle(output, compiled.manifest)
 
 
 def compile_bundle(
@@ -149,21 +160,21 @@ def compile_bundle(
     *,
     is_source_kept: bool = True,
     progress: BuildProgress = lambda *_: None,
+    report: Report = lambda _: None,
 ) -> Bundle:
     """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch.
 
     With `is_source_kept=False` files that do not change are moved out of the source. Raises PlumeExportError.
     """
     _check_compilable(source)
-    if output.resolve() == source.path.resolve():
-        raise PlumeExportError(f"{output} is the bundle that is compiled; it would be lost.", fix="choose another --output")
+    check_output(output, [source.path])
     recipe = read_recipe(target)
     if recipe.backend == "onnxruntime-cpu":
-        return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept)
+        return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept, report=report)
     if recipe.backend == "onnxruntime-cuda":
-        return compile_for_onnxruntime_cuda(source, output, target, recipe, is_source_kept=is_source_kept)
+        return compile_for_onnxruntime_cuda(source, output, target, recipe, is_source_kept=is_source_kept, report=report)
     _check_memory(target, recipe, source.manifest.model, source.manifest.precision, list(source.manifest.graphs))
-    return compile_for_tensorrt(source, output, target, recipe, is_source_kept=is_source_kept, progress=progress)
+    return compile_for_tensorrt(source, output, target, recipe, is_source_kept=is_source_kept, progress=progress, report=report)
 
 
 def check_target(recipe: Recipe, precision: Precision) -> None:
@@ -210,7 +221,10 @@ def obstacle_to_running(bundle: Bundle) -> str | None:
 
 def default_output(checkpoint_name: str, precision: Precision, target: str) -> Path:
     """Return engines/build/NAME-PRECISION-TARGET under the current directory."""
-    return Path("engines") / "build" / f"{Path(checkpoint_name).name}-{precision}-{Path(target).stem}"
+    name = Path(checkpoint_name).name
+    if name in ("", ".."):
+        name = Path(checkpoint_name).resolve().name
+    return Path("engines") / "build" / f"{name}-{precision}-{Path(target).stem}"
 
 
 def require_export_packages() -> None:

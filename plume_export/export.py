@@ -81,7 +81,7 @@ def export_bundle(
         float32_layers=dict(float32_layers),
     )
     tokenizer_json = tokenizer_json_from_checkpoint(checkpoint.directory, model.decoder.vocab)
-    with new_bundle(output) as directory:
+    with new_bundle(output, report) as directory:
         (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         report("capturing reference stages")
         _write_reference_files(directory, checkpoint, selftest_inputs, modalities)

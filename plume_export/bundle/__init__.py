@@ -29,7 +29,7 @@ from .manifest import (
     ProductWeights,
     Quantisation,
 )
-from .output import check_output, new_bundle, scratch_directory
+from .output import check_new_directory, check_output, check_outside_bundles, new_bundle, new_directory, staged_bundle
 from .write import copy_file, move_file, write_manifest
 
 __all__ = [
@@ -52,12 +52,15 @@ __all__ = [
     "Modalities",
     "ProductWeights",
     "Quantisation",
+    "check_new_directory",
     "check_output",
+    "check_outside_bundles",
     "copy_file",
     "move_file",
     "new_bundle",
+    "new_directory",
     "open_bundle",
-    "scratch_directory",
     "sha256_of_file",
+    "staged_bundle",
     "write_manifest",
 ]

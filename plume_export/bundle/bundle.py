@@ -9,9 +9,10 @@ import msgspec
 
 from ..errors import BundleError
 from ..spec import GraphName
-from .manifest import MANIFEST, SCHEMA_VERSION, FileEntry, Manifest, manifest_from_json
+from .manifest import KIND, MANIFEST, SCHEMA_VERSION, FileEntry, Manifest, manifest_from_json
 
 _HASH_CHUNK_BYTES = 1 << 20
+_MOST_MANIFEST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -41,36 +42,61 @@ def open_bundle(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> 
     `verify_hashes=False` checks names and sizes only, which saves reading the weights.
     """
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     for name, entry in manifest.files.items():
         _check_file(path, name, entry, verify_hash=verify_hashes)
     return Bundle(path, manifest)
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a bundle. Raises BundleError if it is missing, damaged, newer or of something else."""
     if not path.is_dir():
         found = "it is a file" if path.exists() else "there is nothing"
         raise BundleError(
             f"There is no bundle at {path}: {found}.", fix="check the path, or plume-export build --output " + str(path)
         )
-    try:
-        text = (path / MANIFEST).read_bytes()
-    except OSError:
+    text = _manifest_text(path)
+    if text is None:
         raise BundleError(
             f"{path} is not a bundle: it has no {MANIFEST}.", fix="pass the directory that plume-export build wrote"
-        ) from None
+        )
     try:
-        head = msgspec.json.decode(text)
-        if not isinstance(head, dict) or head.get("kind") != "plume-export bundle":
+        head = msgspec.json.decode(text, type=_Head)
+        if head.kind != KIND:
             raise BundleError(f"{path / MANIFEST} is not a bundle's manifest.", fix="pass a plume-export bundle")
-        if head.get("schema_version", 0) > SCHEMA_VERSION:
+        if head.schema_version > SCHEMA_VERSION:
             raise BundleError(
-                f"{path} has schema version {head['schema_version']}; this plume-export reads up to {SCHEMA_VERSION}.",
+                f"{path} has schema version {head.schema_version}; this plume-export reads up to {SCHEMA_VERSION}.",
                 fix="pip install --upgrade plume-export, or build the bundle again with this version",
             )
-        return manifest_from_json(head)
-    except msgspec.MsgspecError as error:
+        return manifest_from_json(msgspec.json.decode(text))
+    except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors, and so is a text that is not UTF-8
         raise BundleError(f"{path / MANIFEST} is damaged: {error}.", fix="build the bundle again") from None
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a directory has the manifest of a bundle, of any version."""
+    text = _manifest_text(path)
+    try:
+        return text is not None and msgspec.json.decode(text, type=_Head).kind == KIND
+    except (ValueError, RecursionError):
+        return False
+
+
+class _Head(msgspec.Struct):
+    """What the manifests of all versions have."""
+
+    kind: str = ""
+    schema_version: int = 0
+
+
+def _manifest_text(path: Path) -> bytes | None:
+    """Return the manifest of a directory; None if it is missing or no file that can be read whole."""
+    file = path / MANIFEST
+    try:
+        return file.read_bytes() if file.is_file() and file.stat().st_size <= _MOST_MANIFEST_BYTES else None
+    except OSError:
+        return None
 
 
 def _check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:

@@ -8,6 +8,7 @@ from ..recipe import Recipe, ShapeRanges
 from ..spec import GraphName, GraphSpec, IntegerPrecision, ModelSpec, Precision
 
 SCHEMA_VERSION = 6
+KIND: Literal["plume-export bundle"] = "plume-export bundle"
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 CONSTANTS = "constants.npz"
@@ -130,7 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     schema_version: int = SCHEMA_VERSION
-    kind: Literal["plume-export bundle"] = "plume-export bundle"
+    kind: Literal["plume-export bundle"] = KIND
     backend: Backend
     precision: Precision
     modalities: Modalities

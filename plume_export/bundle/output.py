@@ -1,75 +1,202 @@
-"""Where a bundle is written: beside its place first, and in it once it is whole."""
+"""What an output may be, and what it may replace. A bundle is written beside its place, and takes it once it is whole."""
 
-import errno
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import PlumeExportError
-from .manifest import MANIFEST
+from ..atomic import HIDDEN_NAME_BYTES, as_write_error, check_not_locked, put_in_place, scratch_directory
+from ..errors import BundleError, PlumeExportError
+from ..progress import Report
+from .bundle import is_bundle, read_manifest
+from .manifest import MANIFEST, Manifest
 
-_WRITE_ERRORS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EIO,
-}  # fmt: skip
+_FIX = "choose another --output"
+_NAMED_FILES = 3
 
 
 @contextmanager
-def new_bundle(output: Path) -> Iterator[Path]:
+def new_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
     """Yield an empty directory beside `output`; on success it takes the place of `output`, on an error it vanishes.
 
-    An existing bundle at `output` is replaced only at the end; anything else that stands there is refused at once.
+    Raises as `check_output` does, at once and again at the end; what is replaced is reported.
     """
+    with staged_bundle(output, report) as staged:
+        staged.mkdir()
+        yield staged
+
+
+@contextmanager
+def staged_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
+    """Yield a free path beside `output`: the directory that is made there takes the place of `output`, as in `new_bundle`."""
     check_output(output)
-    with scratch_directory(output) as partial:
-        yield partial
-        partial.chmod(0o755)
-        _replace(partial, output)
+    with scratch_directory(output, report) as scratch:
+        replaced = _replaced(output)
+        if replaced is not None:
+            report(f"replacing {output}: {replaced.precision} for {replaced.backend}, built from {replaced.checkpoint.name}")
+        yield scratch / output.name
+        _replaced(output)  # it may have got files since
+        put_in_place(scratch / output.name, output, scratch)
 
 
 @contextmanager
-def scratch_directory(output: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `output` that vanishes at the end; errors of writing become PlumeExportErrors."""
-    with _as_write_error(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+def new_directory(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
+    """Like `new_bundle`, for an output that replaces nothing: it must be free or an empty directory."""
+    check_new_directory(output)
+    with scratch_directory(output, report) as scratch:
+        (scratch / output.name).mkdir()
+        yield scratch / output.name
+        _check_free(output)  # somebody may have made it since
+        put_in_place(scratch / output.name, output, scratch)
 
 
-def check_output(output: Path) -> None:
-    """Raise unless `output` is free, an empty directory or a bundle that may be replaced."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not (output / MANIFEST).is_file():
-        raise PlumeExportError(f"{output} exists and is not a bundle, so it is not replaced.", fix="choose another --output")
+def check_output(output: Path, inputs: Sequence[Path] = ()) -> None:
+    """Raise PlumeExportError unless a bundle can be written to `output`, before any work.
+
+    It must be free, an empty directory, or a bundle that holds nothing else; outside every bundle and every input, with no
+    input inside; and nobody else may be writing it.
+    """
+    with as_write_error(output):
+        _check_place(output)
+        _check_inputs(output, inputs)
+        _replaced(output)
+        check_not_locked(output)
 
 
-def _replace(partial: Path, output: Path) -> None:
-    """Rename; a bundle that stands at `output` is moved aside first, so that one of the two is always whole."""
-    aside = partial.with_name(partial.name + ".old")
-    if output.exists():
-        output.rename(aside)
-    try:
-        partial.rename(output)
-    except OSError:
-        with suppress(OSError):
-            aside.rename(output)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+def check_new_directory(output: Path) -> None:
+    """Raise PlumeExportError unless a directory can be made at `output`, as `check_output` does; nothing is replaced."""
+    with as_write_error(output):
+        _check_place(output)
+        _check_free(output)
+        check_not_locked(output)
 
 
-@contextmanager
-def _as_write_error(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _WRITE_ERRORS:
-            raise
-        reason = error.strerror or str(error)
+def check_outside_bundles(output: Path) -> None:
+    """Raise PlumeExportError for a file or directory inside a bundle, which holds what its manifest lists and nothing else."""
+    for parent in output.resolve().parents:
+        if is_bundle(parent):
+            raise PlumeExportError(f"The output {output} lies inside the bundle {parent}.", fix="choose an --output outside it")
+
+
+def _check_place(output: Path) -> None:
+    _check_name(output)
+    _check_parent(output)
+    if output.is_symlink():
+        target = os.readlink(output)
         raise PlumeExportError(
-            f"{output} can not be written: {reason}.", fix="free space or choose another --output; nothing was left behind"
-        ) from error
+            f"The output {output} is a symbolic link to {target}; neither is replaced.",
+            fix=f"pass {output.resolve()}, or remove the link",
+        )
+    if output.exists() and not output.is_dir():
+        raise PlumeExportError(f"The output {output} is a file; a directory is made there.", fix=_FIX)
+    if output.is_mount():
+        raise PlumeExportError(
+            f"The output {output} is a mount point, which cannot be replaced.", fix=f"pass {output / 'NAME'}"
+        )
+    if output.exists() and not os.access(output, os.R_OK | os.W_OK | os.X_OK):
+        raise PlumeExportError(f"The output {output} cannot be replaced: permission denied.", fix=_FIX)
+    check_outside_bundles(output)
+
+
+def _check_name(output: Path) -> None:
+    fix = "pass a directory that is to be made, as --output bundles/NAME"
+    if "\0" in str(output):
+        raise PlumeExportError(f"The output {str(output)!r} holds a NUL character.", fix=fix)
+    if output.name == "..":
+        raise PlumeExportError(f"The output {output} ends in '..'.", fix=fix)
+    at_most = os.pathconf(_nearest(output.absolute().parent), "PC_NAME_MAX") - HIDDEN_NAME_BYTES
+    if len(os.fsencode(output.name)) > at_most:
+        raise PlumeExportError(
+            f"The name of the output {output} has {len(os.fsencode(output.name))} bytes; at most {at_most} are possible here.",
+            fix="choose a shorter --output",
+        )
+    if _is_within(Path.cwd(), output):
+        raise PlumeExportError(f"The output {output} is the current directory or holds it; it is not replaced.", fix=fix)
+
+
+def _check_parent(output: Path) -> None:
+    nearest = _nearest(output.absolute().parent)
+    if not nearest.is_dir():
+        raise PlumeExportError(f"The output {output} cannot be made: {nearest} is a file.", fix=_FIX)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PlumeExportError(f"The output {output} cannot be made: {nearest} is not writable.", fix=_FIX)
+
+
+def _nearest(path: Path) -> Path:
+    """Return the path or the nearest directory above it that is there."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _check_inputs(output: Path, inputs: Sequence[Path]) -> None:
+    for given in inputs:
+        if output.exists() and given.exists() and output.samefile(given):
+            raise PlumeExportError(f"{output} is the input itself; it would be lost.", fix=_FIX)
+        if _is_within(output, given):
+            raise PlumeExportError(f"The output {output} lies inside its input {given}.", fix="choose an --output outside it")
+        if _is_within(given, output):
+            raise PlumeExportError(f"The input {given} lies inside the output {output}; it would be lost.", fix=_FIX)
+
+
+def _is_within(path: Path, directory: Path) -> bool:
+    """Whether a path is a directory or below it, by whatever names the two are given."""
+    if not directory.exists():
+        return False
+    resolved = path.resolve()
+    return any(above.exists() and above.samefile(directory) for above in (resolved, *resolved.parents))
+
+
+def _replaced(output: Path) -> Manifest | None:
+    """Return the manifest of the bundle that stands at `output`; None: nothing does. Raises if anything else is there."""
+    if not _is_taken(output):
+        return None
+    names = sorted(os.listdir(output))
+    if MANIFEST not in names:
+        raise PlumeExportError(
+            f"{output} exists and is not a bundle, so it is not replaced. It holds {_listed(names)}.", fix=_FIX
+        )
+    try:
+        manifest = read_manifest(output)
+    except BundleError as error:
+        others = [name for name in names if name != MANIFEST]
+        raise PlumeExportError(
+            f"{output} exists and is not a bundle of this version, so it is not replaced: {error.message} "
+            f"Beside it: {_listed(others)}.",
+            fix=_FIX,
+        ) from None
+    foreign = _foreign(output, manifest)
+    if foreign:
+        raise PlumeExportError(
+            f"{output} is not replaced: it holds what is not of its bundle: {_listed(foreign)}.",
+            fix=f"move that elsewhere, or {_FIX}",
+        )
+    return manifest
+
+
+def _check_free(output: Path) -> None:
+    if _is_taken(output):
+        raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
+
+
+def _is_taken(output: Path) -> bool:
+    return output.exists() and any(output.iterdir())
+
+
+def _foreign(directory: Path, manifest: Manifest) -> list[str]:
+    """Return what a directory holds beyond the files of its manifest, the directories that only they need left out."""
+    files = {*manifest.files, MANIFEST}
+    parents = {parent.as_posix() for name in files for parent in Path(name).parents}
+    foreign = []
+    for root, directories, names in os.walk(directory):
+        for name in sorted(directories + names):
+            path = Path(root, name)
+            relative = path.relative_to(directory).as_posix()
+            is_plain = not path.is_symlink() and (path.is_file() or path.is_dir())
+            if not is_plain or relative not in (parents if path.is_dir() else files):
+                foreign.append(relative)
+        directories[:] = [name for name in directories if Path(root, name).relative_to(directory).as_posix() in parents]
+    return foreign
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_FILES
+    return (", ".join(names[:_NAMED_FILES]) or "nothing") + (f" and {more} more" if more > 0 else "")

@@ -8,9 +8,7 @@ import hashlib
 import json
 import math
 import re
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -19,8 +17,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..errors import PlumeExportError
+from ..bundle import new_directory
 from ..layout import expected_tensors
+from ..progress import Report
 from ..spec import PLUME_2B, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
 from .config_files import write_config_files
 from .tensors import INDEX
@@ -59,34 +58,22 @@ def write_random_checkpoint(
     layout: KeyLayout = "flat",
     shard_bytes: int | None = None,
     key_prefix: str = "",
+    report: Report = lambda _: None,
 ) -> None:
     """Write a checkpoint directory; all of it or nothing.
 
     `tiny` is a few MB; `2b-slice` has the 2B's widths with 4 decoder layers and 4 vision blocks; `2b` the full published
-    dimensions. `layout` "flat" is transformers 4.51's keys, "nested" 4.52's. Raises PlumeExportError if `output` exists or
-    can not be written.
+    dimensions. `layout` "flat" is transformers 4.51's keys, "nested" 4.52's. Raises PlumeExportError if `output` holds
+    anything or can not be written.
     """
-    if output.exists():
-        raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
     dtype = dtype or ("float32" if preset == "tiny" else "bfloat16")
     if shard_bytes is None and preset != "tiny":
         shard_bytes = _DEFAULT_SHARD_BYTES
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
-        try:
-            token_ids = write_tokenizer(partial)
-            model = preset_spec(preset, tokens=max(token_ids.values()) + 1)
-            write_config_files(partial, model, token_ids, dtype=dtype, is_nested=layout == "nested")
-            _write_shards(partial, model, seed, dtype, layout, shard_bytes, key_prefix)
-            partial.chmod(0o755)
-            partial.rename(output)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise PlumeExportError(
-            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another directory"
-        ) from error
+    with new_directory(output, report) as directory:
+        token_ids = write_tokenizer(directory)
+        model = preset_spec(preset, tokens=max(token_ids.values()) + 1)
+        write_config_files(directory, model, token_ids, dtype=dtype, is_nested=layout == "nested")
+        _write_shards(directory, model, seed, dtype, layout, shard_bytes, key_prefix)
 
 
 def preset_spec(preset: Preset, *, tokens: int) -> ModelSpec:

@@ -156,9 +156,10 @@ def export(quantizer: Quantizer, **options: Any) -> Answer:
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Directory of the compiled bundle.")
 def compile_(bundle: Path, target: str, output: Path) -> Answer:
     """Compile a portable bundle for a target. Needs no torch."""
+    check_output(output, [bundle])
     report_step(f"compiling for {target}")
     with build_progress() as progress:
-        compiled = compile_bundle(open_bundle(bundle), output, target, progress=progress)
+        compiled = compile_bundle(open_bundle(bundle), output, target, progress=progress, report=report_step)
     report_step("done")
     return Answer(document_from_bundle(compiled), partial(_print_bundle, compiled))
 
@@ -179,7 +180,7 @@ def random_checkpoint(output: Path, preset: Any, seed: int) -> Answer:
     require_export_packages()
     from ..checkpoint import write_random_checkpoint
 
-    write_random_checkpoint(output, preset, seed=seed)
+    write_random_checkpoint(output, preset, seed=seed, report=report_step)
     return Answer(document_from_path(output), partial(click.echo, str(output)))
 
 
@@ -191,7 +192,7 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
         note(_SAMPLE_NOTE)
     precisions: GraphPrecisions = options["precision"]
     output = options["output"] or default_output(name, precisions.name, target)
-    check_output(output)
+    check_output(output, [Path(name), *([] if options["ranges"] is None else [options["ranges"]])])
     model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
     checkpoint = open_checkpoint(name, model_options, revision=options["revision"], offline=options["offline"])
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()

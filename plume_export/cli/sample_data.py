@@ -7,6 +7,7 @@ import click
 
 from ..plume_tiny.sample_data import write_sample_data
 from .documents import document_from_path
+from .messages import report_step
 from .switches import Answer, command
 
 
@@ -14,7 +15,7 @@ from .switches import Answer, command
 @click.argument("output", type=click.Path(path_type=Path))
 def sample_data(output: Path) -> Answer:
     """Draw pictures to search, and plume-tiny's evaluation set, which its training never saw."""
-    write_sample_data(output)
+    write_sample_data(output, report_step)
     return Answer(document_from_path(output), partial(click.echo, str(output)))
 
 

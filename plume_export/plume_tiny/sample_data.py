@@ -12,9 +12,9 @@ from typing import IO
 
 from PIL import Image
 
-from ..bundle import scratch_directory
-from ..errors import PlumeExportError
+from ..bundle import new_directory
 from ..preprocess import Item
+from ..progress import Report
 from .drawing import draw_picture
 from .scenes import Scene, Split, sample_page, sample_picture
 from .tasks import Task, draw_answer, draw_query, sample_scene
@@ -31,16 +31,12 @@ POOLS: dict[Task, tuple[int, int]] = {
 _PICTURES, _PAGES, _DRAWINGS = 80, 24, 3
 
 
-def write_sample_data(output: Path) -> None:
-    """Draw the sample data, the same every time; all of it or nothing. Raises PlumeExportError if `output` exists."""
-    if output.exists():
-        raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
-    with scratch_directory(output) as partial:
+def write_sample_data(output: Path, report: Report = lambda _: None) -> None:
+    """Draw the sample data, the same every time; all of it or nothing. Raises PlumeExportError if `output` holds anything."""
+    with new_directory(output, report) as partial:
         _write_drawings(partial / "pictures", sample_picture, _PICTURES)
         _write_drawings(partial / "pages", sample_page, _PAGES)
         _write_evaluation(partial)
-        partial.chmod(0o755)
-        partial.rename(output)
 
 
 def held_out_scenes(task: Task, count: int) -> list[Scene]:

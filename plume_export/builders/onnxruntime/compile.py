@@ -14,6 +14,7 @@ import numpy as np
 from ...bundle import CONSTANTS, Bundle, ProductWeights, copy_file, move_file, new_bundle, open_bundle, write_manifest
 from ...errors import BundleError, MissingExtraError, PlumeExportError
 from ...machine.processor import sums_int8_exactly
+from ...progress import Report
 from ...recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
 from ...spec import INTEGER_PRECISIONS, GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
 
@@ -42,7 +43,13 @@ _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
 }
 
 
-def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Path, *, is_source_kept: bool = True) -> Bundle:
+def compile_for_onnxruntime(
+    source: str | os.PathLike[str] | Bundle,
+    output: Path,
+    *,
+    is_source_kept: bool = True,
+    report: Report = lambda _: None,
+) -> Bundle:
     """Write a bundle for the CPU provider, of any shape. Files that do not change are copied.
 
     With `is_source_kept=False` they are moved, and the source is a bundle no more. Prefill runs once, to compute the start of
@@ -57,11 +64,17 @@ def compile_for_onnxruntime(source: str | os.PathLike[str] | Bundle, output: Pat
     """
     bundle = source if isinstance(source, Bundle) else open_bundle(source)
     _check_source(bundle, "onnxruntime-cpu")
-    return _write_fused_bundle(bundle, output, {"backend": "onnxruntime"}, is_source_kept=is_source_kept)
+    return _write_fused_bundle(bundle, output, {"backend": "onnxruntime"}, is_source_kept=is_source_kept, report=report)
 
 
 def compile_for_onnxruntime_cuda(
-    source: Bundle, output: Path, target: str, recipe: Recipe, *, is_source_kept: bool = True
+    source: Bundle,
+    output: Path,
+    target: str,
+    recipe: Recipe,
+    *,
+    is_source_kept: bool = True,
+    report: Report = lambda _: None,
 ) -> Bundle:
     """Write a bundle for the CUDA provider that serves the shapes of a recipe, with images scaled down to them.
 
@@ -73,7 +86,7 @@ def compile_for_onnxruntime_cuda(
         suffix_tokens = len(constants["suffix_embeddings"])
     check_recipe_fits_model(recipe, source.manifest.model, suffix_tokens, target)
     changes = {"backend": "onnxruntime-cuda", "model": model, "limits": recipe.shapes}
-    return _write_fused_bundle(source, output, changes, is_source_kept=is_source_kept)
+    return _write_fused_bundle(source, output, changes, is_source_kept=is_source_kept, report=report)
 
 
 def check_onnxruntime_precision(backend: RecipeBackend, precision: Precision) -> None:
@@ -92,7 +105,9 @@ def _check_source(bundle: Bundle, backend: RecipeBackend) -> None:
     check_onnxruntime_precision(backend, bundle.manifest.precision)
 
 
-def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *, is_source_kept: bool) -> Bundle:
+def _write_fused_bundle(
+    bundle: Bundle, output: Path, changes: dict[str, Any], *, is_source_kept: bool, report: Report
+) -> Bundle:
     """Write a bundle with rewritten graphs and with these fields of its manifest changed."""
     try:
         import onnx_ir as ir
@@ -114,7 +129,7 @@ def _write_fused_bundle(bundle: Bundle, output: Path, changes: dict[str, Any], *
             changes["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)
     rewritten = {f"{name}.onnx": name for name in manifest.graphs}
     bring = copy_file if is_source_kept else move_file
-    with new_bundle(output) as directory:
+    with new_bundle(output, report) as directory:
         weights = AddedWeights(directory / ADDED_WEIGHTS)
         unsigned: set[FilePart] = set()
         for name in manifest.files:

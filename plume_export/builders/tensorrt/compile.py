@@ -26,6 +26,7 @@ from ...bundle import (
 )
 from ...errors import BundleError, PlumeExportError
 from ...machine.flavour import Flavour, device_of, import_flavour
+from ...progress import Report
 from ...recipe import Recipe, check_recipe_fits_model, model_scaled_to
 from ...spec import GraphName, GraphSpec, TensorSpec
 from .audit import check_engine, copied_weight_bytes
@@ -70,6 +71,7 @@ def compile_for_tensorrt(
     *,
     is_source_kept: bool = True,
     progress: BuildProgress = lambda *_: None,
+    report: Report = lambda _: None,
 ) -> Bundle:
     """Write a bundle of engines. Baked engines hold their weights; shared ones take the weight file's, which comes along.
 
@@ -83,7 +85,7 @@ def compile_for_tensorrt(
     flavour = import_flavour(recipe.backend)
     model = model_scaled_to(recipe, manifest.model, target)
     ranges = _ranges_of(source, recipe, target)
-    with new_bundle(output) as directory:
+    with new_bundle(output, report) as directory:
         compilation = _Compilation(source, directory, flavour, recipe, ranges)
         _bring_files(compilation, copy_file if is_source_kept else move_file)
         built = {graph: _build_graph(compilation, graph, partial(progress, graph)) for graph in manifest.graphs}

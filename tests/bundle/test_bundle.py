@@ -97,16 +97,3 @@ def test_failed_write_leaves_nothing_and_keeps_the_old(copy: Path) -> None:
         fill_the_disk()
     assert sorted(copy.parent.iterdir()) == before
     assert open_bundle(copy).manifest.precision == "fp32"
-
-
-def test_something_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(PlumeExportError, match="not a bundle"), new_bundle(tmp_path):
-        pass
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
-
-
-def test_unwritable_place(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PlumeExportError, match="can not be written"), new_bundle(tmp_path / "file" / "bundle"):
-        pass

@@ -1,0 +1,188 @@
+"""A directory that is written whole or not at all, by one process at a time.
+
+While it is written, hidden names stand beside it (NAME is the output's):
+
+.NAME.lock                    locked by the process that writes; empty
+.NAME.partial-XXXXXXXX        its scratch directory
+.NAME.partial-XXXXXXXX.old    what stood at the output, between the two renames that replace it
+
+A process that is killed leaves them behind. The next one that writes the same output restores the last and removes the others.
+"""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from .errors import PlumeExportError
+from .progress import Report
+
+# What the longest hidden name has beyond the output's.
+HIDDEN_NAME_BYTES = len("..partial-XXXXXXXX.old")
+_WRITE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EIO,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY,
+}  # fmt: skip
+
+
+class WriteError(PlumeExportError):
+    """An output that cannot be written, for the reason that the operating system gives."""
+
+    def __init__(self, output: Path, reason: str) -> None:
+        super().__init__(
+            f"{output} can not be written: {reason}.", fix="free space or choose another --output; nothing was left behind"
+        )
+        self.reason = reason
+
+
+@contextmanager
+def scratch_directory(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
+    """Yield an empty directory beside `output` that vanishes at the end; until then nobody else gets one for this output.
+
+    What builds that were killed left is restored or removed, and reported. Raises PlumeExportError if another thread or
+    process writes the output. Errors of writing become WriteErrors.
+    """
+    with as_write_error(output), _parents(output), _locked(output):
+        _clear_leftovers(output, report)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+        try:
+            yield scratch
+        finally:
+            _remove_tree(scratch, report)
+
+
+def put_in_place(directory: Path, output: Path, scratch: Path) -> None:
+    """Rename a directory of `scratch` to `output`, safe from a crash of the machine; what stood there goes to `scratch`.
+
+    One of the two is always whole: an existing directory is moved aside, and back if anything fails.
+    """
+    _sync_tree(directory)
+    aside = scratch.with_name(f"{scratch.name}.old")
+    with ExitStack() as undo:
+        if output.exists():
+            output.rename(aside)
+            undo.callback(aside.rename, output)
+        directory.rename(output)
+        undo.callback(output.rename, directory)
+        _sync(output.parent)
+        undo.pop_all()
+    with suppress(OSError):  # nothing was there; or it stays, and the next build removes it
+        aside.rename(scratch / f"{output.name}.old")
+
+
+def check_not_locked(output: Path) -> None:
+    """Raise PlumeExportError if another thread or process writes `output` now."""
+    with suppress(FileNotFoundError):
+        os.close(_lock(output, os.O_RDWR, is_shared=True))
+
+
+@contextmanager
+def as_write_error(output: Path) -> Iterator[None]:
+    """Raise what the operating system refuses as a WriteError that names `output`."""
+    try:
+        yield
+    except WriteError as error:  # of a directory that was written on the way
+        raise WriteError(output, error.reason) from error
+    except OSError as error:
+        if error.errno not in _WRITE_ERRORS:
+            raise
+        raise WriteError(output, error.strerror or str(error)) from error
+
+
+@contextmanager
+def _parents(output: Path) -> Iterator[None]:
+    """Make the directories above `output`; on an error those go that nothing was written to."""
+    missing = [parent for parent in output.parents if not parent.exists()]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for parent in missing:
+                parent.rmdir()
+        raise
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    while True:
+        descriptor = _lock(output, os.O_RDWR | os.O_CREAT, is_shared=False)
+        if _is_at(_lock_file(output), descriptor):
+            break
+        os.close(descriptor)  # of a file that who held it before has removed
+    try:
+        yield
+    finally:
+        _lock_file(output).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock_file(output: Path) -> Path:
+    return output.with_name(f".{output.name}.lock")
+
+
+def _lock(output: Path, flags: int, *, is_shared: bool) -> int:
+    """Return the descriptor of the lock file, locked; the lock ends with the process, however it ends."""
+    import fcntl
+
+    descriptor = os.open(_lock_file(output), flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise PlumeExportError(
+            f"{output} is being written by another process.", fix="wait until it is done, or choose another --output"
+        ) from None
+    except OSError as error:
+        os.close(descriptor)
+        raise WriteError(output, f"its file system has no locks ({error.strerror})") from error
+    return descriptor
+
+
+def _is_at(file: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _clear_leftovers(output: Path, report: Report) -> None:
+    """Restore and remove what builds that were killed left. Requires the lock: nothing of a living build is touched."""
+    pattern = re.compile(re.escape(f".{output.name}.partial-") + r"[a-z0-9_]{8}(?P<old>\.old)?")
+    found = [(match, file) for file in sorted(output.parent.iterdir()) if (match := pattern.fullmatch(file.name))]
+    replaced = [file for match, file in found if match["old"]]
+    if replaced and not output.exists():
+        newest = max(replaced, key=lambda file: file.stat().st_ctime_ns)
+        newest.rename(output)
+        report(f"restored {output}, which a build that was killed had moved to {newest.name}")
+    left = [file for _, file in found if file.exists()]
+    for file in left:
+        _remove_tree(file, report)
+    if left:
+        report(f"removed {', '.join(file.name for file in left)}: left by a build that was killed")
+
+
+def _remove_tree(directory: Path, report: Report) -> None:
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        report(f"{directory} cannot be removed: {error.strerror or error}; delete it yourself")
+
+
+def _sync_tree(directory: Path) -> None:
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            _sync(Path(parent, name))
+        _sync(Path(parent))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
