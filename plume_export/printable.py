@@ -12,6 +12,11 @@ def printable(name: str) -> str:
     return "".join(_escaped(character) for character in name)
 
 
+def printable_line(text: str) -> str:
+    """Return the text of an error, whatever names are in it, in one line."""
+    return printable(text.replace("\n  fix:", " Fix:"))
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     if unicodedata.category(character) not in _ESCAPED or character in _JOINERS:

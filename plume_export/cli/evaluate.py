@@ -9,7 +9,7 @@ import click
 from ..evaluation.dataset import read_dataset, select_tasks
 from ..evaluation.evaluate import EvaluationOptions
 from ..evaluation.evaluate import evaluate as evaluate_bundle
-from ..evaluation.report import EvaluationReport, changed_lines, checkpoint_line, comparison_table, quality_table
+from ..evaluation.report import EvaluationReport, changed_lines, checkpoint_line, comparison_table, quality_table, skipped_lines
 from ..printable import printable
 from .console import print_table, progress
 from .messages import warn
@@ -44,10 +44,8 @@ def evaluate(
     report = evaluate_bundle(
         bundle, tasks, EvaluationOptions(is_rounded=rounded, **options), compare=compare, progress=progress
     )
-    for quality in (report.evaluated, report.compared):
-        for task in () if quality is None else quality.tasks:
-            for name, reason in task.skipped.items():
-                warn(printable(f"{task.task}: skipped {name}: {reason}"))
+    for line in skipped_lines(report):
+        warn(line)
     different = checkpoint_line(report)
     if different is not None:
         warn(printable(different))

@@ -3,12 +3,12 @@
 import msgspec
 from rich.table import Table
 
-from ..printable import printable
+from ..printable import printable, printable_line
 from .compare import TaskComparison
 from .metrics import Estimate, TaskQuality
 
-# As many queries, and right answers of one, are printed.
-_CHANGED_LINES = 20
+# As many lines, and right answers in one, are printed.
+_LINES = 20
 _NAMES = 3
 
 
@@ -71,8 +71,16 @@ def changed_lines(report: EvaluationReport) -> list[str]:
         for task in report.comparison
         for change in task.changed
     ]
-    more = len(lines) - _CHANGED_LINES
-    return [*map(printable, lines[:_CHANGED_LINES]), *([f"and {more:,} more (--json lists all)"] if more > 0 else [])]
+    return _first(lines)
+
+
+def skipped_lines(report: EvaluationReport) -> list[str]:
+    """One line an input that was left out, by one bundle or both, and how many more there are than the first few."""
+    lines: dict[str, None] = {}
+    for quality in (report.evaluated, report.compared):
+        for task in () if quality is None else quality.tasks:
+            lines |= dict.fromkeys(f"{task.task}: skipped {name}: {reason}" for name, reason in task.skipped.items())
+    return _first(list(lines))
 
 
 def checkpoint_line(report: EvaluationReport) -> str | None:
@@ -87,6 +95,11 @@ def checkpoint_line(report: EvaluationReport) -> str | None:
             f"the bundles name different checkpoints ({names}): if they are, what changed is the model, not the precision alone"
         )
     return None
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = len(lines) - _LINES
+    return [*map(printable_line, lines[:_LINES]), *([f"and {more:,} more (--json lists all)"] if more > 0 else [])]
 
 
 def _names(names: tuple[str, ...]) -> str:

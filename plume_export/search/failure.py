@@ -29,8 +29,8 @@ def is_unreadable(file: Path) -> bool:
 
 
 def without_name(reason: str, file: Path) -> str:
-    """Return the reason for any file of this content, in one line."""
-    return reason.replace(str(file), _NAME).replace("\n  fix:", " Fix:")
+    """Return the reason for any file of this content."""
+    return reason.replace(str(file), _NAME)
 
 
 def with_name(reason: str, file: Path) -> str:

@@ -23,7 +23,7 @@ def find_pictures(folder: Path) -> FolderFiles:
     A link to a folder above it is not followed. A picture that a link leads to as well goes by the name without a link.
     Raises InputError if the folder is missing, cannot be read or has no picture.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # pathlib raises OSError for a name that is too long
         raise InputError(f"{folder} is not a folder.", fix="pass --in FOLDER with pictures")
     walk = _Walk(os.path.realpath(folder))
     walk.enter(folder, walk.root)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..printable import printable
+from ..printable import printable_line
 from .search import SearchResult
 
 
@@ -53,7 +53,7 @@ def report_from_result(result: SearchResult, page: Path | None = None) -> Search
 def skipped_line(result: SearchResult) -> str:
     """Return how many files were left out, and one of them, a picture by its name if there is one."""
     file = next(iter(result.broken or result.skipped))
-    return f"skipped {len(result.skipped)} files, as {result.shown_name(file)}: {printable(result.skipped[file])}"
+    return f"skipped {len(result.skipped)} files, as {result.shown_name(file)}: {printable_line(result.skipped[file])}"
 
 
 def file_uri(file: Path) -> str:

@@ -12,7 +12,14 @@ from plume_export.evaluation.compare import ChangedAnswer, TaskComparison
 from plume_export.evaluation.dataset import read_dataset
 from plume_export.evaluation.metrics import MEASURES, Estimate, TaskQuality
 from plume_export.evaluation.ranking import check_files, distinct_inputs
-from plume_export.evaluation.report import BundleQuality, EvaluationReport, changed_lines, checkpoint_line, comparison_table
+from plume_export.evaluation.report import (
+    BundleQuality,
+    EvaluationReport,
+    changed_lines,
+    checkpoint_line,
+    comparison_table,
+    skipped_lines,
+)
 
 METRICS = dict.fromkeys(MEASURES, Estimate(0.5, 0.25, 0.75))
 CHANGES = dict.fromkeys(MEASURES, Estimate(0.0033, -0.001, 0.0077))
@@ -45,6 +52,14 @@ def test_ids_cannot_break_a_line() -> None:
     answer = ChangedAnswer("q\n1", tuple("abcde"), "\x1b[2J", "c2")
     changed = EvaluationReport(quality("a"), quality("a"), [TaskComparison("t", 1, 0.0, None, CHANGES, [answer])])
     assert changed_lines(changed) == [r"t q\n1: \x1b[2J -> c2 (right: a, b, c and 2 more)"]
+
+
+def test_what_was_skipped_is_said_once_and_in_a_line() -> None:
+    reasons = {f"candidate {index}": "no image\n  fix: repair it" for index in range(25)}
+    skipping = BundleQuality("b", "0" * 64, "a", "onnx", "fp32", [TaskQuality("t", 60, 9.0, reasons, METRICS)])
+    lines = skipped_lines(EvaluationReport(skipping, skipping))
+    assert lines[0] == "t: skipped candidate 0: no image Fix: repair it"
+    assert lines[20:] == ["and 5 more (--json lists all)"]
 
 
 def test_a_change_has_its_interval() -> None:

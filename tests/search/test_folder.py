@@ -120,3 +120,8 @@ def test_a_folder_that_vanishes_or_is_closed(folder: Path, monkeypatch: pytest.M
 def test_photographs_of_every_kind_count(folder: Path, suffix: str) -> None:
     (folder / f"z{suffix}").write_bytes(b"")
     assert names(folder)[-1] == f"z{suffix}"
+
+
+def test_a_name_that_is_too_long_is_no_folder(folder: Path) -> None:
+    with pytest.raises(InputError, match="is not a folder"):
+        find_pictures(folder / ("x" * 300))

@@ -127,7 +127,7 @@ def test_a_remembered_failure_still_fails(search: Search, folder: Path) -> None:
 def test_only_the_contents_fault_is_remembered(search: Search, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too large for this bundle, out of memory, a failing disk: all may be better next time."""
     result = search(folder, embedder=ColourEmbedder(fails=["lime"]))
-    assert result.skipped[folder / "more" / "lime.png"] == "The picture is too large for this bundle. Fix: compile another"
+    assert result.skipped[folder / "more" / "lime.png"] == "The picture is too large for this bundle.\n  fix: compile another"
     assert search(folder).embedded == 1
     Image.new("RGB", (56, 56), "pink").save(folder / "one.png")
     for error in (MemoryError(), OSError(5, "Input/output error")):
