@@ -80,6 +80,8 @@ class RebuiltDatabase:
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists() and not self.path.is_file():  # SQLite would put its journal beside /dev/null
+                raise _NotOursError("it is not a regular file")
             os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT, 0o666))
             self._identity = _identity(self.path)
             connection = sqlite3.connect(self.path, timeout=_TIMEOUT_S, isolation_level=None)

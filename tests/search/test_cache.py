@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -156,6 +157,40 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
         read_only.chmod(0o400)
     with pytest.raises(PlumeExportError, match="cannot be used"):
         fill(tmp_path / name)
+
+
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(PlumeExportError, match="it is not a regular file"):
+            EmbeddingCache(file)
+    assert not Path("/dev/null-journal").exists()
+
+
+def test_a_full_disk_loses_no_row_that_was_stored(path: Path) -> None:
+    script = f"""
+import resource, sys
+import numpy as np
+from pathlib import Path
+from plume_export.errors import PlumeExportError
+from plume_export.search.cache import EmbeddingCache
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+with EmbeddingCache(Path({str(path)!r})) as cache:
+    for number, key in enumerate({HASHES!r} * 100):
+        try:
+            cache.add_embeddings(f"bundle {{number // 40}}" if number >= 40 else "bundle", {{
+                key: np.random.default_rng(int(key, 16)).normal(size={DIMENSION}).astype(np.float32)
+            }})
+        except PlumeExportError as error:
+            sys.exit(str(error))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert re.match(r"The embedding cache .* cannot be used: .*\n  fix: free space", result.stderr)
+    reports: list[str] = []
+    with EmbeddingCache(path, reports.append) as cache:
+        assert check_rows(cache) == len(HASHES)
+    assert reports == []
 
 
 def test_a_journal_is_not_applied_to_the_next_file(path: Path) -> None:
