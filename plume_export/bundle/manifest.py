@@ -1,5 +1,7 @@
 """The manifest: what a bundle is, with the size and hash of every file."""
 
+import json
+from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
@@ -127,7 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     `precision` is the coarsest of the graphs'. `float32_layers` are linear layers that float16 could not hold, with
     their largest magnitude. `limits` are the shapes that a compiled bundle serves; None: as far as memory
     goes. `cached_start` None: prefill computes every token. `product_weights` is the type of integer weights that a CPU's
-    products take.
+    products take. `manifest_sha256` is the hash of everything else; None: a bundle of schema 5 or older.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -146,13 +148,28 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     product_weights: ProductWeights | None = None
     float32_layers: dict[str, float] = {}
     files: dict[str, FileEntry] = {}
+    manifest_sha256: str | None = None
 
 
 def manifest_from_json(value: dict[str, Any]) -> Manifest:
-    """Return the manifest of a decoded JSON object, of this schema or an older one. Raises msgspec.ValidationError.
+    """Return the manifest of a decoded JSON object, of this schema or an older one.
 
-    Up to schema 5 the checkpoint was its name alone.
+    Up to schema 5 the checkpoint was its name alone, and the manifest had no checksum. Raises msgspec.ValidationError, and
+    ValueError where the checksum is missing or is not that of the rest.
     """
-    if value.get("schema_version") != SCHEMA_VERSION and isinstance(value.get("checkpoint"), str):
-        value = {**value, "schema_version": SCHEMA_VERSION, "checkpoint": {"name": value["checkpoint"]}}
-    return msgspec.convert(value, Manifest)
+    recorded, version = value.get("manifest_sha256"), value.get("schema_version")
+    older = {**value, "schema_version": SCHEMA_VERSION}
+    if version != SCHEMA_VERSION and isinstance(value.get("checkpoint"), str):
+        older["checkpoint"] = {"name": value["checkpoint"]}
+    manifest = msgspec.convert(older, Manifest)
+    if recorded is None and version == SCHEMA_VERSION:
+        raise ValueError("it has no manifest_sha256")
+    if recorded is not None and recorded != manifest_sha256(value):
+        raise ValueError("it was altered, its manifest_sha256 is not that of the rest")
+    return manifest
+
+
+def manifest_sha256(value: dict[str, Any]) -> str:
+    """Return the hash of a decoded manifest without its own checksum: of its values, however they are spaced and ordered."""
+    rest = {key: field for key, field in value.items() if key != "manifest_sha256"}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -6,14 +6,15 @@ from pathlib import Path
 import msgspec
 
 from .bundle import sha256_of_file
-from .manifest import MANIFEST, FileEntry, Manifest
+from .manifest import MANIFEST, FileEntry, Manifest, manifest_sha256
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     """Hash every file of the directory and write the manifest, last of all; return it complete."""
     names = sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
     files = {name: FileEntry((directory / name).stat().st_size, sha256_of_file(directory / name)) for name in names}
-    complete = msgspec.structs.replace(manifest, files=files)
+    complete = msgspec.structs.replace(manifest, files=files, manifest_sha256=None)
+    complete = msgspec.structs.replace(complete, manifest_sha256=manifest_sha256(msgspec.to_builtins(complete)))
     text = msgspec.json.format(msgspec.json.encode(complete), indent=2)
     (directory / MANIFEST).write_bytes(text + b"\n")
     return complete

@@ -9,6 +9,8 @@ import pytest
 from plume_export.bundle import MANIFEST, Bundle, new_bundle, open_bundle
 from plume_export.errors import BundleError, PlumeExportError
 
+from .small_bundle import write_small_bundle
+
 
 @pytest.fixture
 def copy(tmp_path: Path, tiny_fp32: Bundle) -> Path:
@@ -66,7 +68,7 @@ def test_older_schema(copy: Path) -> None:
     """Of 4: what was added since has defaults."""
     edit_manifest(copy, schema_version=4, checkpoint="somewhere")
     manifest = json.loads((copy / MANIFEST).read_text())
-    del manifest["cached_start"], manifest["product_weights"]
+    del manifest["cached_start"], manifest["product_weights"], manifest["manifest_sha256"]
     (copy / MANIFEST).write_text(json.dumps(manifest))
     opened = open_bundle(copy).manifest
     assert opened.cached_start is None
@@ -83,6 +85,40 @@ def test_unknown_manifest_key(copy: Path) -> None:
     edit_manifest(copy, colour="red")
     with pytest.raises(BundleError, match="colour"):
         open_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"min_pixels": 784', '"min_pixels": 785'),
+        ('"schema_version": 6', '"schema_version": 4'),
+        ('"norm_epsilon"', '"norm_epsiloN"'),
+        ('"manifest_sha256"', '"manifest_sha257"'),
+    ],
+)
+def test_altered_manifest_is_found(tmp_path: Path, before: str, after: str) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    text = (bundle / MANIFEST).read_text()
+    assert before in text
+    (bundle / MANIFEST).write_text(text.replace(before, after))
+    with pytest.raises(BundleError, match=r"manifest\.json is damaged: .*(manifest_sha256|unknown field|missing required)"):
+        open_bundle(bundle, verify_hashes=False)
+
+
+def test_manifest_without_its_checksum(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    del manifest["manifest_sha256"]
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="it has no manifest_sha256"):
+        open_bundle(bundle)
+
+
+def test_a_manifest_may_be_formatted_otherwise(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps(dict(reversed(manifest.items()))))
+    open_bundle(bundle)
 
 
 def test_failed_write_leaves_nothing_and_keeps_the_old(copy: Path) -> None:

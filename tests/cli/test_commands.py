@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from plume_export.bundle import Bundle
+from plume_export.bundle.manifest import manifest_sha256
 from plume_export.cli import embed as embed_command
 from plume_export.cli import main
 from plume_export.cli.main import COMMANDS
@@ -247,6 +248,7 @@ def test_selftest_finds_a_wrong_bundle(run: Run, tiny_cpu: Bundle, tmp_path: Pat
     weights.write_bytes(data)
     manifest = json.loads((wrong / "manifest.json").read_text())
     manifest["files"]["weights.safetensors"]["sha256"] = hashlib.sha256(data).hexdigest()
+    manifest["manifest_sha256"] = manifest_sha256(manifest)
     (wrong / "manifest.json").write_text(json.dumps(manifest))
     result = run("selftest", wrong)
     assert result.exit_code == 1
