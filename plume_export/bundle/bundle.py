@@ -44,7 +44,7 @@ def open_bundle(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> 
     path = Path(path)
     manifest = read_manifest(path)
     for name, entry in manifest.files.items():
-        _check_file(path, name, entry, verify_hash=verify_hashes)
+        check_file(path, name, entry, verify_hash=verify_hashes)
     return Bundle(path, manifest)
 
 
@@ -99,7 +99,7 @@ def _manifest_text(path: Path) -> bytes | None:
         return None
 
 
-def _check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:
+def check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:
     fix = "copy the bundle again, or build it again"
     file = path / name
     if not file.is_file():
