@@ -5,20 +5,21 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from .builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
-from .bundle import Bundle, Modalities, check_output, staged_bundle
-from .errors import BundleError, MissingExtraError
+from .bundle import Bundle, Modalities, check_output, graphs_of, staged_bundle
+from .errors import BundleError, MissingExtraError, PlumeExportError
 from .machine.flavour import import_flavour
 from .machine.gpu import device_memory, find_gpus
 from .machine.onnxruntime_module import import_onnxruntime
 from .plan import check_plan_fits
-from .precision.options import QuantiseOptions, check_meant_for_modelopt
+from .precision.options import QuantiseOptions, check_quantise_options
 from .progress import Report, detail_of
 from .recipe import Device, Recipe, read_recipe
-from .spec import GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, RouterContext
+from .samples import sample_inputs_file
+from .spec import INTEGER_PRECISIONS, PRECISIONS, GraphName, ModelSpec, Precision, RouterContext
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -44,14 +45,23 @@ class ModelOptions:
 class ExportOptions:
     """How to export. `selftest_inputs` None leaves the self-test out; `quantise` is for integer precisions.
 
-    With `guards_range`, layers whose magnitudes come near float16's largest number keep float32.
+    With `guards_range`, layers whose magnitudes come near float16's largest number keep float32. Raises PlumeExportError for
+    options that do not go together.
     """
 
-    precision: Precision
+    precision: Precision = "fp16"
     modalities: Modalities = "all"
-    selftest_inputs: Path | None = None
+    selftest_inputs: Path | None = field(default_factory=sample_inputs_file)
     quantise: QuantiseOptions = field(default_factory=QuantiseOptions)
-    guards_range: bool = False
+    guards_range: bool = True
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("precision", PRECISIONS), ("modalities", get_args(Modalities))):
+            if getattr(self, name) not in allowed:
+                raise PlumeExportError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}.", fix=f"--{name} {allowed[0]}"
+                )
+        check_quantise_options(self.precision, graphs_of(self.modalities), self.quantise)
 
 
 def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = None, offline: bool = False) -> "Checkpoint":
@@ -59,23 +69,34 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
 
     `revision` is a branch, tag or commit of the hub's repository; None: its main branch.
 
-    Raises CheckpointError for whatever is missing, damaged or not PLUME's.
+    Raises CheckpointError for whatever is missing, damaged or not PLUME's, PlumeExportError for options that do not fit it.
     """
     require_export_packages()
-    from .checkpoint import Checkpoint, ExaminedTensors, check_tensors, model_spec_from_checkpoint, resolve_checkpoint
+    from .checkpoint import (
+        Checkpoint,
+        ExaminedTensors,
+        check_forced_texts,
+        check_tensors,
+        model_spec_from_checkpoint,
+        resolve_checkpoint,
+        tokenizer_json_from_checkpoint,
+    )
 
     directory = resolve_checkpoint(name, revision=revision, offline=offline)
     tensors = ExaminedTensors(directory)
     model = model_spec_from_checkpoint(directory, tensors, **vars(options))
     check_tensors(tensors, model)
+    check_forced_texts(tokenizer_json_from_checkpoint(directory, model.decoder.vocab), model)
     return Checkpoint(directory, name, tensors, model)
 
 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: Report) -> Bundle:
     """Write the portable ONNX bundle. Raises PlumeExportError for an output that is not to be written, before any work."""
     from .export import export_bundle
+    from .reference import ReferenceProcessor
 
     check_output(output, _inputs(checkpoint, options))
+    ReferenceProcessor(checkpoint.directory, checkpoint.model)  # raises for a tokenizer that transformers cannot use
     is_modelopt = options.quantise.quantizer == "modelopt"
     with staged_bundle(output, report) as staged:
         quantise, float32_layers = (_by_modelopt if is_modelopt else _by_ranges)(checkpoint, options, report)
@@ -126,7 +147,6 @@ def _by_modelopt(checkpoint: "Checkpoint", options: ExportOptions, report: Repor
     from .precision.foreign import ForeignQuantiser
     from .precision.modelopt import modelopt, modelopt_name
 
-    check_meant_for_modelopt(options.precision, options.quantise)
     settings = (checkpoint, options.modalities, options.quantise.min_cosine, report)
     return ForeignQuantiser(modelopt_name(), modelopt(), *settings), {}
 
@@ -143,8 +163,7 @@ def build_bundle(
     """Export and compile for `target` in one go; only the compiled bundle stays."""
     recipe = read_recipe(target)
     check_target(recipe, options.precision)
-    graphs = [name for name in GRAPH_NAMES if options.modalities == "all" or name != "vision_encoder"]
-    _check_memory(target, recipe, checkpoint.model, options.precision, graphs)
+    _check_memory(target, recipe, checkpoint.model, options.precision, graphs_of(options.modalities))
     check_output(output, _inputs(checkpoint, options))
     with staged_bundle(output, report) as staged, tempfile.TemporaryDirectory(dir=staged.parent) as scratch:
         exported = export_checkpoint(checkpoint, Path(scratch) / "onnx", options, report)

@@ -21,6 +21,7 @@ from .bundle import (
     Manifest,
     Modalities,
     Quantisation,
+    graphs_of,
     new_bundle,
     open_bundle,
     write_manifest,
@@ -38,7 +39,7 @@ from .preprocess import Item
 from .progress import Report, detail_of
 from .reference import Reference, ReferenceProcessor
 from .selftest import capture_selftest
-from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
+from .spec import COMPUTE_DTYPE, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 
 _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
 # Gets a function that writes the graphs of a plan (None: in floats); what was written last stays. Returns what the manifest
@@ -69,7 +70,7 @@ def export_bundle(
     assert (quantise is not None) == (precision in INTEGER_PRECISIONS)
     traced_in = traced_in or precision
     model = checkpoint.model
-    names: list[GraphName] = [name for name in GRAPH_NAMES if modalities == "all" or name != "vision_encoder"]
+    names = graphs_of(modalities)
     manifest = Manifest(
         backend="onnx",
         precision=precision,

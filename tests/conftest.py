@@ -1,5 +1,6 @@
 """Checkpoints and bundles that several tests share, each made once."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from plume_export.precision.ranges import write_ranges
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import Precision
 
+# What tests export without a look at it: nothing is calibrated, no self-test captured.
+WITHOUT_CALIBRATION = partial(ExportOptions, selftest_inputs=None, guards_range=False)
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -30,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def export_to(directory: Path, checkpoint: Path, precision: Precision) -> Bundle:
     """Export a checkpoint with the sample inputs as self-test."""
-    options = ExportOptions(precision, selftest_inputs=sample_inputs_file())
+    options = ExportOptions(precision, selftest_inputs=sample_inputs_file(), guards_range=False)
     opened = open_checkpoint(str(checkpoint), ModelOptions())
     return export_checkpoint(opened, directory / f"{checkpoint.name}-{precision}", options, lambda _: None)
 
@@ -38,7 +41,7 @@ def export_to(directory: Path, checkpoint: Path, precision: Precision) -> Bundle
 def export_sample(directory: Path, precision: Precision) -> Bundle:
     """Export the checkpoint that ships, without a self-test."""
     opened = open_checkpoint(PLUME_TINY, ModelOptions())
-    return export_checkpoint(opened, directory / f"{PLUME_TINY}-{precision}", ExportOptions(precision), lambda _: None)
+    return export_checkpoint(opened, directory / f"{PLUME_TINY}-{precision}", WITHOUT_CALIBRATION(precision), lambda _: None)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +87,7 @@ def plume_tiny_int8(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     directory = tmp_path_factory.mktemp("bundles")
     opened = open_checkpoint(PLUME_TINY, ModelOptions())
     write_ranges(calibrate(opened, sample_inputs_file()), directory / "ranges.npz")
-    options = ExportOptions("int8", quantise=QuantiseOptions(ranges_file=directory / "ranges.npz", min_cosine=0))
+    options = WITHOUT_CALIBRATION("int8", quantise=QuantiseOptions(ranges_file=directory / "ranges.npz", min_cosine=0))
     return export_checkpoint(opened, directory / f"{PLUME_TINY}-int8", options, lambda _: None)
 
 

@@ -28,6 +28,7 @@ from .manifest import (
     Modalities,
     ProductWeights,
     Quantisation,
+    graphs_of,
 )
 from .output import check_new_directory, check_output, check_outside_bundles, new_bundle, new_directory, staged_bundle
 from .write import copy_file, move_file, write_manifest
@@ -56,6 +57,7 @@ __all__ = [
     "check_output",
     "check_outside_bundles",
     "copy_file",
+    "graphs_of",
     "move_file",
     "new_bundle",
     "new_directory",

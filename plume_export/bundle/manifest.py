@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..recipe import Recipe, ShapeRanges
-from ..spec import GraphName, GraphSpec, IntegerPrecision, ModelSpec, Precision
+from ..spec import GRAPH_NAMES, GraphName, GraphSpec, IntegerPrecision, ModelSpec, Precision
 
 SCHEMA_VERSION = 6
 KIND: Literal["plume-export bundle"] = "plume-export bundle"
@@ -22,6 +22,11 @@ Backend = Literal["onnx", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensor
 Modalities = Literal["all", "text"]
 # "uint8" for processors whose sums of uint8 by int8 saturate.
 ProductWeights = Literal["int8", "uint8"]
+
+
+def graphs_of(modalities: Modalities) -> tuple[GraphName, ...]:
+    """Return the graphs that a bundle has: for text alone, the vision encoder is not among them."""
+    return tuple(name for name in GRAPH_NAMES if modalities == "all" or name != "vision_encoder")
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
 from .examined import ExaminedTensors
 from .fingerprint import checkpoint_sha256
+from .forced_texts import check_forced_texts
 from .opened import Checkpoint
 from .origin import origin_of
 from .random import write_random_checkpoint
@@ -16,6 +17,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointTensors",
     "ExaminedTensors",
+    "check_forced_texts",
     "check_tensors",
     "checkpoint_sha256",
     "expected_tensors",

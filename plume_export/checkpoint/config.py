@@ -16,9 +16,11 @@ from ..spec import (
     TransitionSpec,
     VisionSpec,
 )
+from .config_keys import ImageStatistics, TextConfig, TrainerState, VisionConfig, read_config
 from .tensors import CheckpointTensors
 
 _TRANSITION = "latent_moe_transition."
+_TOKEN_PIXELS = 28 * 28  # one visual token
 
 
 def model_spec_from_checkpoint(
@@ -44,25 +46,25 @@ def model_spec_from_checkpoint(
             fix="pass a PLUME checkpoint (Qwen2-VL with latent_moe_transition tensors)",
         )
     transition = _transition_spec(directory, tensors, top_k)
-    steps = latent_steps or _trained_latent_steps(directory) or RolloutSpec().latent_steps
-    if steps > transition.step_table_rows:
+    steps = _trained_latent_steps(directory) if latent_steps is None else latent_steps
+    steps = RolloutSpec().latent_steps if steps is None else steps
+    if not 1 <= steps <= transition.step_table_rows:
         raise CheckpointError(
             f"latent_steps is {steps}; the checkpoint's step table has {transition.step_table_rows} rows.",
             fix=f"--latent-steps 1 to {transition.step_table_rows}",
         )
-    given = {"prefix": prefix, "suffix": suffix}
-    preprocess = PreprocessSpec(**_given({"min_pixels": min_pixels, "max_pixels": max_pixels}), **_image_statistics(directory))
-    if preprocess.min_pixels > preprocess.max_pixels:
-        raise PlumeExportError(
-            f"min_pixels is {preprocess.min_pixels} and max_pixels {preprocess.max_pixels}; expected min <= max.",
-            fix="--min-pixels and --max-pixels in that order",
-        )
+    file = directory / "config.json"
+    text_config = config.get("text_config") or {}
+    if not isinstance(text_config, dict):
+        raise CheckpointError(f"{file} has a text_config that is no object.", fix="pass the checkpoint's own config.json")
+    vision = read_config(config.get("vision_config") or {}, VisionConfig, file)
+    text = read_config({**config, **text_config}, TextConfig, file)
     return ModelSpec(
-        vision=_vision_spec(config.get("vision_config") or {}),
-        decoder=_decoder_spec({**config, **(config.get("text_config") or {})}, tensors),
+        vision=_vision_spec(vision),
+        decoder=_decoder_spec(text, tensors),
         transition=transition,
-        rollout=RolloutSpec(latent_steps=steps, router_context=router_context, **_given(given)),
-        preprocess=preprocess,
+        rollout=RolloutSpec(latent_steps=steps, router_context=router_context, **_given({"prefix": prefix, "suffix": suffix})),
+        preprocess=_preprocess_spec(directory, min_pixels, max_pixels, text.max_position_embeddings),
     )
 
 
@@ -88,66 +90,74 @@ def _read_json(file: Path) -> dict[str, Any]:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing.", fix="pass the directory of a whole checkpoint") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} can not be read: {error}.", fix="download or copy the checkpoint again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}.", fix="download or copy the checkpoint again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{file} holds no JSON object.", fix="download or copy the checkpoint again")
     return value
 
 
-def _vision_spec(config: Mapping[str, Any]) -> VisionSpec:
-    if config.get("hidden_act", "quick_gelu") != "quick_gelu":
-        raise _unsupported("vision_config.hidden_act", config["hidden_act"], "quick_gelu")
-    width = config.get("embed_dim", 1280)
+def _vision_spec(config: VisionConfig) -> VisionSpec:
+    if config.hidden_act != "quick_gelu":
+        raise _unsupported("vision_config.hidden_act", config.hidden_act, "quick_gelu")
+    if config.embed_dim % (4 * config.num_heads):  # a head's channels are rotated in pairs, by row and by column
+        raise CheckpointError(
+            f"config.json has {config.num_heads} vision heads for {config.embed_dim} channels; expected 4, 8, ... for each.",
+            fix="use the config.json that the weights were saved with",
+        )
     return VisionSpec(
-        depth=config.get("depth", 32),
-        width=width,
-        heads=config.get("num_heads", 16),
-        mlp_width=int(width * config.get("mlp_ratio", 4)),
-        patch_size=config.get("patch_size", config.get("spatial_patch_size", 14)),
-        temporal_patch_size=config.get("temporal_patch_size", 2),
-        merge_size=config.get("spatial_merge_size", 2),
-        channels=config.get("in_channels", config.get("in_chans", 3)),
+        depth=config.depth,
+        width=config.embed_dim,
+        heads=config.num_heads,
+        mlp_width=int(config.embed_dim * config.mlp_ratio),
+        patch_size=config.patch_size or config.spatial_patch_size,
+        temporal_patch_size=config.temporal_patch_size,
+        merge_size=config.spatial_merge_size,
+        channels=config.in_channels or config.in_chans,
     )
 
 
-def _decoder_spec(config: Mapping[str, Any], tensors: CheckpointTensors) -> DecoderSpec:
-    if config.get("hidden_act", "silu") != "silu":
-        raise _unsupported("hidden_act", config["hidden_act"], "silu")
-    if config.get("use_sliding_window"):
+def _decoder_spec(config: TextConfig, tensors: CheckpointTensors) -> DecoderSpec:
+    if config.hidden_act != "silu":
+        raise _unsupported("hidden_act", config.hidden_act, "silu")
+    if config.use_sliding_window:
         raise _unsupported("use_sliding_window", True, "false")
-    rope = {**(config.get("rope_parameters") or {}), **(config.get("rope_scaling") or {})}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type not in ("default", "mrope"):
+    rope = config.rope
+    if (rope_type := rope.rope_type or rope.type or "default") not in ("default", "mrope"):
         raise _unsupported("rope_type", rope_type, "default or mrope")
-    try:
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        head_dim = config.get("head_dim") or hidden // heads
-        return DecoderSpec(
-            layers=config["num_hidden_layers"],
-            hidden=hidden,
-            query_heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=head_dim,
-            mlp_width=config["intermediate_size"],
-            vocab=tensors.shape("model.embed_tokens.weight")[0],  # may have been resized
-            norm_epsilon=config.get("rms_norm_eps", 1e-6),
-            rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 1e6))),
-            mrope_sections=_mrope_sections(rope.get("mrope_section", (16, 24, 24)), head_dim),
-            max_positions=config.get("max_position_embeddings", 32768),
-        )
-    except KeyError as error:
-        raise CheckpointError(f"config.json lacks the key {error}.", fix="pass the checkpoint's own config.json") from None
+    heads = config.num_attention_heads
+    head_dim = config.head_dim or config.hidden_size // heads
+    return DecoderSpec(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        query_heads=heads,
+        kv_heads=config.num_key_value_heads or heads,
+        head_dim=head_dim,
+        mlp_width=config.intermediate_size,
+        vocab=_first_axis(tensors, "model.embed_tokens.weight"),  # may have been resized
+        norm_epsilon=config.rms_norm_eps,
+        rope_theta=rope.rope_theta or config.rope_theta,
+        mrope_sections=_mrope_sections(rope.mrope_section or (16, 24, 24), head_dim),
+        max_positions=config.max_position_embeddings,
+    )
 
 
-def _mrope_sections(sections: Any, head_dim: int) -> tuple[int, int, int]:
-    if len(sections) != 3 or sum(sections) != head_dim // 2:
+def _mrope_sections(sections: tuple[int, int, int], head_dim: int) -> tuple[int, int, int]:
+    if sum(sections) != head_dim // 2:
         raise CheckpointError(
             f"config.json has mrope_section {list(sections)}; expected three numbers that sum to {head_dim // 2}.",
             fix="use the config.json that the weights were saved with",
         )
-    temporal, height, width = sections
-    return temporal, height, width
+    return sections
+
+
+def _first_axis(tensors: CheckpointTensors, name: str) -> int:
+    shape = tensors.shape(name)
+    if not shape or not shape[0]:
+        raise CheckpointError(
+            f"The tensor {name} has shape {list(shape)}, which holds nothing.", fix="pass a PLUME checkpoint that is whole"
+        )
+    return shape[0]
 
 
 def _transition_spec(directory: Path, tensors: CheckpointTensors, top_k: int) -> TransitionSpec:
@@ -162,8 +172,8 @@ def _transition_spec(directory: Path, tensors: CheckpointTensors, top_k: int) ->
         raise CheckpointError(f"top_k is {top_k}; the checkpoint has {experts} experts.", fix=f"--top-k 1 to {experts}")
     return TransitionSpec(
         experts=experts,
-        expert_width=tensors.shape(f"{_TRANSITION}experts.0.fc1.weight")[0],
-        step_table_rows=tensors.shape(f"{_TRANSITION}step_embed.weight")[0],
+        expert_width=_first_axis(tensors, f"{_TRANSITION}experts.0.fc1.weight"),
+        step_table_rows=_first_axis(tensors, f"{_TRANSITION}step_embed.weight"),
         top_k=top_k,
     )
 
@@ -172,17 +182,38 @@ def _trained_latent_steps(directory: Path) -> int | None:
     """The last budget of the training curriculum, if the trainer's log came along."""
     if not (directory / "trainer_state.json").is_file():
         return None
-    history = _read_json(directory / "trainer_state.json").get("log_history") or []
-    budgets = [entry["curriculum_latent_tokens"] for entry in history if "curriculum_latent_tokens" in entry]
-    return int(budgets[-1]) if budgets else None
+    file = directory / "trainer_state.json"
+    state = read_config(_read_json(file), TrainerState, file)
+    logged = [entry.curriculum_latent_tokens for entry in state.log_history or ()]
+    budgets = [int(budget) for budget in logged if budget is not None]
+    return budgets[-1] or None if budgets else None
 
 
 def _image_statistics(directory: Path) -> dict[str, Any]:
     """Mean and deviation of preprocessor_config.json; its pixel limits are replaced by the published evaluation's."""
     if not (directory / "preprocessor_config.json").is_file():
         return {}
-    config = _read_json(directory / "preprocessor_config.json")
-    return {key: tuple(config[key]) for key in ("image_mean", "image_std") if key in config}
+    file = directory / "preprocessor_config.json"
+    statistics = read_config(_read_json(file), ImageStatistics, file)
+    return _given({"image_mean": statistics.image_mean, "image_std": statistics.image_std})
+
+
+def _preprocess_spec(directory: Path, min_pixels: int | None, max_pixels: int | None, positions: int) -> PreprocessSpec:
+    """Return the limits that the user gave, else the published ones."""
+    most = positions * _TOKEN_PIXELS
+    for name, least, value in (("min_pixels", 1, min_pixels), ("max_pixels", _TOKEN_PIXELS, max_pixels)):
+        if value is not None and not least <= value <= most:
+            raise PlumeExportError(
+                f"{name} is {value}; expected {least} to {most}, as many tokens as the model has positions.",
+                fix=f"--{name.replace('_', '-')} {least} to {most}",
+            )
+    preprocess = PreprocessSpec(**_given({"min_pixels": min_pixels, "max_pixels": max_pixels}), **_image_statistics(directory))
+    if preprocess.min_pixels > preprocess.max_pixels:
+        raise PlumeExportError(
+            f"min_pixels is {preprocess.min_pixels} and max_pixels {preprocess.max_pixels}; expected min <= max.",
+            fix="--min-pixels and --max-pixels in that order",
+        )
+    return preprocess
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Where a checkpoint is: a directory, or a repository of the Hugging Face hub."""
 
+import os
 from pathlib import Path
 
 from ..bundle import MANIFEST
@@ -19,10 +20,12 @@ def resolve_checkpoint(name: str, *, revision: str | None = None, offline: bool)
 
     Raises CheckpointError for what is missing, unreachable or not a safetensors checkpoint.
     """
+    if not name.strip():
+        raise CheckpointError("The name of the checkpoint is empty.", fix="--checkpoint with a directory or a hub id")
     directory = Path(name)
-    if name == PLUME_TINY and not directory.is_dir():
+    if name == PLUME_TINY and not _is_dir(directory):
         directory = plume_tiny_directory()
-    if not directory.is_dir():
+    if not _is_dir(directory):
         directory = _from_hub(name, revision, offline=offline)
     elif revision is not None:
         raise CheckpointError(
@@ -34,6 +37,9 @@ def resolve_checkpoint(name: str, *, revision: str | None = None, offline: bool)
 
 
 def _from_hub(name: str, revision: str | None, *, offline: bool) -> Path:
+    if os.path.lexists(name):
+        found = "a file" if Path(name).is_file() else "no directory that can be opened"
+        raise CheckpointError(f"{name} is {found}; expected the directory of a checkpoint.", fix="pass the directory around it")
     if directory_like(name):
         raise CheckpointError(f"There is no checkpoint directory {name}.", fix="check the path, or pass a hub id as owner/name")
     if revision == "":
@@ -59,6 +65,14 @@ def _from_hub(name: str, revision: str | None, *, offline: bool) -> Path:
 
 def _at(name: str, revision: str | None) -> str:
     return name if revision is None else f"{name} at revision {revision!r}"
+
+
+def _is_dir(path: Path) -> bool:
+    """Of a name that no file can have too, as one that is too long."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def directory_like(name: str) -> bool:

@@ -1,9 +1,9 @@
 """The named tensors of a checkpoint, whatever its key layout, prefix or number of files."""
 
-import json
 import re
 from pathlib import Path
 
+import msgspec
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -22,7 +22,15 @@ _CANONICAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"norm\.weight", "model.norm.weight"),
     )
 )
+# Others are a quantiser's, whose scales nobody here knows.
+_DTYPES = ("F64", "F32", "F16", "BF16")
 _IGNORED = re.compile(r"(^|\.)lm_head\.weight$|inv_freq$")
+
+
+class _Index(msgspec.Struct):
+    """Which key is in which shard."""
+
+    weight_map: dict[str, str]
 
 
 def canonical_name(key: str) -> str | None:
@@ -100,7 +108,15 @@ def _shapes_in(file: Path, keys: set[str] | None) -> dict[str, tuple[int, ...]]:
                 f"{INDEX} says that {file} holds {sorted(keys - present)[0]!r}, and it does not.",
                 fix="download or copy the checkpoint again",
             )
-        return {key: tuple(stored.get_slice(key).get_shape()) for key in sorted(present if keys is None else keys)}
+        slices = {key: stored.get_slice(key) for key in sorted(present if keys is None else keys)}
+        for key, stored_slice in slices.items():
+            dtype = stored_slice.get_dtype()
+            if dtype not in _DTYPES and canonical_name(key) is not None:
+                raise CheckpointError(
+                    f"{file} holds {key!r} in {dtype}; expected one of {', '.join(_DTYPES)}.",
+                    fix="pass a checkpoint that was not quantised",
+                )
+        return {key: tuple(stored_slice.get_shape()) for key, stored_slice in slices.items()}
 
 
 def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
@@ -109,11 +125,15 @@ def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
     if not index.is_file():
         return [(file, None) for file in sorted(directory.glob("*.safetensors"))]
     try:
-        weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} is damaged: {error!r}.", fix="download or copy the checkpoint again") from None
+        weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
+    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
+        raise CheckpointError(f"{index} is damaged: {error}.", fix="download or copy the checkpoint again") from None
     files: dict[str, set[str]] = {}
     for key, name in weight_map.items():
+        if Path(name).name != name:
+            raise CheckpointError(
+                f"{index} names the shard {name!r}; expected a file beside it.", fix="download or copy the checkpoint again"
+            )
         files.setdefault(name, set()).add(key)
     for name in files:
         if not (directory / name).is_file():

@@ -1,12 +1,24 @@
 """The tokenizer of a checkpoint as one tokenizer.json."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ..errors import CheckpointError
 
 REQUIRED_TOKENS = ("<gen_emb>", "<disc_emb>", "<bot>", "<eot>")
+
+
+class _AddedToken(msgspec.Struct):
+    content: str
+    id: int
+
+
+class _TokenizerFile(msgspec.Struct):
+    """What counts of tokenizer.json here."""
+
+    added_tokens: list[_AddedToken]
 
 
 def tokenizer_json_from_checkpoint(directory: Path, vocab: int) -> str:
@@ -15,11 +27,11 @@ def tokenizer_json_from_checkpoint(directory: Path, vocab: int) -> str:
     Raises CheckpointError for a missing tokenizer, one without PLUME's tokens, or ids beyond the embedding's `vocab` rows.
     """
     file = directory / "tokenizer.json"
-    text = file.read_text(encoding="utf-8") if file.is_file() else _converted(directory)
     try:
-        added = {token["content"]: token["id"] for token in json.loads(text)["added_tokens"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged: {error!r}.", fix="copy the checkpoint's tokenizer again") from None
+        text = file.read_text(encoding="utf-8") if file.is_file() else _converted(directory)
+        added = {token.content: token.id for token in msgspec.json.decode(text, type=_TokenizerFile).added_tokens}
+    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
+        raise CheckpointError(f"{file} is damaged: {error}.", fix="copy the checkpoint's tokenizer again") from None
     missing = [token for token in REQUIRED_TOKENS if token not in added]
     if missing:
         raise CheckpointError(
@@ -44,5 +56,15 @@ def _converted(directory: Path) -> str:
         )
     from transformers import AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    return str(tokenizer.backend_tokenizer.to_str())
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+        return str(tokenizer.backend_tokenizer.to_str())
+    except Exception as error:  # of the tokenizers library and of any file that it reads
+        raise CheckpointError(
+            f"The tokenizer of {directory} cannot be made from vocab.json and merges.txt: {_first_line(error)}.",
+            fix="copy the checkpoint's tokenizer files again",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

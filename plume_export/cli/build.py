@@ -19,7 +19,7 @@ from ..build import (
     open_checkpoint,
     require_export_packages,
 )
-from ..bundle import Bundle, check_output, open_bundle
+from ..bundle import Bundle, check_output, graphs_of, open_bundle
 from ..machine.target import AUTO, target_of_this_machine
 from ..plan import nearest_that_fits, plan_memory
 from ..precision.options import (
@@ -27,7 +27,6 @@ from ..precision.options import (
     GraphPrecisions,
     QuantiseOptions,
     Quantizer,
-    check_meant_for_integers,
     precisions_from_text,
 )
 from ..recipe import read_recipe, recipe_names
@@ -105,7 +104,8 @@ def _checkpoint_options(command: Any) -> Any:
 def build(target: str, **options: Any) -> Answer:
     """Checkpoint to runnable bundle: export, compile, self-test."""
     recipe = read_recipe(target)
-    options["precision"] = precisions_from_text(options["precision"] or recipe.precision)
+    precision = recipe.precision if options["precision"] is None else options["precision"]
+    options["precision"] = precisions_from_text(precision, graphs_of(options["modalities"]))
     check_target(recipe, options["precision"].name)
     checkpoint, output, export_options = _opened(options, target)
     with build_progress() as progress:
@@ -143,7 +143,8 @@ def _print_bundle(bundle: Bundle, selftest: SelftestReport | None = None) -> Non
 )
 def export(quantizer: Quantizer, **options: Any) -> Answer:
     """Checkpoint to portable ONNX bundle."""
-    options["precision"] = precisions_from_text(options["precision"] or "fp16")
+    precision = ExportOptions.precision if options["precision"] is None else options["precision"]
+    options["precision"] = precisions_from_text(precision, graphs_of(options["modalities"]))
     checkpoint, output, export_options = _opened(options, "onnx", quantizer)
     bundle = export_checkpoint(checkpoint, output, export_options, report_step)
     report_step("done")
@@ -194,17 +195,13 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
     output = options["output"] or default_output(name, precisions.name, target)
     check_output(output, [Path(name), *([] if options["ranges"] is None else [options["ranges"]])])
     model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
-    checkpoint = open_checkpoint(name, model_options, revision=options["revision"], offline=options["offline"])
     selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
     quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"], quantizer)
-    check_meant_for_integers(precisions.name, quantise)
-    return (
-        checkpoint,
-        output,
-        ExportOptions(
-            precisions.name, options["modalities"], selftest_inputs, quantise, guards_range=not options["no_range_guard"]
-        ),
+    export_options = ExportOptions(
+        precisions.name, options["modalities"], selftest_inputs, quantise, guards_range=not options["no_range_guard"]
     )
+    checkpoint = open_checkpoint(name, model_options, revision=options["revision"], offline=options["offline"])
+    return checkpoint, output, export_options
 
 
 @command()

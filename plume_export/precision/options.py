@@ -1,6 +1,6 @@
 """What the user says about integers: which graph in which precision, what is kept out, and what is promised."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -13,6 +13,7 @@ Quantizer = Literal["own", "modelopt"]
 QUANTIZERS: tuple[Quantizer, ...] = get_args(Quantizer)
 # The least cosine of an embedding with the float32 one that a build accepts; int4 promises nothing.
 _PROMISES: dict[Precision, float | None] = {"int8": 0.99, "int8-weight": 0.99, "int4-weight": None}
+_EXAMPLE: dict[GraphName, Precision] = {"vision_encoder": "int8", "prefill": "int8", "latent_step": "int8-weight"}
 _COARSEST_FIRST: tuple[Precision, ...] = ("int4-weight", "int8", "int8-weight")
 
 
@@ -45,26 +46,49 @@ def promise_of(precision: Precision, min_cosine: float | None) -> float | None:
     return _PROMISES[precision] if min_cosine is None else min_cosine or None
 
 
-def precisions_from_text(text: str) -> GraphPrecisions:
+def precisions_from_text(text: str, graphs: Sequence[GraphName] = GRAPH_NAMES) -> GraphPrecisions:
     """Read one precision for all graphs, or `vision_encoder=int8,prefill=int8,latent_step=int8-weight`.
 
-    Raises PlumeExportError for what is not a precision, and for a graph that is missing, unknown or named twice.
+    `graphs` are those that are built. Raises PlumeExportError for what is not a precision, and for a graph that is missing,
+    unknown, named twice or not built.
     """
     if "=" not in text:
         precision = _precision(text, PRECISIONS)
         is_integer = precision in INTEGER_PRECISIONS
-        return GraphPrecisions(precision, dict.fromkeys(GRAPH_NAMES, cast(IntegerPrecision, precision)) if is_integer else {})
-    pairs = [part.partition("=") for part in text.split(",")]
-    if sorted(graph for graph, _, _ in pairs) != sorted(GRAPH_NAMES):
+        return GraphPrecisions(precision, dict.fromkeys(graphs, cast(IntegerPrecision, precision)) if is_integer else {})
+    pairs = [tuple(side.strip() for side in part.split("=", 1)) for part in text.split(",")]
+    named = [pair[0] for pair in pairs]
+    if sorted(named) != sorted(graphs) or any(len(pair) < 2 for pair in pairs):
+        not_built = [graph for graph in GRAPH_NAMES if graph in named and graph not in graphs]
+        reason = f", and {', '.join(not_built)} is not built" if not_built else ""
         raise PlumeExportError(
-            f"The precisions {text!r} name {', '.join(graph for graph, _, _ in pairs)}; expected each of "
-            f"{', '.join(GRAPH_NAMES)} once.",
-            fix="--precision vision_encoder=int8,prefill=int8,latent_step=int8-weight",
+            f"The precisions {text!r} name {', '.join(named)}; expected each of {', '.join(graphs)} once{reason}.",
+            fix="--precision " + ",".join(f"{graph}={_EXAMPLE[graph]}" for graph in graphs),
         )
-    chosen = {graph: _precision(precision, ("fp16", *INTEGER_PRECISIONS)) for graph, _, precision in pairs}
-    name: Precision = next((precision for precision in _COARSEST_FIRST if precision in chosen.values()), "fp16")
-    schemes = {graph: cast(IntegerPrecision, chosen[graph]) for graph in GRAPH_NAMES if chosen[graph] != "fp16"}
-    return GraphPrecisions(name, schemes)
+    chosen = {graph: _precision(precision, ("fp16", *INTEGER_PRECISIONS)) for graph, precision in pairs}
+    schemes = {graph: cast(IntegerPrecision, chosen[graph]) for graph in graphs if chosen[graph] != "fp16"}
+    return GraphPrecisions(_coarsest(schemes), schemes)
+
+
+def check_quantise_options(precision: Precision, graphs: Sequence[GraphName], options: QuantiseOptions) -> None:
+    """Raise PlumeExportError for options that do not go together, before any work. `graphs` are those that are built."""
+    not_built = [graph for graph in options.schemes if graph not in graphs]
+    if not_built:
+        raise PlumeExportError(
+            f"The graph {not_built[0]} is to be {options.schemes[not_built[0]]}, and is not built; the graphs are "
+            f"{', '.join(graphs)}.",
+            fix="name the graphs that are built alone, or --modalities all",
+        )
+    if options.schemes and _coarsest(options.schemes) != precision:
+        chosen = ", ".join(f"{graph}={scheme}" for graph, scheme in options.schemes.items())
+        raise PlumeExportError(
+            f"The precision is {precision}, and its graphs are {chosen}; expected the coarsest of the graphs'.",
+            fix=f"--precision {_coarsest(options.schemes)}",
+        )
+    if options.min_cosine is not None and not 0 <= options.min_cosine <= 1:
+        raise PlumeExportError(f"min_cosine is {options.min_cosine}; expected 0 to 1.", fix="--min-cosine 0.99")
+    check_meant_for_integers(precision, options)
+    check_meant_for_modelopt(precision, graphs, options)
 
 
 def check_meant_for_integers(precision: Precision, options: QuantiseOptions) -> None:
@@ -78,11 +102,11 @@ def check_meant_for_integers(precision: Precision, options: QuantiseOptions) -> 
         raise PlumeExportError(f"--ranges is for integers and fp16; the precision is {precision}.", fix="leave it out")
 
 
-def check_meant_for_modelopt(precision: Precision, options: QuantiseOptions) -> None:
+def check_meant_for_modelopt(precision: Precision, graphs: Sequence[GraphName], options: QuantiseOptions) -> None:
     """Raise for what ModelOpt is not asked for here: other integers, some of the graphs, layers or ranges of ours."""
     if options.quantizer != "modelopt":
         return
-    if precision != "int8" or options.schemes != dict.fromkeys(GRAPH_NAMES, "int8"):
+    if precision != "int8" or (options.schemes and options.schemes != dict.fromkeys(graphs, "int8")):
         chosen = ", ".join(f"{graph}={scheme}" for graph, scheme in options.schemes.items()) or precision
         raise PlumeExportError(
             f"--quantizer modelopt is for int8 in all graphs; the precision is {chosen}.", fix="--precision int8"
@@ -92,6 +116,11 @@ def check_meant_for_modelopt(precision: Precision, options: QuantiseOptions) -> 
             "--keep and --ranges are for plume-export's own quantizer; modelopt chooses layers and ranges by itself.",
             fix="leave them out, or --quantizer own",
         )
+
+
+def _coarsest(schemes: Mapping[GraphName, IntegerPrecision]) -> Precision:
+    """Return the precision that stands for all graphs; those without a scheme are in float16."""
+    return next((precision for precision in _COARSEST_FIRST if precision in schemes.values()), "fp16")
 
 
 def _precision(text: str, allowed: tuple[Precision, ...]) -> Precision:

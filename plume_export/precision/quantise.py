@@ -4,16 +4,16 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import cast
 
-from ..bundle import Bundle, MeasuredCosine, Modalities, Quantisation
+from ..bundle import Bundle, MeasuredCosine, Modalities, Quantisation, graphs_of
 from ..checkpoint import Checkpoint
 from ..errors import PlumeExportError
 from ..graphs.weights import read_parameter
 from ..progress import Report, detail_of
 from ..samples import held_out_inputs_file
-from ..spec import GRAPH_NAMES, GraphName, IntegerPrecision, ModelSpec, Precision
+from ..spec import GraphName, IntegerPrecision, ModelSpec, Precision
 from .folds import linear_layers
 from .held_out import HeldOut
-from .options import QuantiseOptions, promise_of
+from .options import QuantiseOptions, check_quantise_options, promise_of
 from .plan import QuantisationPlan, check_plan, plan_quantisation
 from .ranges import Ranges
 
@@ -70,9 +70,9 @@ def checked_schemes(
     model: ModelSpec, precision: Precision, modalities: Modalities, options: QuantiseOptions
 ) -> dict[GraphName, IntegerPrecision]:
     """Return the graphs that get integers. Raises PlumeExportError for options that are not the model's, before any work."""
-    schemes = dict(options.schemes or dict.fromkeys(GRAPH_NAMES, cast(IntegerPrecision, precision)))
-    if modalities == "text":
-        schemes.pop("vision_encoder", None)
+    graphs = graphs_of(modalities)
+    check_quantise_options(precision, graphs, options)
+    schemes = dict(options.schemes or dict.fromkeys(graphs, cast(IntegerPrecision, precision)))
     check_plan(model, schemes, options.kept)
     return schemes
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from ..errors import CheckpointError
 from ..preprocess import Item, VideoSource, load_image, read_video_frames, smart_resize
 from ..spec import INSTRUCTION, ModelSpec
 
@@ -37,7 +38,7 @@ class ReferenceProcessor:
 
     def __init__(self, directory: Path, model: ModelSpec) -> None:
         self._model = model
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+        self._tokenizer = _tokenizer_of(directory)
         settings = model.preprocess
         self._image_processor = Qwen2VLImageProcessorPil(
             size={"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels},
@@ -112,6 +113,24 @@ class ReferenceProcessor:
 
     def _id(self, token: str) -> int:
         return int(self._tokenizer.convert_tokens_to_ids(token))
+
+
+def _tokenizer_of(directory: Path) -> Any:
+    """Raises CheckpointError for files that transformers cannot read, and without a chat template."""
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+    except Exception as error:  # of the tokenizers library and of any file that it reads
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise CheckpointError(
+            f"transformers cannot read the tokenizer of {directory}: {reason}.",
+            fix="copy the checkpoint's tokenizer files again, tokenizer_config.json among them",
+        ) from error
+    if not tokenizer.chat_template:
+        raise CheckpointError(
+            f"The tokenizer of {directory} has no chat template.",
+            fix="copy the checkpoint's chat_template.json, or a tokenizer_config.json that holds it",
+        )
+    return tokenizer
 
 
 def _resized(image: Image.Image, factor: int, max_tokens: int = 16384, min_tokens: int = 4) -> Image.Image:

@@ -10,12 +10,12 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen2VLForConditionalGeneration
 
-from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
+from plume_export.build import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.checkpoint import CheckpointTensors, tokenizer_json_from_checkpoint, write_random_checkpoint
 from plume_export.errors import PlumeExportError
 from plume_export.spec import ModelSpec
 
-from ..conftest import GOLDEN
+from ..conftest import GOLDEN, WITHOUT_CALIBRATION
 from ..golden_model import GOLDEN_MODEL
 
 VARIANTS: dict[str, dict[str, object]] = {
@@ -45,7 +45,7 @@ def test_byte_identical_weights_in_the_bundle(tmp_path: Path) -> None:
     for name in ("flat", "nested-sharded-prefixed"):
         write_random_checkpoint(tmp_path / name, "tiny", seed=3, **VARIANTS.get(name, {}))  # type: ignore[arg-type]
         checkpoint = open_checkpoint(str(tmp_path / name), ModelOptions())
-        bundle = export_checkpoint(checkpoint, tmp_path / f"{name}-bundle", ExportOptions("fp16"), lambda _: None)
+        bundle = export_checkpoint(checkpoint, tmp_path / f"{name}-bundle", WITHOUT_CALIBRATION("fp16"), lambda _: None)
         hashes.add(bundle.manifest.files["weights.safetensors"].sha256)
     assert len(hashes) == 1
 

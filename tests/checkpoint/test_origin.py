@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
+from plume_export.build import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.bundle import SCHEMA_VERSION, Bundle, CheckpointOrigin, open_bundle
 from plume_export.checkpoint import ExaminedTensors, checkpoint_sha256
 from plume_export.checkpoint.origin import hub_snapshot, origin_of
 from plume_export.errors import CheckpointError
 from plume_export.parity.same_checkpoint import check_same_checkpoint
 from plume_export.spec import Precision
+
+from ..conftest import WITHOUT_CALIBRATION
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -107,7 +109,7 @@ def test_the_bundle_records_it(tiny_fp32: Bundle, tiny_cpu: Bundle, tiny_checkpo
 def test_hashing_costs_no_pass_of_its_own(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a bundle for texts too: the blank image went through the vision encoder."""
     checkpoint = open_checkpoint(str(tiny_checkpoint), ModelOptions())
-    export_checkpoint(checkpoint, tmp_path / "bundle", ExportOptions("fp32", modalities="text"), lambda _: None)
+    export_checkpoint(checkpoint, tmp_path / "bundle", WITHOUT_CALIBRATION("fp32", modalities="text"), lambda _: None)
     monkeypatch.setattr(ExaminedTensors, "read", lambda _, name: pytest.fail(f"{name} is read again"))
     assert origin_of(checkpoint).tensors_sha256 is not None
 
@@ -145,7 +147,10 @@ def test_a_value_that_is_not_finite_is_found_in_every_precision(
     told = f"The tensor {name} holds 2 times {'infinity' if value < 0 else 'NaN'}, in 16,384 values"
     with pytest.raises(CheckpointError, match=told):
         export_checkpoint(
-            open_checkpoint(str(copy), ModelOptions()), tmp_path / "out" / "bundle", ExportOptions(precision), lambda _: None
+            open_checkpoint(str(copy), ModelOptions()),
+            tmp_path / "out" / "bundle",
+            WITHOUT_CALIBRATION(precision),
+            lambda _: None,
         )
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 

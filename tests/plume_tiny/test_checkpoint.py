@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from plume_export import Embedder
-from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
+from plume_export.build import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import expected_tensors
@@ -20,6 +20,8 @@ from plume_export.plume_tiny.sample_data import write_sample_data
 from plume_export.runtime.onnx_reference import OnnxReference
 from plume_export.samples import PLUME_TINY, plume_tiny_directory
 from plume_export.spec import Precision
+
+from ..conftest import WITHOUT_CALIBRATION
 
 RECALL_FLOORS = {
     "text-to-image": 0.8,
@@ -39,7 +41,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[RetrievalTask]:
 
 def exported(directory: Path, precision: Precision) -> Bundle:
     checkpoint = open_checkpoint(PLUME_TINY, ModelOptions())
-    return export_checkpoint(checkpoint, directory / precision, ExportOptions(precision), lambda _: None)
+    return export_checkpoint(checkpoint, directory / precision, WITHOUT_CALIBRATION(precision), lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from plume_export.build import ExportOptions, export_checkpoint
-from plume_export.bundle import Bundle, open_bundle
+from plume_export.bundle import Bundle, graphs_of, open_bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
@@ -142,3 +142,14 @@ def test_graphs_that_can_not_share_their_weights(tmp_path: Path) -> None:
 def test_options_of_integers_with_another_precision(tmp_path: Path) -> None:
     assert_fails(run("export", "--precision", "fp16", "--min-cosine", "0.9", "-o", tmp_path / "out"), "are for integers")
     assert_fails(run("export", "--precision", "bf16", "--ranges", tmp_path / "r.npz", "-o", tmp_path / "out"), "leave it out")
+
+
+def test_a_graph_that_is_not_built_has_no_precision(tmp_path: Path) -> None:
+    by_graph = "vision_encoder=int8,prefill=fp16,latent_step=fp16"
+    result = run("export", "--precision", by_graph, "--modalities", "text", "-o", tmp_path / "out")
+    assert_fails(
+        result, "expected each of prefill, latent_step once, and vision_encoder is not built", "--precision prefill=int8"
+    )
+    assert not (tmp_path / "out").exists()
+    assert precisions_from_text("prefill=fp16, latent_step=fp16", graphs_of("text")).name == "fp16"
+    assert precisions_from_text("int8", graphs_of("text")).schemes == {"prefill": "int8", "latent_step": "int8"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from plume_export.build import ExportOptions, ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
+from plume_export.build import ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
 from plume_export.bundle import WEIGHTS, Bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.errors import PlumeExportError
@@ -15,6 +15,7 @@ from plume_export.precision.ranges import write_ranges
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import GRAPH_NAMES, INTEGER_PRECISIONS, Precision
 
+from ...conftest import WITHOUT_CALIBRATION
 from .conftest import write_recipe
 
 
@@ -38,7 +39,7 @@ def calibrated(
 @pytest.fixture(scope="module")
 def portable(calibrated: tuple[Checkpoint, Path], precision: Precision, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     checkpoint, ranges_file = calibrated
-    options = ExportOptions(precision, quantise=QuantiseOptions(ranges_file=ranges_file, min_cosine=0))
+    options = WITHOUT_CALIBRATION(precision, quantise=QuantiseOptions(ranges_file=ranges_file, min_cosine=0))
     return export_checkpoint(checkpoint, tmp_path_factory.mktemp("integers") / precision, options, lambda _: None)
 
 
