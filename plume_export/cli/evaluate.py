@@ -10,8 +10,10 @@ from ..evaluation.dataset import read_dataset, select_tasks
 from ..evaluation.evaluate import EvaluationOptions
 from ..evaluation.evaluate import evaluate as evaluate_bundle
 from ..evaluation.report import EvaluationReport, changed_lines, checkpoint_line, comparison_table, quality_table, skipped_lines
+from ..preprocess import NoticeTally
 from ..printable import printable
-from .console import print_table, progress
+from .console import print_notices, print_table, progress
+from .media import media_options
 from .messages import warn
 from .switches import Answer, command
 
@@ -28,6 +30,7 @@ from .switches import Answer, command
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
+@media_options
 def evaluate(
     bundle: Path,
     dataset: Path,
@@ -41,9 +44,10 @@ def evaluate(
     if rounded and options["threads"] is not None:
         raise click.UsageError("--threads has no effect with --rounded: onnx's evaluator runs in numpy")
     tasks = select_tasks(read_dataset(dataset), names, limit)
-    report = evaluate_bundle(
-        bundle, tasks, EvaluationOptions(is_rounded=rounded, **options), compare=compare, progress=progress
-    )
+    tally = NoticeTally()
+    settings = EvaluationOptions(is_rounded=rounded, **options)
+    report = evaluate_bundle(bundle, tasks, settings, compare=compare, progress=progress, notify=tally.add)
+    print_notices(tally)
     for line in skipped_lines(report):
         warn(line)
     different = checkpoint_line(report)

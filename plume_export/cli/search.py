@@ -15,6 +15,7 @@ from ..search.report import report_from_result, skipped_line
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
 from .console import html_file, print_hits, print_notices, progress
+from .media import exif_transpose_option
 from .messages import note, warn
 from .switches import Answer, command
 
@@ -30,6 +31,7 @@ from .switches import Answer, command
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help="For no pictures.")
+@exif_transpose_option
 def search(
     bundle: Path,
     text: str,
@@ -38,6 +40,7 @@ def search(
     page: Path | None,
     cache: Path | None,
     threads: int | None,
+    exif_transpose: bool,
     **options: Any,
 ) -> Answer:
     """Rank a folder's pictures by TEXT, a picture or both. The folder is embedded once."""
@@ -47,7 +50,10 @@ def search(
         check_writable(page)
     query = Item(text=text, images=() if image is None else (image,))
     tally = NoticeTally()
-    with Embedder(bundle, threads=threads) as embedder, EmbeddingCache(cache or default_cache_file(), warn) as known:
+    with (
+        Embedder(bundle, threads=threads, exif_transpose=exif_transpose) as embedder,
+        EmbeddingCache(cache or default_cache_file(), warn) as known,
+    ):
         result = search_folder(embedder, folder, query, cache=known, progress=progress, notify=tally.add, **options)
         if page is not None:
             from ..search.page import page_from_result

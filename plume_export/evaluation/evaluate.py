@@ -1,11 +1,12 @@
 """Evaluate one bundle, or two against each other, on a dataset."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..bundle import Bundle, Manifest, open_bundle
 from ..embed_file import OnError
+from ..preprocess import MediaOptions, Notify
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder, Mode
 from ..runtime.onnx_reference import OnnxReference
@@ -26,36 +27,60 @@ class EvaluationOptions:
     threads: int | None = None
     on_error: OnError = "fail"
     is_rounded: bool = False
+    exif_transpose: bool = False
+    video_frames: int | None = None
+    video_fps: float | None = None
+
+    @property
+    def media(self) -> MediaOptions:
+        """How pictures and videos are read. Raises PlumeExportError for values out of range."""
+        return MediaOptions(self.exif_transpose, self.video_frames, self.video_fps)
 
 
 def evaluate(
-    bundle: Path, tasks: Sequence[RetrievalTask], options: EvaluationOptions, *, compare: Path | None, progress: OpenProgress
+    bundle: Path,
+    tasks: Sequence[RetrievalTask],
+    options: EvaluationOptions,
+    *,
+    compare: Path | None,
+    progress: OpenProgress,
+    notify: Notify = lambda _: None,
 ) -> EvaluationReport:
     """Return the quality of `bundle`, and against `compare` where given.
 
-    Raises MissingExtraError, BundleError for either bundle, InputError for an input that can not be embedded.
+    `notify` takes the notices of the inputs, once. Raises MissingExtraError, PlumeExportError for options out of range,
+    BundleError for either bundle, InputError for an input that can not be embedded.
     """
     check_evaluate_extra()
+    media = options.media
     if options.on_error == "fail":
         check_files(distinct_inputs(tasks))
     opened = open_bundle(bundle)
     other = None if compare is None else open_bundle(compare)
     if other is not None:
         _open(other, options, is_rounded=False).close()  # what can not run is refused before the long work
-    rankings, evaluated = _measure(opened, tasks, options, is_rounded=options.is_rounded, progress=progress)
+    rankings, evaluated = _measure(opened, tasks, options, is_rounded=options.is_rounded, progress=progress, notify=notify)
     if other is None:
-        return EvaluationReport(evaluated)
-    before, compared = _measure(other, tasks, options, is_rounded=False, progress=progress)
+        return EvaluationReport(evaluated, media=media)
+    before, compared = _measure(other, tasks, options, is_rounded=False, progress=progress, notify=lambda _: None)
     comparison = [compare_rankings(one, two) for one, two in zip(before, rankings, strict=True)]
-    return EvaluationReport(evaluated, compared, comparison, _same_checkpoint(opened.manifest, other.manifest))
+    return EvaluationReport(evaluated, compared, comparison, _same_checkpoint(opened.manifest, other.manifest), media)
 
 
 def _measure(
-    bundle: Bundle, tasks: Sequence[RetrievalTask], options: EvaluationOptions, *, is_rounded: bool, progress: OpenProgress
+    bundle: Bundle,
+    tasks: Sequence[RetrievalTask],
+    options: EvaluationOptions,
+    *,
+    is_rounded: bool,
+    progress: OpenProgress,
+    notify: Notify,
 ) -> tuple[list[TaskRanking], BundleQuality]:
     sha256, manifest = bundle.sha256, bundle.manifest
     with _open(bundle, options, is_rounded=is_rounded) as embedder, progress(len(distinct_inputs(tasks)), "inputs") as advance:
-        rankings = rank_tasks(embedder, tasks, batch_size=options.batch_size, on_error=options.on_error, advance=advance)
+        rankings = rank_tasks(
+            embedder, tasks, batch_size=options.batch_size, on_error=options.on_error, advance=advance, notify=notify
+        )
     return rankings, BundleQuality(
         bundle=str(bundle.path),
         sha256=sha256,
@@ -68,7 +93,8 @@ def _measure(
 
 def _open(bundle: Bundle, options: EvaluationOptions, *, is_rounded: bool) -> Embedder:
     backend = OnnxReference(bundle) if is_rounded else None
-    return Embedder(bundle, mode=options.mode, steps=options.steps, threads=options.threads, backend=backend)
+    media = asdict(options.media)
+    return Embedder(bundle, mode=options.mode, steps=options.steps, threads=options.threads, backend=backend, **media)
 
 
 def _same_checkpoint(one: Manifest, other: Manifest) -> bool | None:

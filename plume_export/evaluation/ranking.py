@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..embed_file import OnError, Source, embed_sources
 from ..errors import InputError
+from ..preprocess import Notify
 from ..progress import Advance
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
@@ -68,6 +69,7 @@ def rank_tasks(
     batch_size: int | None,
     on_error: OnError,
     advance: Advance = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> list[TaskRanking]:
     """Embed every input and rank.
 
@@ -76,7 +78,7 @@ def rank_tasks(
     """
     inputs = distinct_inputs(tasks)
     sources = [Source(content.place, content.read) for content in inputs]
-    result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance)
+    result = embed_sources(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify)
     rows = {content: row for row, content in enumerate(inputs)}
     reasons = {inputs[row]: reason for row, reason in result.skipped.items()}
     return [_rank(task, result.embeddings, rows, reasons) for task in tasks]

@@ -3,6 +3,7 @@
 import msgspec
 from rich.table import Table
 
+from ..preprocess import MediaOptions
 from ..printable import printable, printable_line
 from .compare import TaskComparison
 from .metrics import Estimate, TaskQuality
@@ -27,12 +28,14 @@ class EvaluationReport(msgspec.Struct, frozen=True):
     """A bundle's quality; with a second bundle, its quality too and how far the two agree (`comparison`).
 
     `same_checkpoint`: whether both were made from the same tensors; None if a bundle does not record their hash.
+    `media`: how pictures and videos were read.
     """
 
     evaluated: BundleQuality
     compared: BundleQuality | None = None
     comparison: list[TaskComparison] = []
     same_checkpoint: bool | None = None
+    media: MediaOptions = MediaOptions()
 
 
 def quality_table(quality: BundleQuality) -> Table:

@@ -8,16 +8,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+import msgspec
 import numpy as np
 
 from ..bundle import sha256_of_file
+from ..preprocess import Notice
 from ..stages import FloatArray
 from .database import RebuiltDatabase, Report, warn
 
 _SCHEMA = """
 CREATE TABLE files (path BLOB, state BLOB, sha256 BLOB, checksum BLOB, PRIMARY KEY (path));
 CREATE TABLE embeddings (bundle BLOB, sha256 BLOB, embedding BLOB, checksum BLOB, PRIMARY KEY (bundle, sha256));
-CREATE TABLE failures (reader BLOB, sha256 BLOB, reason BLOB, checksum BLOB, PRIMARY KEY (reader, sha256))
+CREATE TABLE failures (reader BLOB, sha256 BLOB, reason BLOB, checksum BLOB, PRIMARY KEY (reader, sha256));
+CREATE TABLE notices (bundle BLOB, sha256 BLOB, notices BLOB, checksum BLOB, PRIMARY KEY (bundle, sha256))
 """
 # A file that was changed so lately may be changed again within the resolution of its time.
 _SETTLED_SECONDS = 2
@@ -75,6 +78,15 @@ class EmbeddingCache:
     def add_failures(self, reader: str, reasons: Mapping[str, str]) -> None:
         """Store by content hash why `reader` could not read it, all or nothing."""
         self._add("failures", zip(_keys(reader, reasons), map(_bytes, reasons.values()), strict=True))
+
+    def notices(self, bundle: str, hashes: Iterable[str]) -> dict[str, list[Notice]]:
+        """Return by content hash what there was to say when it was embedded."""
+        rows = self._values("SELECT notices, checksum FROM notices WHERE bundle = ? AND sha256 = ?", _keys(bundle, hashes))
+        return {key.decode(): msgspec.json.decode(value, type=list[Notice]) for (_, key), value in rows.items()}
+
+    def add_notices(self, bundle: str, notices: Mapping[str, list[Notice]]) -> None:
+        """Store by content hash what there is to say, all or nothing."""
+        self._add("notices", zip(_keys(bundle, notices), map(msgspec.json.encode, notices.values()), strict=True))
 
     def save(self) -> None:
         """Store the hashes of files so far."""

@@ -27,7 +27,7 @@ def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | N
     return filled_page(
         __package__,
         title=_html(_one_line(query.text) or "search by picture"),
-        query=_query_html(query.text, query_image),
+        query=_query_html(query.text, query_image, result.exif_transpose),
         folder=_html(result.folder.name or str(result.folder)),
         pictures=f"{result.pictures:,} picture{'s' if result.pictures > 1 else ''}",
         skipped=f", {skipped:,} file{'s' if skipped > 1 else ''} skipped" if skipped else "",
@@ -36,10 +36,10 @@ def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | N
     )
 
 
-def _query_html(text: str, image: Path | None) -> str:
+def _query_html(text: str, image: Path | None, exif_transpose: bool) -> str:
     parts = []
     if image is not None:
-        parts.append(_picture(image, f"query picture: {image.name}"))
+        parts.append(_picture(image, f"query picture: {image.name}", exif_transpose))
     if text:
         parts.append(f"<h1>{_html(_one_line(text))}</h1>")
     return "".join(parts)
@@ -50,7 +50,7 @@ def _card(rank: int, hit: Hit, result: SearchResult) -> str:
     name = result.shown_name(hit.file)
     width = 100 * min(max(hit.score, 0.0), 1.0)
     return (
-        f'<li><a href="{html.escape(file_uri(hit.file))}">{_picture(hit.file, name)}</a>'
+        f'<li><a href="{html.escape(file_uri(hit.file))}">{_picture(hit.file, name, result.exif_transpose)}</a>'
         f"<p><b>{rank}</b><span>{_html(name)}</span><i>{hit.score:.3f}</i></p>"
         f'<div class="bar" aria-hidden="true"><div style="width:{width:.1f}%"></div></div></li>'
     )
@@ -64,16 +64,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _picture(file: Path, alt: str) -> str:
+def _picture(file: Path, alt: str, exif_transpose: bool) -> str:
     try:
-        return f'<img src="{_thumbnail(file)}" alt="{_html(alt)}">'
+        return f'<img src="{_thumbnail(file, exif_transpose=exif_transpose)}" alt="{_html(alt)}">'
     except InputError as error:  # the folder may change while it is searched
         return f'<em class="gone">{_html(error.message)}</em>'
 
 
-def _thumbnail(file: Path) -> str:
-    """Return a data address of the picture, upright by its EXIF orientation, scaled down if it is large. Raises InputError."""
-    image = load_image(file, exif_transpose=True)
+def _thumbnail(file: Path, *, exif_transpose: bool) -> str:
+    """Return a data address of the picture as the model saw it, scaled down if it is large. Raises InputError."""
+    image = load_image(file, exif_transpose=exif_transpose)
     is_small = max(image.size) <= _THUMBNAIL_PIXELS
     image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     buffer = io.BytesIO()

@@ -27,6 +27,7 @@ class SkippedReport(msgspec.Struct, frozen=True):
 class SearchReport(msgspec.Struct, frozen=True):
     """The best hits, best first, of all `pictures`; `embedded` contents were new.
 
+    `exif_transpose`: pictures were turned upright by their EXIF rotation.
     Where a name has bytes that are no UTF-8, `file` has them as `\\xe9`; `uri` has every name exactly.
     """
 
@@ -36,6 +37,7 @@ class SearchReport(msgspec.Struct, frozen=True):
     hits: list[HitReport]
     skipped: list[SkippedReport]
     page: str | None = None
+    exif_transpose: bool = False
 
 
 def report_from_result(result: SearchResult, page: Path | None = None) -> SearchReport:
@@ -47,6 +49,7 @@ def report_from_result(result: SearchResult, page: Path | None = None) -> Search
         hits=[HitReport(_text(str(hit.file)), file_uri(hit.file), hit.score) for hit in result.hits],
         skipped=[SkippedReport(_text(str(file)), _text(reason)) for file, reason in result.skipped.items()],
         page=None if page is None else _text(str(page)),
+        exif_transpose=result.exif_transpose,
     )
 
 

@@ -1,7 +1,7 @@
 """Rank the pictures of a folder by a query."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,7 @@ from .. import __version__
 from ..bundle import sha256_of_file
 from ..embed_file import EmbedResult, OnError, Source, embed_sources
 from ..errors import InputError
-from ..preprocess import Item
-from ..preprocess.notice import Notify
+from ..preprocess import Item, Notice, Notify
 from ..printable import printable
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder
@@ -34,7 +33,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best hits, best first. `embedded` contents were new; `skipped` names the files left out and why."""
+    """The best hits, best first. `embedded` contents were new; `skipped` names the files left out and why.
+
+    `exif_transpose`: pictures were turned upright by their EXIF rotation.
+    """
 
     query: Item
     folder: Path
@@ -42,6 +44,7 @@ class SearchResult:
     pictures: int
     embedded: int
     skipped: dict[Path, str]
+    exif_transpose: bool = False
 
     @property
     def broken(self) -> list[Path]:
@@ -79,9 +82,12 @@ def search_folder(
     notify(prepared_query.notices)
     query_embedding = embedder.embed_prepared([prepared_query])[0]
     files_by_hash = _files_by_hash(found.pictures, cache, skipped, on_error)
-    # Another version may prepare pictures otherwise.
-    bundle = f"{__version__} {embedder.bundle.sha256}"
+    # Another version may prepare pictures otherwise, and a picture that was turned has another embedding.
+    is_upright = embedder.media_options.exif_transpose
+    bundle = f"{__version__} {embedder.bundle.sha256}{' exif-transpose' if is_upright else ''}"
     known = cache.embeddings(bundle, files_by_hash, embedder.dimension)
+    for key, remembered in cache.notices(bundle, known).items():
+        notify(replace(notice, name=str(files_by_hash[key][0])) for notice in remembered)
     new = {key: files for key, files in files_by_hash.items() if key not in known}
     if on_error == "skip":
         new = _without_failures(new, cache, skipped)
@@ -91,9 +97,12 @@ def search_folder(
             for start in range(0, len(new), _CHUNK):
                 chunk = dict(list(new.items())[start : start + _CHUNK])
                 sources = [_source(files[0]) for files in chunk.values()]
+                notices: list[Notice] = []
                 result = embed_sources(
-                    embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify
+                    embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notices.extend
                 )
+                notify(notices)
+                cache.add_notices(bundle, _notices_by_hash(notices, chunk))
                 embeddings = _store(result, chunk, bundle, cache, skipped)
                 known |= embeddings
                 embedded += len(embeddings)
@@ -105,7 +114,8 @@ def search_folder(
             fix="pass a folder with whole image files, and a bundle that takes pictures",
         )
     skipped = dict(sorted(skipped.items()))
-    return SearchResult(query, folder, _hits(ranked, known, query_embedding, top), len(ranked), embedded, skipped)
+    hits = _hits(ranked, known, query_embedding, top)
+    return SearchResult(query, folder, hits, len(ranked), embedded, skipped, is_upright)
 
 
 def _hits(ranked: dict[Path, str], known: dict[str, FloatArray], query: FloatArray, top: int) -> list[Hit]:
@@ -157,6 +167,16 @@ def _store(
     cache.add_embeddings(bundle, {key: row for key, row in embeddings.items() if _has_hash(chunk[key][0], key)})
     cache.add_failures(reader_of_pictures(), {key: row for key, row in failures.items() if _has_hash(chunk[key][0], key)})
     return embeddings
+
+
+def _notices_by_hash(notices: list[Notice], chunk: dict[str, list[Path]]) -> dict[str, list[Notice]]:
+    """Return what is to be said of each content whenever it is found, without its name."""
+    hashes = {str(files[0]): key for key, files in chunk.items()}
+    found: dict[str, list[Notice]] = defaultdict(list)
+    for notice in notices:
+        if notice.name in hashes:
+            found[hashes[notice.name]].append(replace(notice, name=""))
+    return found
 
 
 def _has_hash(file: Path, key: str) -> bool:

@@ -72,6 +72,23 @@ def test_bundles_of_different_checkpoints_are_said_so(
     assert set(report["comparison"][0]["changes"]["recall@1"]) == {"mean", "low", "high"}
 
 
+def test_how_pictures_were_read_is_told_and_recorded(tiny_cpu: Bundle, dataset: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(dataset.with_name("red.png")) as red:
+        red.save(dataset.with_name("red.png"), exif=exif)
+    arguments = ("evaluate", tiny_cpu.path, "--dataset", dataset, "--task", "copy", "--json")
+    result, upright = run(*arguments), run(*arguments, "--exif-transpose", "--video-frames", 8)
+    assert "red.png carries an EXIF rotation" in result.stderr
+    assert "EXIF" not in upright.stderr
+    defaults = {"exif_transpose": False, "video_frames": None, "video_fps": None}
+    assert json.loads(result.stdout)["media"] == defaults
+    assert json.loads(upright.stdout)["media"] == defaults | {"exif_transpose": True, "video_frames": 8}
+    refused = run(*arguments, "--video-frames", 7)
+    assert refused.exit_code == 1
+    assert "video_frames is 7" in refused.stderr
+
+
 def test_a_missing_picture_is_named_before_the_work(tiny_cpu: Bundle, dataset: Path) -> None:
     (dataset.parent / "blue.png").unlink()
     result = run("evaluate", tiny_cpu.path, "--dataset", dataset)

@@ -10,14 +10,14 @@ from PIL import ImageColor
 
 from plume_export.bundle.manifest import CheckpointOrigin
 from plume_export.errors import InputError
-from plume_export.preprocess import Item, load_image
+from plume_export.preprocess import Item, MediaOptions, Notice, load_image
 
 
 @dataclass(frozen=True)
 class PreparedColour:
     colour: tuple[float, ...]
     patch_count: int = 4
-    notices: tuple[()] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 class ColourEmbedder:
@@ -25,7 +25,8 @@ class ColourEmbedder:
 
     dimension = 3
 
-    def __init__(self, fails: Sequence[str] = ()) -> None:
+    def __init__(self, fails: Sequence[str] = (), *, exif_transpose: bool = False) -> None:
+        self.media_options = MediaOptions(exif_transpose)
         manifest = SimpleNamespace(checkpoint=CheckpointOrigin(name="/models/colours"), backend="double", precision="fp32")
         self.bundle: Any = SimpleNamespace(sha256="0" * 64, manifest=manifest)
         self.prepared = 0
@@ -39,8 +40,9 @@ class ColourEmbedder:
         for image in item.images:
             if any(name in str(image) for name in self._fails):
                 raise InputError("The picture is too large for this bundle.", fix="compile another")
-            pixel = load_image(image).resize((1, 1)).getpixel((0, 0))
-            return PreparedColour(pixel)
+            notices: list[Notice] = []
+            loaded = load_image(image, exif_transpose=self.media_options.exif_transpose, notify=notices.extend)
+            return PreparedColour(loaded.getpixel((0, 0)), notices=tuple(notices))  # of the upper left corner
         return PreparedColour(ImageColor.getrgb(item.text))
 
     def embed_prepared(

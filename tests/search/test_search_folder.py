@@ -1,8 +1,11 @@
 """Searching a folder without a model: what is counted, left out, remembered, and shown."""
 
+import base64
+import io
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ from PIL import Image
 
 from plume_export.cli import main
 from plume_export.errors import InputError
-from plume_export.preprocess import Item
+from plume_export.preprocess import Item, NoticeTally
 from plume_export.search import failure
 from plume_export.search.cache import EmbeddingCache
 from plume_export.search.page import page_from_result
@@ -52,6 +55,65 @@ def search(tmp_path: Path) -> Search:
             return search_folder(embedder or ColourEmbedder(), folder, query, cache=cache, progress=no_progress, **options)
 
     return run
+
+
+@pytest.fixture
+def lying(folder: Path) -> Path:
+    """A picture whose upper left corner is red as it is stored, and lime when it is turned upright."""
+    picture = Image.new("RGB", (56, 84), "lime")
+    picture.paste("red", (0, 0, 56, 42))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture.save(folder / "lying.png", exif=exif)
+    return folder / "lying.png"
+
+
+@pytest.mark.parametrize("exif_transpose", [False, True])
+def test_thumbnails_show_what_the_model_saw(search: Search, folder: Path, lying: Path, exif_transpose: bool) -> None:
+    embedder = ColourEmbedder(exif_transpose=exif_transpose)
+    result = search(folder, "lime" if exif_transpose else "red", embedder)
+    assert report_from_result(result).exif_transpose is exif_transpose
+    assert {hit.file.name: round(hit.score, 3) for hit in result.hits}["lying.png"] == 1
+    page = page_from_result(result, embedder.bundle, lying)
+    shown = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"base64,([^\"]*)", page)]
+    corners = [image.convert("RGB").getpixel((0, 0)) for image in shown if image.convert("RGB").getcolors(1) is None]
+    assert corners == [(0, 255, 0) if exif_transpose else (255, 0, 0)] * 2  # the query's and the hit's
+
+
+def test_an_embedding_of_a_lying_picture_is_not_used_upright(search: Search, folder: Path, lying: Path) -> None:
+    for exif_transpose, embedded in ((False, 4), (True, 4), (False, 0), (True, 0)):
+        result = search(folder, "red", ColourEmbedder(exif_transpose=exif_transpose))
+        assert result.embedded == embedded
+        assert ({hit.file.name: hit.score for hit in result.hits}["lying.png"] > 0.99) is not exif_transpose
+
+
+def test_rotated_pictures_are_told_in_every_search(search: Search, folder: Path, lying: Path) -> None:
+    for _ in range(2):
+        tally = NoticeTally()
+        search(folder, notify=tally.add)
+        (line,) = tally.lines()
+        assert line.startswith(f"{lying} carries an EXIF rotation")
+    renamed = lying.rename(folder / "renamed.png")
+    tally = NoticeTally()
+    search(folder, notify=tally.add)
+    assert tally.lines()[0].startswith(f"{renamed} ")
+    tally = NoticeTally()
+    search(folder, embedder=ColourEmbedder(exif_transpose=True), notify=tally.add)
+    assert tally.lines() == []
+
+
+def test_deep_and_heic_pictures_are_left_out_with_the_way_on(
+    search: Search, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), "red")).save(folder / "photo.HEIC")
+    Image.new("I;16", (56, 84), 40_000).save(folder / "scan.png")
+    assert "mode I;16 " in search(folder).skipped[folder / "scan.png"]
+    assert search(folder).pictures == 4
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.new("RGB", (1, 1)).save(folder / "new.png")
+    (folder / "photo.HEIC").write_bytes((folder / "photo.HEIC").read_bytes() + b"\0\0\0\x08free")
+    assert "plume-export[heif]" in search(folder).skipped[folder / "photo.HEIC"]
 
 
 @pytest.fixture
