@@ -31,25 +31,28 @@ class BundleDocument(msgspec.Struct, frozen=True):
 
 
 class SkippedDocument(msgspec.Struct, frozen=True):
-    """An input that was left out."""
+    """An input that was left out. `line` is the number of its line, if it has one."""
 
     input: str
     reason: str
+    line: int | None = None
 
 
 class EmbeddingDocument(msgspec.Struct, frozen=True):
-    """One embedding, unit length."""
+    """One embedding, in the output dtype."""
 
     id: str
-    embedding: list[float]
+    embedding: list[int | float]
 
 
 class EmbedDocument(msgspec.Struct, frozen=True):
-    """What `embed` did. `embeddings` are here only where no output file was named."""
+    """What `embed` did. `path` is null if nothing was written, `embeddings` are here only where no output file was named."""
 
     path: str | None
     skipped: list[SkippedDocument]
     embeddings: list[EmbeddingDocument] | None
+    embedded: int = 0
+    repeated_ids: list[str] = []
 
 
 def document_from_bundle(

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -11,10 +11,21 @@ from typing import Any
 import click
 import msgspec
 
-from ..embed_file import check_output_file, embed_to_file, embed_to_lines, inputs_from_arguments, inputs_from_file
-from ..embed_file.embed import Skipped
+from ..embed_file import (
+    Inputs,
+    RunSummary,
+    check_output_file,
+    embed_to_file,
+    embed_to_lines,
+    inputs_from_arguments,
+    inputs_from_file,
+    inputs_from_stream,
+    stopped_run,
+)
+from ..errors import PlumeExportError
 from ..preprocess import NoticeTally
 from ..runtime.embedder import Embedder
+from ..runtime.output_dtype import OUTPUT_DTYPES, check_output_dtype
 from .console import print_notices, progress
 from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
 from .media import media_options
@@ -22,17 +33,23 @@ from .messages import note, warn
 from .switches import Answer, command, switches
 
 _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps")
+_STDIN = Path("-")
+_INPUT_HELP = "JSON lines with id, text, image, video; - reads them from stdin, relative paths start here."
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"
 _RESUME_HELP = "Go on with what a stopped run to the same --output has done."
+_RESTART_HELP = "Throw away what a stopped run to the same --output has done."
+_DTYPE_HELP = "int8: round(127 x). binary: bits of x > 0, packed as by numpy.packbits."
 
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1)
 @click.option("--text", help="Text to embed, alone or with each file.")
-@click.option("--input", "inputs", type=click.Path(path_type=Path), help="JSON lines with id, text, image, video.")
+@click.option("--input", "inputs", type=click.Path(path_type=Path), help=_INPUT_HELP)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help=_OUTPUT_HELP)
+@click.option("--output-dtype", type=click.Choice(OUTPUT_DTYPES), default="float32", show_default=True, help=_DTYPE_HELP)
 @click.option("--resume", is_flag=True, help=_RESUME_HELP)
+@click.option("--restart", is_flag=True, help=_RESTART_HELP)
 @click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
 @click.option("--steps", type=int, help="Shorten the rollout (0: none), for ablations.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
@@ -47,46 +64,74 @@ def embed(
     inputs: Path | None,
     output: Path | None,
     resume: bool,
+    restart: bool,
     **options: Any,
 ) -> Answer:
-    """Embed texts, images and videos with a bundle."""
+    """Embed texts, images and videos with a bundle. A folder among FILES stands for the pictures and videos below it."""
     if inputs is not None and (files or text is not None):
         raise click.UsageError("--input can not be combined with FILES or --text")
     if inputs is None and not files and text is None:
         raise click.UsageError("nothing to embed: give FILES, --text or --input")
-    if resume and output is None:
-        raise click.UsageError("--resume goes on with a file: give --output")
+    if output is None and (resume or restart):
+        raise click.UsageError("--resume and --restart are about a stopped run to a file: give --output")
+    if resume and restart:
+        raise click.UsageError("--resume and --restart exclude each other")
     if output is not None:
         check_output_file(output)
         _check_is_no_input(output, [*files, *([] if inputs is None else [inputs])])
-    given = inputs_from_file(inputs) if inputs is not None else inputs_from_arguments(files, text)
+        is_skipping = options["on_error"] == "skip" and output.suffix == ".npy"
+        check_output_dtype(options["output_dtype"], is_skipping=is_skipping)
+        _look_for_stopped_run(output, resume=resume, restart=restart)
+    given = _inputs(inputs, files, text)
     settings = {name: options[name] for name in _SETTINGS}
-    batching = {name: options[name] for name in ("batch_size", "on_error")}
-    tally = NoticeTally()
+    writing = {name: options[name] for name in ("batch_size", "on_error", "output_dtype")}
+    tally, collected = NoticeTally(), BytesIO()
     with (
         Embedder(bundle, **settings) as embedder,
-        progress(given.count, "inputs", is_shown=output is not None or not sys.stdout.isatty()) as advance,
+        progress(given.count, "inputs", is_shown=output is not None or not _is_terminal()) as advance,
     ):
+        watch: dict[str, Any] = {"advance": advance, "notify": tally.add}
         if output is None:
-            collected = BytesIO()
-            lines = collected if switches().as_json else sys.stdout.buffer
-            skipped = embed_to_lines(embedder, given, lines, advance=advance, notify=tally.add, **batching)
+            lines = collected if switches().as_json else _stdout()
+            summary = embed_to_lines(embedder, given, lines, **watch, **writing)
         else:
-            with _hint_to_resume():
-                skipped = embed_to_file(
-                    embedder, given, output, is_resumed=resume, advance=advance, notify=tally.add, **batching
-                )
-    for name, reason in skipped:
-        warn(f"skipped {name}: {reason}")
+            with _hint_to_resume(output):
+                summary = embed_to_file(embedder, given, output, is_resumed=resume, is_restarted=restart, **watch, **writing)
+    for skipped in summary.skipped:
+        warn(f"skipped {skipped.id}: {skipped.reason}")
     print_notices(tally)
+    for line in summary.lines():
+        note(line)
+    summary.check()
     if output is not None:
-        return Answer(_document(output, skipped), partial(click.echo, str(output)))
+        return Answer(_document(output, summary), partial(click.echo, str(output)))
     rows = msgspec.json.Decoder(EmbeddingDocument).decode_lines(collected.getvalue())
-    return Answer(_document(None, skipped, rows), lambda: None)
+    return Answer(_document(None, summary, rows), lambda: None)
 
 
-def _document(output: Path | None, skipped: Sequence[Skipped], rows: list[EmbeddingDocument] | None = None) -> EmbedDocument:
-    return EmbedDocument(None if output is None else str(output), [SkippedDocument(*pair) for pair in skipped], rows)
+def _inputs(inputs: Path | None, files: Sequence[str], text: str | None) -> Inputs:
+    if inputs == _STDIN:
+        return inputs_from_stream(None if sys.stdin is None else sys.stdin.buffer)
+    given = inputs_from_arguments(files, text) if inputs is None else inputs_from_file(inputs)
+    if given.left_out:
+        first, reason = next(iter(given.left_out.items()))
+        more = f" and {len(given.left_out) - 1} more" if len(given.left_out) > 1 else ""
+        note(f"left out of the folders: {first}{more} ({reason})")
+    return given
+
+
+def _look_for_stopped_run(output: Path, *, resume: bool, restart: bool) -> None:
+    """Refuse before the bundle is opened what `embed_to_file` would refuse after it."""
+    stopped = stopped_run(output)
+    if stopped is None and resume:
+        note(f"no stopped run to {output} has done anything: starting from the beginning")
+    if stopped is not None and not (resume or restart):
+        raise stopped.refusal(output)
+
+
+def _document(output: Path | None, summary: RunSummary, rows: list[EmbeddingDocument] | None = None) -> EmbedDocument:
+    skipped = [SkippedDocument(*one) for one in summary.skipped]
+    return EmbedDocument(None if output is None else str(output), skipped, rows, summary.embedded, summary.repeated_ids)
 
 
 def _check_is_no_input(output: Path, inputs: Sequence[str | Path]) -> None:
@@ -94,12 +139,28 @@ def _check_is_no_input(output: Path, inputs: Sequence[str | Path]) -> None:
         raise click.UsageError(f"--output {output} is what is embedded; it would be lost")
 
 
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _stdout() -> Any:
+    if sys.stdout is None:
+        raise PlumeExportError("Standard output is closed.", fix="write to a file with --output")
+    return sys.stdout.buffer
+
+
 @contextmanager
-def _hint_to_resume() -> Iterator[None]:
+def _hint_to_resume(output: Path) -> Iterator[None]:
+    """Of Ctrl-C, SIGTERM and SIGHUP; after the last, there may be no terminal to write to."""
     try:
         yield
-    except KeyboardInterrupt:
-        note("what is done is kept: the same command with --resume goes on")
+    except (KeyboardInterrupt, SystemExit):
+        stopped = stopped_run(output)
+        with suppress(OSError):
+            if stopped is None:
+                note("stopped before anything was done")
+            else:
+                note(f"stopped: {stopped.inputs} inputs are done and kept; the same command with --resume goes on")
         raise
 
 

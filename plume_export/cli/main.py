@@ -49,6 +49,12 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError as error:  # which click would end with 1
+            exit_with(error, [])
+
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
         arguments = list(sys.argv[1:] if args is None else args)
         options["standalone_mode"] = False
@@ -66,4 +72,7 @@ class _Group(click.Group):
 def main() -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""
     # What is half-written is cleaned up then, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -19,10 +19,11 @@ OnError = Literal["fail", "skip"]
 
 
 class Skipped(NamedTuple):
-    """An input that was left out, and why. Ids need not be unique."""
+    """An input that was left out, and why. Ids need not be unique; `line` is the number of its line, if it has one."""
 
     id: str
     reason: str
+    line: int | None = None
 
 
 @dataclass
@@ -43,7 +44,8 @@ class EmbedResult:
 
     @property
     def skipped_inputs(self) -> list[Skipped]:
-        return [Skipped(self.sources[row].id, reason) for row, reason in self.skipped.items()]
+        found = [(self.sources[row], reason) for row, reason in self.skipped.items()]
+        return [Skipped(source.id, reason, source.line) for source, reason in found]
 
 
 def embed_sources(

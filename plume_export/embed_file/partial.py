@@ -8,6 +8,8 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -22,7 +24,10 @@ from .embed import EmbedResult, OnError, Skipped
 from .sources import Source
 from .write import Block
 
-_FIX = "give what it was started with, or leave --resume out to start again"
+_FIX = "give what it was started with, or --restart to throw it away and start again"
+
+# What decoding a line raises.
+_DAMAGE = (ValueError, RecursionError, msgspec.ValidationError)
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,24 +54,80 @@ class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_whole: bool
 
 
+@dataclass(frozen=True)
+class StoppedRun:
+    """What a stopped run has done: how many inputs, of which bundle (its hash), and when. None: its journal is damaged."""
+
+    inputs: int | None
+    bundle: str | None
+    written_at: datetime
+
+    def refusal(self, output: Path) -> PlumeExportError:
+        """Return the error of a run that neither goes on with it nor throws it away."""
+        when = f"{self.written_at:%Y-%m-%d %H:%M}"
+        if self.inputs is None or self.bundle is None:
+            return PlumeExportError(
+                f"A stopped run to {output}, last written on {when}, is kept beside it; its journal is damaged, or of another "
+                "version.",
+                fix="--restart throws it away and starts again",
+            )
+        return PlumeExportError(
+            f"A stopped run to {output} is kept: {self.inputs} inputs are done of bundle {self.bundle[:12]}, last on {when}.",
+            fix="--resume goes on with it, --restart throws it away and starts again",
+        )
+
+
+def stopped_run(output: Path) -> StoppedRun | None:
+    """Return the run beside `output` that can be resumed; None if there is none, or it has done nothing.
+
+    Raises PlumeExportError if another run is writing it.
+    """
+    rows, journal = _files(output)
+    try:
+        with rows.open("rb") as locked:
+            _lock(locked, rows, is_shared=True)
+        with journal.open("rb") as file:
+            return _stopped_run(file)
+    except OSError:
+        return None
+
+
+def _stopped_run(journal: IO[bytes]) -> StoppedRun | None:
+    written_at = datetime.fromtimestamp(os.fstat(journal.fileno()).st_mtime).astimezone()
+    head = journal.readline()
+    if not head.endswith(b"\n"):
+        return None
+    try:
+        settings = _decoded(head, RunSettings)
+        windows = [_decoded(line, _Window) for line in journal if line.endswith(b"\n")]
+    except _DAMAGE:
+        return StoppedRun(None, None, written_at)
+    inputs = sum(len(window.ids) for window in windows)
+    return StoppedRun(inputs, settings.bundle, written_at) if inputs else None
+
+
 class PartialRun:
     """The rows that are done. A context manager: what is done stays for a later run unless it was removed, or is nothing.
 
-    Without `is_resumed` what is there is replaced. Raises PlumeExportError if it is of other settings, if another run is
-    writing it, and if it can not be written.
+    A stopped run is gone on with if `is_resumed`, thrown away if `is_restarted`. Raises PlumeExportError if it is neither, if
+    it is of other settings, if another run is writing it, and if it can not be written.
     """
 
-    def __init__(self, output: Path, settings: RunSettings, dimension: int, *, is_resumed: bool) -> None:
+    def __init__(
+        self, output: Path, settings: RunSettings, dimension: int, *, is_resumed: bool, is_restarted: bool = False
+    ) -> None:
         self.inputs = 0
         self.skipped: list[Skipped] = []
         self._output, self._settings, self._dimension = output, settings, dimension
         self._digest = sha256()
-        self._rows_file = output.with_name(f".{output.name}.partial")
-        self._journal_file = output.with_name(f".{output.name}.partial.jsonl")
+        self._rows_file, self._journal_file = _files(output)
         with self._errors(), ExitStack() as opened:
             self._rows = opened.enter_context(_opened(self._rows_file))
             _lock(self._rows, self._rows_file)
             self._journal = opened.enter_context(_opened(self._journal_file))
+            if not (is_resumed or is_restarted) and (stopped := _stopped_run(self._journal)) is not None:
+                raise stopped.refusal(output)
+            self._journal.seek(0)
             self._cut(self._read_journal() if is_resumed else 0)
             self._opened = opened.pop_all()
 
@@ -159,9 +220,9 @@ class PartialRun:
             yield line, self._decoded(line, _Window)
 
     def _decoded(self, line: bytes, kind: Any) -> Any:
-        try:  # msgspec's own decoder refuses ids of bytes that are no text
-            return msgspec.convert(json.loads(line), kind)
-        except (ValueError, msgspec.ValidationError):
+        try:
+            return _decoded(line, kind)
+        except _DAMAGE:
             raise self._refusal("its journal is damaged, or of another version") from None
 
     def _write_line(self, value: msgspec.Struct) -> None:
@@ -193,17 +254,26 @@ class PartialRun:
             ) from error
 
 
+def _files(output: Path) -> tuple[Path, Path]:
+    """Return where the rows and the journal of a run to `output` are."""
+    return output.with_name(f".{output.name}.partial"), output.with_name(f".{output.name}.partial.jsonl")
+
+
+def _decoded(line: bytes, kind: Any) -> Any:
+    return msgspec.convert(json.loads(line), kind)  # msgspec's own decoder refuses ids of bytes that are no text
+
+
 def _opened(file: Path) -> IO[bytes]:
     """Open for reading and writing, whatever is there."""
     return os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
+def _lock(file: IO[bytes], path: Path, *, is_shared: bool = False) -> None:
     """Two runs must not write the same rows. The lock ends with the process, however it ends."""
     import fcntl
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise PlumeExportError(
             f"Another run is writing {path}.", fix="wait until it is done, or choose another --output"

@@ -12,9 +12,11 @@ from ..errors import InputError
 from ..preprocess.notice import Notify
 from ..progress import Advance
 from ..runtime.embedder import Embedder
+from ..runtime.output_dtype import OutputDtype, check_output_dtype
 from .embed import OnError, Skipped, embed_windows
 from .partial import PartialRun, RunSettings
 from .sources import Inputs
+from .summary import RepeatedIds, RunSummary
 from .write import Block, write_embeddings, write_jsonl
 
 
@@ -26,14 +28,18 @@ def embed_to_file(
     batch_size: int | None,
     on_error: OnError,
     is_resumed: bool,
+    is_restarted: bool = False,
+    output_dtype: OutputDtype = "float32",
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
-) -> list[Skipped]:
-    """Write .npy, .jsonl or .parquet, all or nothing; return which inputs were skipped, and why.
+) -> RunSummary:
+    """Write .npy, .jsonl or .parquet, all or nothing; nothing if every input was skipped.
 
-    Rows are collected beside `output` (partial.py). A run that goes on writes the file that it would have written at once: it
-    starts with the first window that is not whole. Raises PlumeExportError if what is there is of another run.
+    Rows are collected beside `output` (partial.py), in float32 whatever the `output_dtype`. A run that goes on writes the file
+    that it would have written at once: it starts with the first window that is not whole. Raises PlumeExportError if what is
+    there is of another run, or is neither resumed nor restarted.
     """
+    check_output_dtype(output_dtype, is_skipping=on_error == "skip" and output.suffix == ".npy")
     settings = RunSettings(
         version=__version__,
         bundle=embedder.bundle.sha256,
@@ -43,9 +49,10 @@ def embed_to_file(
         allow_control_tokens=embedder.allow_control_tokens,
         **asdict(embedder.media_options),
     )
-    with PartialRun(output, settings, embedder.dimension, is_resumed=is_resumed) as partial:
+    ids = RepeatedIds()
+    with PartialRun(output, settings, embedder.dimension, is_resumed=is_resumed, is_restarted=is_restarted) as partial:
         partial.check_skipped(on_error)
-        remaining = partial.remaining(inputs.sources)
+        remaining = partial.remaining(ids.watched(inputs.sources))
         advance(partial.inputs)
         try:
             windows = embed_windows(
@@ -58,9 +65,12 @@ def embed_to_file(
             if partial.inputs > 0:
                 error.add_fix(f"--resume goes on after the {partial.inputs} inputs that are done")
             raise
-        write_embeddings(partial.blocks(), partial.inputs, embedder.dimension, output, msgspec.to_builtins(settings))
+        summary = RunSummary(partial.inputs - len(partial.skipped), partial.skipped, ids.names)
+        if not summary.has_nothing:
+            facts = msgspec.to_builtins(settings)
+            write_embeddings(partial.blocks(), partial.inputs, embedder.dimension, output, facts, dtype=output_dtype)
         partial.remove()
-        return partial.skipped
+        return summary
 
 
 def embed_to_lines(
@@ -70,15 +80,19 @@ def embed_to_lines(
     *,
     batch_size: int | None,
     on_error: OnError,
+    output_dtype: OutputDtype = "float32",
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
-) -> list[Skipped]:
-    """Write one {"id": ..., "embedding": [...]} a line as windows are done; return which inputs were skipped, and why."""
-    skipped: list[Skipped] = []
-    windows = embed_windows(embedder, inputs.sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify)
+) -> RunSummary:
+    """Write one {"id": ..., "embedding": [...]} a line as windows are done."""
+    check_output_dtype(output_dtype, is_skipping=False)
+    ids, skipped, count = RepeatedIds(), list[Skipped](), 0
+    sources = ids.watched(inputs.sources)
+    windows = embed_windows(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify)
     with closing(windows):
         for window in windows:
-            write_jsonl([Block(window.ids, window.embeddings)], file)
+            write_jsonl([Block(window.ids, window.embeddings)], file, output_dtype)
             file.flush()
             skipped += window.skipped_inputs
-    return skipped
+            count += len(window.sources)
+    return RunSummary(count - len(skipped), skipped, ids.names)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import MissingExtraError, PlumeExportError
+from ..runtime.output_dtype import OutputDtype, has_nan, rows_from_embeddings
 from ..stages import FloatArray
 from ..whole_file import replacing
 
@@ -17,7 +19,7 @@ _ROW_GROUP = 4096
 
 
 class Block(NamedTuple):
-    """Consecutive rows with their ids. A row of NaN is an input that was skipped."""
+    """Consecutive rows in float32 with their ids. A row of NaN is an input that was skipped."""
 
     ids: list[str]
     embeddings: FloatArray  # [inputs, hidden]
@@ -44,45 +46,59 @@ def check_writable(output: Path) -> None:
 
 
 def write_embeddings(
-    blocks: Iterable[Block], inputs: int, dimension: int, output: Path, settings: Mapping[str, Any] | None = None
+    blocks: Iterable[Block],
+    inputs: int,
+    dimension: int,
+    output: Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    dtype: OutputDtype = "float32",
 ) -> None:
     """Write .npy (row i is input i), .jsonl or .parquet (id and embedding; skipped inputs left out), all or nothing.
 
     `settings`, which say how the inputs were read and embedded, go to the metadata of .parquet as JSON, under "plume_export".
     """
+    none = rows_from_embeddings(np.empty((0, dimension), np.float32), dtype)
     with replacing(output) as file:
         if output.suffix == ".npy":
-            _write_npy(blocks, inputs, dimension, file)
+            _write_npy(blocks, inputs, none, dtype, file)
         elif output.suffix == ".jsonl":
-            write_jsonl(blocks, file)
+            write_jsonl(blocks, file, dtype)
         else:
-            _write_parquet(blocks, dimension, file, settings or {})
+            _write_parquet(blocks, none, dtype, file, settings or {})
 
 
-def write_jsonl(blocks: Iterable[Block], file: IO[bytes]) -> None:
+def write_jsonl(blocks: Iterable[Block], file: IO[bytes], dtype: OutputDtype = "float32") -> None:
     """Write one {"id": ..., "embedding": [...]} a line."""
     for block in blocks:
-        for name, embedding in zip(*_embedded(block), strict=True):
-            line = {"id": name, "embedding": [float(str(value)) for value in embedding]}  # the shortest digits of a float32
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        ids, embeddings = _embedded(block)
+        for name, row in zip(ids, rows_from_embeddings(embeddings, dtype), strict=True):
+            is_float = row.dtype.kind == "f"
+            values = [float(str(value)) for value in row] if is_float else row.tolist()  # the shortest digits of the dtype
+            file.write(json.dumps({"id": name, "embedding": values}, ensure_ascii=False).encode() + b"\n")
 
 
-def _write_npy(blocks: Iterable[Block], inputs: int, dimension: int, file: IO[bytes]) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": (inputs, dimension)}
+def _write_npy(blocks: Iterable[Block], inputs: int, none: NDArray[Any], dtype: OutputDtype, file: IO[bytes]) -> None:
+    shape = (inputs, none.shape[1])
+    header = {"descr": np.lib.format.dtype_to_descr(none.dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     for block in blocks:
-        file.write(np.ascontiguousarray(block.embeddings).data)
+        assert has_nan(dtype) or not np.isnan(block.embeddings).any()
+        file.write(np.ascontiguousarray(rows_from_embeddings(block.embeddings, dtype)).data)
 
 
-def _write_parquet(blocks: Iterable[Block], dimension: int, file: IO[bytes], settings: Mapping[str, Any]) -> None:
+def _write_parquet(
+    blocks: Iterable[Block], none: NDArray[Any], dtype: OutputDtype, file: IO[bytes], settings: Mapping[str, Any]
+) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    kind = pyarrow.list_(pyarrow.float32(), dimension)
+    kind = pyarrow.list_(pyarrow.from_numpy_dtype(none.dtype), none.shape[1])
     schema = pyarrow.schema({"id": pyarrow.string(), "embedding": kind}, {"plume_export": json.dumps(settings)})
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for ids, embeddings in _row_groups(blocks):
-            rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(embeddings.reshape(-1)), type=kind)
+            values = rows_from_embeddings(embeddings, dtype)
+            rows = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), type=kind)
             writer.write_table(pyarrow.table([pyarrow.array(ids, pyarrow.string()), rows], schema=schema))
 
 

@@ -11,13 +11,13 @@ from ..bundle import sha256_of_file
 from ..embed_file import EmbedResult, OnError, Source, embed_sources
 from ..errors import InputError
 from ..preprocess import Item, Notice, Notify
+from ..preprocess.folder import find_pictures, is_named_as_picture
 from ..printable import printable
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
 from .cache import EmbeddingCache
 from .failure import is_unreadable, reader_of_pictures, with_name, without_name
-from .folder import find_pictures, is_named_as_picture
 
 # What is embedded is stored after this many files, so that a search that was stopped goes on from there.
 _CHUNK = 64
@@ -81,7 +81,7 @@ def search_folder(
     prepared_query = embedder.prepare(query)
     notify(prepared_query.notices)
     query_embedding = embedder.embed_prepared([prepared_query])[0]
-    files_by_hash = _files_by_hash(found.pictures, cache, skipped, on_error)
+    files_by_hash = _files_by_hash(found.files, cache, skipped, on_error)
     # Another version may prepare pictures otherwise, and a picture that was turned has another embedding.
     is_upright = embedder.media_options.exif_transpose
     bundle = f"{__version__} {embedder.bundle.sha256}{' exif-transpose' if is_upright else ''}"
@@ -108,7 +108,7 @@ def search_folder(
                 embedded += len(embeddings)
     ranked = {file: key for key, files in files_by_hash.items() if key in known for file in files}
     if not ranked:
-        reason = next(skipped[file] for file in found.pictures)
+        reason = next(skipped[file] for file in found.files)
         raise InputError(
             f"{folder} has no picture that can be embedded: {reason}",
             fix="pass a folder with whole image files, and a bundle that takes pictures",

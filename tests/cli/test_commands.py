@@ -19,9 +19,10 @@ from click.testing import CliRunner, Result
 
 from plume_export.bundle import Bundle
 from plume_export.bundle.manifest import manifest_sha256
-from plume_export.cli import embed as embed_command
 from plume_export.cli import main
 from plume_export.cli.main import COMMANDS
+from plume_export.embed_file.embed import EmbedResult
+from plume_export.embed_file.partial import PartialRun
 from plume_export.samples import sample_inputs_file
 
 from ..conftest import GOLDEN
@@ -86,14 +87,50 @@ def test_the_anchor_has_no_steps(run: Run, tiny_cpu: Bundle) -> None:
     assert_fails(run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3), "the mode disc has no rollout")
 
 
-def test_ctrl_c_names_the_way_on(run: Run, tiny_cpu: Bundle, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_run_that_is_stopped_names_the_way_on(
+    run: Run, tiny_cpu: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    """By Ctrl-C, or by SIGTERM and SIGHUP, which end the program in order."""
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(20)))
+    common = ("embed", tiny_cpu.path, "--input", file, "-o", tmp_path / "out.npy", "--batch-size", 1)
+    windows = []
+    append = PartialRun.append
 
-    monkeypatch.setattr(embed_command, "embed_to_file", interrupted)
-    result = run("embed", tiny_cpu.path, "--input", inputs, "-o", inputs.with_name("out.npy"))
-    assert result.exit_code == 128 + signal.SIGINT
-    assert "--resume goes on" in result.stderr
+    def stopping(partial: PartialRun, window: EmbedResult) -> None:
+        append(partial, window)
+        windows.append(window)
+        raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialRun, "append", stopping)
+        assert "16 inputs are done and kept; the same command with --resume goes on" in run(*common).stderr
+    assert_fails(run(*common), "16 inputs are done of bundle", tiny_cpu.sha256[:12], "--resume", "--restart")
+    assert run(*common, "--resume", "--restart").exit_code == 2
+    result = run(*common, "--resume")
+    assert result.exit_code == 0
+    assert "20 embedded" in result.stderr
+    assert "starting from the beginning" in run(*common, "--resume").stderr
+    assert len(windows) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_an_embedding_in_order(tiny_cpu: Bundle, tmp_path: Path, number: signal.Signals) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text("".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(20_000)))
+    command = [sys.executable, "-m", "plume_export", "embed", str(tiny_cpu.path), "--input", str(file)]
+    command += ["-o", str(tmp_path / "out.npy"), "--batch-size", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        journal = tmp_path / ".out.npy.partial.jsonl"
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate()
+    assert process.returncode == 128 + number
+    assert "the same command with --resume goes on" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_bundle_is_not_compiled_onto_itself(run: Run, tiny_fp32: Bundle) -> None:
@@ -159,6 +196,7 @@ def test_a_bad_line_is_skipped_and_reported(run: Run, tiny_cpu: Bundle, inputs: 
         result = run("embed", tiny_cpu.path, "--input", inputs, "--on-error", "skip", "-o", tmp_path / f"out{suffix}")
         assert result.exit_code == 0
         assert "skipped gone: " in result.stderr
+        assert "2 embedded, 1 skipped (line 2)\n" in result.stderr
     array = np.load(tmp_path / "out.npy")
     assert np.isnan(array[1]).all()
     assert np.isfinite(array[[0, 2]]).all()
@@ -171,7 +209,7 @@ def test_a_stopped_embed_goes_on(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> 
     lines = [json.dumps({"text": f"text {number}"}) for number in range(20)]
     file, common = tmp_path / "in.jsonl", ("embed", tiny_cpu.path, "--input", tmp_path / "in.jsonl", "--batch-size", 1)
     file.write_text("\n".join([*lines[:17], "{broken", *lines[18:]]))
-    assert_fails(run(*common, "-o", tmp_path / "out.npy"), "line 18", "16 inputs before it are done: --resume")
+    assert_fails(run(*common, "-o", tmp_path / "out.npy"), "line 18", "--resume goes on after the 16 inputs that are done")
     file.write_text("\n".join(lines))
     assert_fails(run(*common, "-o", tmp_path / "out.npy", "--resume", "--mode", "disc"), "mode was 'gen' and is 'disc'", "fix:")
     assert run(*common, "-o", tmp_path / "out.npy", "--resume").exit_code == 0
@@ -179,6 +217,67 @@ def test_a_stopped_embed_goes_on(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> 
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.npy", "whole.npy"]
     assert run("embed", tiny_cpu.path, "--text", "a", "--resume").exit_code == 2
+
+
+def test_nothing_embedded_is_a_failure(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    options = ("--on-error", "skip")
+    result = run("embed", tiny_cpu.path, "gone.png", "away.png", *options, "-o", tmp_path / "out.npy")
+    assert_fails(result, "0 embedded, 2 skipped (gone.png, away.png)", "Nothing was embedded", "does not exist")
+    assert list(tmp_path.iterdir()) == []
+    assert_fails(run("embed", tiny_cpu.path, "gone.png", *options), "Nothing was embedded")
+
+
+def test_a_folder_and_files_are_embedded(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    pictures = Path(shutil.copytree(sample_inputs_file().parent / "images", tmp_path / "pictures"))
+    (pictures / "notes.txt").write_text("no picture")
+    result = run("embed", tiny_cpu.path, pictures, pictures / "page.png")
+    assert result.exit_code == 0
+    files = [str(file) for file in sorted(pictures.rglob("*.png"))]
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [*files, str(pictures / "page.png")]
+    assert f"left out of the folders: {pictures / 'notes.txt'} (no picture or video by its suffix)" in result.stderr
+    assert f"1 id occurs more than once: {pictures / 'page.png'}" in result.stderr
+
+
+def test_lines_come_from_stdin(tiny_cpu: Bundle) -> None:
+    command = ["embed", str(tiny_cpu.path), "--input", "-"]
+    result = CliRunner().invoke(main, command, input='{"text": "a"}\n{"id": "b", "text": "b"}\n')
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["line 1", "b"]
+    assert result.stderr.endswith("2 embedded\n")
+    assert_fails(CliRunner().invoke(main, command, input=""), "Standard input is empty")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_stdout_that_takes_nothing(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"text": "a"}\n' * 200)
+    command = f"{sys.executable} -m plume_export embed {tiny_cpu.path} --input {file}"
+    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, check=False)
+    assert full.returncode == 1
+    assert full.stderr.count("error: ") == 1
+    assert "No space left on device" in full.stderr
+    closed = subprocess.run(f"{command} >&-", shell=True, capture_output=True, text=True, check=False)
+    assert (closed.returncode, "Standard output is closed" in closed.stderr) == (1, True)
+    script = f"set -o pipefail; {command} --batch-size 1 | head -1"
+    piped = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert piped.returncode == 128 + signal.SIGPIPE
+    for result in (full, closed, piped):
+        assert "Traceback" not in result.stderr
+        assert "Exception ignored" not in result.stderr
+
+
+def test_an_output_dtype(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
+    common = ("embed", tiny_cpu.path, "--text", "a")
+    assert run(*common, "-o", tmp_path / "whole.npy").exit_code == 0
+    assert run(*common, "-o", tmp_path / "out.npy", "--output-dtype", "int8").exit_code == 0
+    whole, integers = (np.load(tmp_path / name) for name in ("whole.npy", "out.npy"))
+    assert (integers == np.rint(127 * whole)).all()
+    line = json.loads(run(*common, "--output-dtype", "binary").stdout)
+    assert line["embedding"] == np.packbits(whole[0] > 0).tolist()
+    (row,) = json.loads(run(*common, "--output-dtype", "binary", "--json").stdout)["embeddings"]
+    assert row == line
+    skipping = (*common, "--output-dtype", "int8", "--on-error", "skip", "-o")
+    assert_fails(run(*skipping, tmp_path / "out.npy"), "int8 has no NaN")
+    assert run(*skipping, tmp_path / "out.jsonl").exit_code == 0
 
 
 def test_a_broken_line_is_named(run: Run, tiny_cpu: Bundle, inputs: Path) -> None:

@@ -1,5 +1,6 @@
 """Lines are read as they are needed, and all of them are checked first."""
 
+import io
 import os
 import threading
 from itertools import islice
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plume_export.embed_file import inputs_from_arguments, inputs_from_file, sources_from_file
+from plume_export.embed_file import inputs_from_arguments, inputs_from_file, inputs_from_stream, sources_from_file
 from plume_export.errors import InputError
 
 
@@ -65,3 +66,45 @@ def test_arguments() -> None:
     assert (video.video, video.images) == ("b.mp4", ())
     (alone,) = inputs_from_arguments([], "text").sources
     assert alone.read().text == "text"
+
+
+def test_a_folder_stands_for_its_pictures_and_videos(tmp_path: Path) -> None:
+    for name in ("b.png", "a/z.MP4", "a/y.jpg", "a.png", ".hidden.png", ".hidden/c.png", "notes.txt", "a/x.pdf"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    inputs = inputs_from_arguments([str(tmp_path / "in"), "other.png"], "text")
+    names = [os.path.relpath(source.id, tmp_path / "in") for source in list(inputs.sources)[:-1]]
+    assert names == ["a/y.jpg", "a/z.MP4", "a.png", "b.png"]
+    assert [source.id for source in inputs.sources][-1] == "other.png"
+    assert inputs.count == 5
+    assert sorted(file.name for file in inputs.left_out) == ["notes.txt", "x.pdf"]
+    assert set(inputs.left_out.values()) == {"no picture or video by its suffix"}
+    video = next(source.read() for source in inputs.sources if source.id.endswith("MP4"))
+    assert (video.text, video.images) == ("text", ())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty has no picture or video: it is empty(.|\n)*fix:"):
+        inputs_from_arguments([str(tmp_path / "in"), str(tmp_path / "empty")], None)
+
+
+def test_a_stream_is_read_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"some")
+    stream = io.BytesIO(b'\xef\xbb\xbf{"text": "a"}\n\n{"image": "a.png"}\n{broken\n' + b'{"text": "b"}\n' * 1000)
+    inputs = inputs_from_stream(stream)
+    assert inputs.count is None
+    sources = iter(inputs.sources)
+    first, second, third = islice(sources, 3)
+    assert stream.tell() < 200
+    assert (first.read().text, first.line) == ("a", 1)
+    assert (second.id, second.read().images, second.content.split()[-2]) == ("line 3", ("a.png",), "4")
+    with pytest.raises(InputError, match=r"^standard input line 4: The line is not JSON"):
+        third.read()
+    assert sum(1 for _ in sources) == 1000
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"), [(None, "is closed"), (io.BytesIO(b""), "is empty"), (io.BytesIO(b"\n \n"), "is empty")]
+)
+def test_a_stream_without_a_line(stream: io.BytesIO | None, message: str) -> None:
+    with pytest.raises(InputError, match=f"Standard input {message}"):
+        inputs_from_stream(stream)

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from plume_export.embed_file import embed_to_file, embed_to_lines, inputs_from_file, partial
+from plume_export.embed_file import embed_to_file, embed_to_lines, inputs_from_file, partial, stopped_run
 from plume_export.errors import InputError, PlumeExportError
 from plume_export.preprocess import MediaOptions, NoticeTally
+from plume_export.runtime.output_dtype import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
 
 from .embedder_double import EmbedderDouble
 
@@ -31,21 +32,32 @@ def write(file: Path, texts: list[str]) -> None:
 
 
 def embed(
-    lines: Path, name: str = "out.npy", *, resume: bool = False, on_error: str = "fail", batch_size: int = 1, **double: object
+    lines: Path,
+    name: str = "out.npy",
+    *,
+    resume: bool = False,
+    restart: bool = False,
+    on_error: str = "fail",
+    batch_size: int = 1,
+    dtype: str = "float32",
+    **double: object,
 ) -> SimpleNamespace:
     """Run to the end; return the file's bytes, the embedder, and what progress was told."""
     output = lines.with_name(name)
     embedder, told = EmbedderDouble(**double), []
-    skipped = embed_to_file(
+    summary = embed_to_file(
         embedder,  # type: ignore[arg-type]
         inputs_from_file(lines),
         output,
         batch_size=batch_size,
         on_error=on_error,  # type: ignore[arg-type]
         is_resumed=resume,
+        is_restarted=restart,
+        output_dtype=dtype,  # type: ignore[arg-type]
         advance=told.append,
     )
-    return SimpleNamespace(bytes=output.read_bytes(), embedded=embedder.embedded, told=sum(told), skipped=skipped)
+    written = output.read_bytes() if output.exists() else None
+    return SimpleNamespace(bytes=written, embedded=embedder.embedded, told=sum(told), skipped=summary.skipped, summary=summary)
 
 
 def test_notices_are_handed_on_as_inputs_are_embedded(lines: Path) -> None:
@@ -149,10 +161,39 @@ def test_resume_with_nothing_there_starts(lines: Path) -> None:
     assert embed(lines, resume=True).bytes == embed(lines, "whole.npy").bytes
 
 
-def test_without_resume_a_stopped_run_is_replaced(lines: Path) -> None:
+def test_a_stopped_run_is_neither_forgotten_nor_thrown_away(lines: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
+    kept = {name: lines.with_name(name).read_bytes() for name in hidden(lines.parent)}
+    said = r"A stopped run to .*out\.npy is kept: 32 inputs are done of bundle bundle, last on \d{4}-\d\d-\d\d \d\d:\d\d\."
+    with pytest.raises(PlumeExportError, match=said) as raised:
+        embed(lines)
+    assert "--resume" in str(raised.value.fix)
+    assert "--restart" in str(raised.value.fix)
+    assert {name: lines.with_name(name).read_bytes() for name in hidden(lines.parent)} == kept
+    found = stopped_run(lines.with_name("out.npy"))
+    assert found is not None
+    assert found.inputs == 32
     write(lines, ["other"] * INPUTS)
+    assert embed(lines, restart=True).embedded == INPUTS
+    assert stopped_run(lines.with_name("out.npy")) is None
+
+
+def test_a_damaged_journal_is_not_thrown_away_either(lines: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=33)
+    lines.with_name(".out.npy.partial.jsonl").write_text('{"version": 1}\n')
+    with pytest.raises(PlumeExportError, match="its journal is damaged") as raised:
+        embed(lines)
+    assert raised.value.fix == "--restart throws it away and starts again"
+    assert embed(lines, restart=True).embedded == INPUTS
+
+
+def test_a_run_that_did_nothing_is_in_nobodys_way(lines: Path) -> None:
+    """Killed before its first window: the settings alone are there."""
+    for name, content in ((".out.npy.partial", b""), (".out.npy.partial.jsonl", b'{"version": "0"')):
+        lines.with_name(name).write_bytes(content)
+    assert stopped_run(lines.with_name("out.npy")) is None
     assert embed(lines).embedded == INPUTS
 
 
@@ -192,12 +233,79 @@ def test_skipped_inputs_are_reported_by_the_run_that_goes_on(lines: Path) -> Non
         embed(lines, on_error="skip", stop_after=33)
     with pytest.raises(PlumeExportError, match=r"it skipped 1 inputs, 'id 0' first(.|\n)*on_error skip"):
         embed(lines, resume=True)
-    assert [one.id for one in embed(lines, resume=True, on_error="skip").skipped] == ["id 0"]
+    resumed = embed(lines, resume=True, on_error="skip").summary
+    assert [one.id for one in resumed.skipped] == ["id 0"]
+    assert resumed.lines() == ["39 embedded, 1 skipped (line 1)"]
 
 
 def test_every_input_of_one_id_is_reported(lines: Path) -> None:
     lines.write_text('{"id": "a", "text": "bad"}\n' * 2)
+    lines.write_text(lines.read_text() + '{"text": "good"}\n')
     assert [one.id for one in embed(lines, on_error="skip").skipped] == ["a", "a"]
+
+
+def test_an_embedding_that_is_not_finite_is_skipped_or_named(lines: Path) -> None:
+    texts = [f"text {number}" for number in range(INPUTS)]
+    write(lines, [*texts[:20], "overflow", *texts[21:]])
+    with pytest.raises(InputError, match="input 'id 20': The embedding is not finite") as raised:
+        embed(lines)
+    assert (raised.value.index, raised.value.input) == (20, "id 20")
+    assert "--on-error skip" in str(raised.value.fix)
+    resumed = embed(lines, resume=True, on_error="skip")
+    assert resumed.summary.lines() == ["39 embedded, 1 skipped (line 21)"]
+    assert np.isnan(np.load(lines.with_name("out.npy"))).any(1).nonzero()[0].tolist() == [20]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+def test_nothing_is_written_if_every_input_is_skipped(lines: Path, suffix: str) -> None:
+    write(lines, ["bad"] * 20)
+    output = lines.with_name(f"out{suffix}")
+    output.write_text("of an earlier run")
+    summary = embed(lines, output.name, on_error="skip").summary
+    assert summary.lines() == ["0 embedded, 20 skipped (lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 10 more)"]
+    with pytest.raises(PlumeExportError, match=r"Nothing was embedded: every one of 20 inputs(.|\n)*The input is bad"):
+        summary.check()
+    assert output.read_text() == "of an earlier run"
+    assert hidden(lines.parent) == []
+
+
+def test_ids_that_occur_more_than_once_are_reported_once(lines: Path) -> None:
+    ids = ["a", "b", "a", "line 5", None, "b", "a", "c\n", "c\n", *(f"x{number}" for number in range(20))]
+    lines.write_text("".join(json.dumps({"id": name, "text": f"text {row}"}) + "\n" for row, name in enumerate(ids)))
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=17)
+    assert embed(lines, resume=True).summary.lines() == ["29 embedded", "3 ids occur more than once: a, b, 'c\\n'"]
+    lines.write_text("".join(json.dumps({"id": f"id {row // 2}", "text": "t"}) + "\n" for row in range(30)))
+    *_, line = embed(lines).summary.lines()
+    assert line == f"15 ids occur more than once: {', '.join(f'id {row}' for row in range(10))} and 5 more"
+
+
+@pytest.mark.parametrize("dtype", OUTPUT_DTYPES)
+def test_every_dtype_in_every_format(lines: Path, dtype: OutputDtype) -> None:
+    """A run that was stopped may go on to another dtype; its rows are float32."""
+    wanted = rows_from_embeddings(np.load(io.BytesIO(embed(lines, "whole.npy").bytes)), dtype)
+    for suffix in (".npy", ".jsonl", ".parquet"):
+        with pytest.raises(KeyboardInterrupt):
+            embed(lines, f"out{suffix}", stop_after=33)
+        embed(lines, f"out{suffix}", resume=True, dtype=dtype)
+    array = np.load(lines.with_name("out.npy"))
+    assert array.dtype == wanted.dtype
+    assert array.tobytes() == wanted.tobytes()
+    column = pyarrow.parquet.read_table(lines.with_name("out.parquet")).column("embedding")
+    assert str(column.type.value_type) == {"float32": "float", "float16": "halffloat", "binary": "uint8"}.get(dtype, dtype)
+    assert np.array_equal(np.array(column.to_pylist(), wanted.dtype), wanted)
+    read = [json.loads(line)["embedding"] for line in lines.with_name("out.jsonl").read_text().splitlines()]
+    assert np.array_equal(np.array(read, wanted.dtype), wanted)
+    assert all(isinstance(value, float if dtype.startswith("float") else int) for row in read for value in row)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "binary"])
+def test_a_skipped_row_has_no_place_among_integers(lines: Path, dtype: str) -> None:
+    write(lines, ["good", "bad"])
+    with pytest.raises(PlumeExportError, match=rf"^{dtype} has no NaN"):
+        embed(lines, on_error="skip", dtype=dtype)
+    embed(lines, "out.jsonl", on_error="skip", dtype=dtype)
+    assert len(lines.with_name("out.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -213,7 +321,9 @@ def test_every_input_of_one_id_is_reported(lines: Path) -> None:
 def test_a_run_of_other_settings_does_not_go_on(lines: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
-    with pytest.raises(PlumeExportError, match=rf"out\.npy\.partial can not go on: {message}\.\n  fix: .*leave resume out"):
+    with pytest.raises(
+        PlumeExportError, match=rf"out\.npy\.partial can not go on: {message}\.\n  fix: .*restart to throw it away"
+    ):
         embed(lines, resume=True, **changes)  # type: ignore[arg-type]
     assert embed(lines, resume=True).embedded == 8  # what was done is still there
 
@@ -248,7 +358,9 @@ def test_files_of_inputs_that_are_done_have_changed(lines: Path) -> None:
 def test_lines_were_added_after_a_run_that_was_stopped_at_its_end(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last window was cut by the end of the file; it is embedded again, with what has come."""
     with monkeypatch.context() as patch:
-        patch.setattr("plume_export.embed_file.stream.write_embeddings", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "plume_export.embed_file.stream.write_embeddings", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             embed(lines)
     write(lines, [f"text {number}" for number in range(INPUTS + 3)])

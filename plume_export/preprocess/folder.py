@@ -1,4 +1,4 @@
-"""The pictures below a folder. Links are followed; no folder and no picture is taken twice."""
+"""The pictures and videos below a folder. Links are followed; no folder and no file is taken twice."""
 
 import os
 from collections import deque
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
-from ..preprocess.suffixes import PICTURE_SUFFIXES
+from .suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """Pictures by their suffix, in order, and why other files and folders were left out: "no picture", "a link to nothing"."""
+    """Files by their suffix, in order, and why other files and folders were left out: "no picture", "a link to nothing"."""
 
-    pictures: list[Path]
+    files: list[Path]
     skipped: dict[Path, str]
 
 
@@ -23,25 +23,31 @@ def find_pictures(folder: Path) -> FolderFiles:
     A link to a folder above it is not followed. A picture that a link leads to as well goes by the name without a link.
     Raises InputError if the folder is missing, cannot be read or has no picture.
     """
+    return _found(folder, PICTURE_SUFFIXES, "picture", "pass a folder with PNG, JPEG, WebP or other image files")
+
+
+def find_media(folder: Path) -> FolderFiles:
+    """Return the pictures and videos below `folder`, as `find_pictures` does."""
+    return _found(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES, "picture or video", "pass a folder with image or video files")
+
+
+def is_named_as_picture(file: Path) -> bool:
+    return file.suffix.lower() in PICTURE_SUFFIXES
+
+
+def _found(folder: Path, suffixes: frozenset[str], noun: str, fix: str) -> FolderFiles:
     if not os.path.isdir(folder):  # pathlib raises OSError for a name that is too long
         raise InputError(f"{folder} is not a folder.", fix="pass --in FOLDER with pictures")
-    walk = _Walk(os.path.realpath(folder))
+    walk = _Walk(os.path.realpath(folder), suffixes, noun)
     walk.enter(folder, walk.root)
     while walk.links:
         walk.follow(*walk.links.popleft())
     if folder in walk.skipped:
         raise InputError(f"{folder} is {walk.skipped[folder]}.", fix="check its permissions")
-    if not walk.pictures:
+    if not walk.found:
         count = len(walk.skipped)
-        raise InputError(
-            f"{folder} has no picture{f' among its {count} files' if count else ': it is empty'}.",
-            fix="pass a folder with PNG, JPEG, WebP or other image files",
-        )
-    return FolderFiles(sorted(walk.pictures), dict(sorted(walk.skipped.items())))
-
-
-def is_named_as_picture(file: Path) -> bool:
-    return file.suffix.lower() in PICTURE_SUFFIXES
+        raise InputError(f"{folder} has no {noun}{f' among its {count} files' if count else ': it is empty'}.", fix=fix)
+    return FolderFiles(sorted(walk.found), dict(sorted(walk.skipped.items())))
 
 
 @dataclass
@@ -49,11 +55,13 @@ class _Walk:
     """Where a walk has been. `links` are looked at when all without a link is known, each with its folder's real path."""
 
     root: str
-    pictures: list[Path] = field(default_factory=list)
+    suffixes: frozenset[str]
+    noun: str
+    found: list[Path] = field(default_factory=list)
     skipped: dict[Path, str] = field(default_factory=dict)
     links: deque[tuple[Path, str]] = field(default_factory=deque)
     folders: set[tuple[int, int]] = field(default_factory=set)  # device and inode
-    files: set[str] = field(default_factory=set)  # the pictures' real paths
+    files: set[str] = field(default_factory=set)  # the real paths of what was found
 
     def enter(self, top: Path, real_top: str) -> None:
         """Take in a folder and those below it; a folder that was entered before is left alone."""
@@ -104,11 +112,11 @@ class _Walk:
             return
         if not is_file:
             self.skipped[file] = "neither a file nor a folder"
-        elif not is_named_as_picture(file):
-            self.skipped[file] = "no picture by its suffix"
+        elif file.suffix.lower() not in self.suffixes:
+            self.skipped[file] = f"no {self.noun} by its suffix"
         else:
             self.files.add(real)
-            self.pictures.append(file)
+            self.found.append(file)
 
 
 def _identity(folder: str) -> tuple[int, int]:

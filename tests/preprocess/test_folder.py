@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from plume_export.errors import InputError
-from plume_export.search.folder import find_pictures
+from plume_export.preprocess.folder import find_pictures
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return [str(file.relative_to(folder)) for file in find_pictures(folder).pictures]
+    return [str(file.relative_to(folder)) for file in find_pictures(folder).files]
 
 
 def reasons(folder: Path) -> dict[str, str]:

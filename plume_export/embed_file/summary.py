@@ -1,0 +1,81 @@
+"""What a run says of itself at its end."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..errors import PlumeExportError
+from .embed import Skipped
+from .sources import Source
+
+# A line names so many inputs or ids.
+_NAMED = 10
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How many inputs were embedded, which were skipped and why, and the ids that occur more than once."""
+
+    embedded: int
+    skipped: list[Skipped]
+    repeated_ids: list[str]
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether every input was skipped; then no file is written."""
+        return self.embedded == 0 and bool(self.skipped)
+
+    def lines(self) -> list[str]:
+        """Return "998 embedded, 2 skipped (lines 7, 31)", and a line on ids that are repeated."""
+        lines = [
+            f"{self.embedded} embedded" + (f", {len(self.skipped)} skipped ({self._skipped_names()})" if self.skipped else "")
+        ]
+        if self.repeated_ids:
+            count = len(self.repeated_ids)
+            occur = "1 id occurs" if count == 1 else f"{count} ids occur"
+            lines.append(f"{occur} more than once: {_cut(self.repeated_ids)}")
+        return lines
+
+    def check(self) -> None:
+        """Raise PlumeExportError if every input was skipped."""
+        if self.has_nothing:
+            raise PlumeExportError(
+                f"Nothing was embedded: every one of {len(self.skipped)} inputs was skipped, so nothing is written.",
+                fix=f"repair the inputs; the first was skipped because: {self.skipped[0].reason.splitlines()[0]}",
+            )
+
+    def _skipped_names(self) -> str:
+        numbers = [str(skipped.line) for skipped in self.skipped if skipped.line is not None]
+        if len(numbers) < len(self.skipped):
+            return _cut([skipped.id for skipped in self.skipped])
+        return f"line{'s' if len(numbers) > 1 else ''} {_cut(numbers)}"
+
+
+class RepeatedIds:
+    """Finds ids that occur more than once, by a hash of each: about 70 bytes an id that a user gave."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+        self._repeated: dict[str, None] = {}
+
+    def watched(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """Yield the sources and look at their ids. A line without an id is named by its number, which occurs once."""
+        for source in sources:
+            if source.line is None or source.id != f"line {source.line}":
+                self._add(source.id)
+            yield source
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._repeated)
+
+    def _add(self, name: str) -> None:
+        number = hash(name)
+        if number in self._hashes:
+            self._repeated[name] = None
+        self._hashes.add(number)
+
+
+def _cut(names: Sequence[str]) -> str:
+    """Join the first names, each on one line."""
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:_NAMED])
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

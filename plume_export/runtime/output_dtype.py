@@ -1,0 +1,45 @@
+"""What an embedding is written in: float32, or a smaller dtype for an index."""
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import PlumeExportError
+from ..stages import FloatArray
+
+OutputDtype = Literal["float32", "float16", "int8", "binary"]
+OUTPUT_DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
+# An element of a unit vector is -1 to 1, so one scale serves all and nothing saturates.
+INT8_SCALE = 127
+
+
+def rows_from_embeddings(embeddings: FloatArray, dtype: OutputDtype) -> NDArray[Any]:
+    """Return unit vectors [items, hidden] in an output dtype. Rows of NaN stay rows of NaN in the floats alone.
+
+    `int8` is round(127 x), so a dot product of two rows is 127 * 127 times their cosine. `binary` has one bit an element, 1
+    where x > 0, packed into uint8 [items, hidden / 8], the first element in the highest bit (as numpy.packbits; "ubinary" in
+    sentence-transformers).
+    """
+    if dtype == "int8":
+        integers: NDArray[np.int8] = np.rint(embeddings * np.float32(INT8_SCALE)).astype(np.int8)
+        return integers
+    if dtype == "binary":
+        return np.packbits(embeddings > 0, axis=1)
+    return embeddings.astype(dtype, copy=False)
+
+
+def has_nan(dtype: OutputDtype) -> bool:
+    """Whether a row of NaN can mark an item that was left out."""
+    return dtype in ("float32", "float16")
+
+
+def check_output_dtype(dtype: OutputDtype, *, is_skipping: bool) -> None:
+    """Raise PlumeExportError for an unknown dtype, and for one without NaN where rows may have to be left out."""
+    if dtype not in OUTPUT_DTYPES:
+        raise PlumeExportError(f"output_dtype is {dtype!r}.", fix=f"choose one of {', '.join(OUTPUT_DTYPES)}")
+    if is_skipping and not has_nan(dtype):
+        raise PlumeExportError(
+            f"{dtype} has no NaN, so no row of it can stand for an input that was skipped.",
+            fix="--output-dtype float32 or float16, or do not skip",
+        )
