@@ -189,7 +189,9 @@ def compile_bundle(
     check_output(output, [source.path])
     recipe = read_recipe(target)
     if recipe.backend == "onnxruntime-cpu":
-        return compile_for_onnxruntime(source, output, is_source_kept=is_source_kept, report=report)
+        return compile_for_onnxruntime(
+            source, output, target=target, recipe=recipe, is_source_kept=is_source_kept, report=report
+        )
     if recipe.backend == "onnxruntime-cuda":
         return compile_for_onnxruntime_cuda(source, output, target, recipe, is_source_kept=is_source_kept, report=report)
     _check_memory(target, recipe, source.manifest.model, source.manifest.precision, list(source.manifest.graphs))

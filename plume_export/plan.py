@@ -84,17 +84,17 @@ def plan_memory(
     is_shared = recipe.weights == "shared"
     # Keys and values of one token.
     cached = 2 * item * model.decoder.layers * model.decoder.kv_heads * model.decoder.head_dim
-    prefix_cache = cached * recipe.shapes.batch[2] * recipe.shapes.prompt_tokens[2]
+    prefix_cache = cached * recipe.limits.batch[2] * recipe.limits.prompt_tokens[2]
     return Plan(
         target=target,
         precision=precision,
         weights=recipe.weights,
-        shapes=recipe.shapes,
+        shapes=recipe.limits,
         engines={graph: _CODE_BYTES[graph] * layers[graph] + (0 if is_shared else weights[graph]) for graph in specs},
         shared_weights=_weight_bytes(model, precision, specs) if is_shared else 0,
-        activations={graph: size for graph, size in _activations(model, recipe.shapes, item).items() if graph in specs},
+        activations={graph: size for graph, size in _activations(model, recipe.limits, item).items() if graph in specs},
         prefix_cache=prefix_cache,
-        buffers=buffer_bytes(specs, model.vision, recipe.shapes).total - prefix_cache,
+        buffers=buffer_bytes(specs, model.vision, recipe.limits).total - prefix_cache,
         device_bytes=None if recipe.device is None else int(recipe.device.memory_gb * 1e9),
     )
 
@@ -146,7 +146,7 @@ def nearest_that_fits(
 
     Tried in turn: shared weights, smaller batches, shorter prompts with smaller images.
     """
-    shapes = recipe.shapes
+    shapes = recipe.limits
     batch, tokens, image = shapes.batch[2], shapes.prompt_tokens[2], shapes.image_tokens[2]
     kinds: tuple[Literal["baked", "shared"], ...] = (recipe.weights, "shared") if precision in SHAREABLE else ("baked",)
     while True:

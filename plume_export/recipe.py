@@ -65,17 +65,27 @@ class Software(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One target. `weights` "baked" puts them into the engines; "shared" binds all engines to one copy on the device."""
+    """One target. `weights` "baked" puts them into the engines; "shared" binds all engines to one copy on the device.
+
+    A CPU's may leave out `shapes`, or `max_pixels` too: shapes are as large as memory allows, images as the bundle has them.
+    ONNX Runtime takes every shape up to the largest alike, so of its ranges the last number alone counts.
+    """
 
     description: str
     backend: RecipeBackend
     precision: Precision
     weights: Literal["baked", "shared"] = "baked"
-    max_pixels: Annotated[int, msgspec.Meta(ge=MIN_IMAGE_TOKENS * _TOKEN_PIXELS)]
-    shapes: ShapeRanges
-    builder: BuilderSettings = BuilderSettings()
+    max_pixels: Annotated[int, msgspec.Meta(ge=MIN_IMAGE_TOKENS * _TOKEN_PIXELS)] | None = None
+    shapes: ShapeRanges | None = None
+    builder: BuilderSettings | None = None
     device: Device | None = None
     software: Software
+
+    @property
+    def limits(self) -> ShapeRanges:
+        """The shapes of a target that cannot do without."""
+        assert self.shapes is not None
+        return self.shapes
 
 
 def recipes_directory() -> Path:
@@ -108,12 +118,16 @@ def read_recipe(target: str) -> Recipe:
         raise PlumeExportError(
             f"The recipe {file} is wrong: {error}.", fix=f"see {recipes_directory() / 'README.md'} for the keys of a recipe"
         ) from None
-    _check_ranges(recipe, file)
+    _check_meant_for_backend(recipe, file)
+    if recipe.shapes is not None and recipe.max_pixels is not None:
+        _check_ranges(recipe.shapes, recipe.max_pixels, file)
     return recipe
 
 
 def check_recipe_fits_model(recipe: Recipe, model: ModelSpec, suffix_tokens: int, target: str) -> None:
     """Raise PlumeExportError if the model can not serve the recipe's largest prompt with rollout and suffix behind it."""
+    if recipe.shapes is None:
+        return
     room = model.decoder.max_positions - model.rollout.latent_steps - suffix_tokens
     most = recipe.shapes.prompt_tokens[2]
     if most > room:
@@ -129,6 +143,8 @@ def model_scaled_to(recipe: Recipe, model: ModelSpec, target: str) -> ModelSpec:
 
     Raises PlumeExportError if the bundle's smallest image is larger.
     """
+    if recipe.max_pixels is None:
+        return model
     preprocess = model.preprocess
     if preprocess.min_pixels > recipe.max_pixels:
         raise PlumeExportError(
@@ -140,25 +156,46 @@ def model_scaled_to(recipe: Recipe, model: ModelSpec, target: str) -> ModelSpec:
     return msgspec.structs.replace(model, preprocess=scaled)
 
 
-def _check_ranges(recipe: Recipe, file: Path) -> None:
+def _check_meant_for_backend(recipe: Recipe, file: Path) -> None:
+    """Raise for a key that the backend would ignore, and for one that it cannot do without."""
+    is_onnxruntime = recipe.backend in ("onnxruntime-cpu", "onnxruntime-cuda")
+    ignored = {
+        "[builder]": (recipe.builder is not None, "settings of TensorRT's builder"),
+        'weights = "shared"': (recipe.weights == "shared", "weights of engines; ONNX Runtime's graphs share one file anyway"),
+        "[device]": (recipe.device is not None, "a device whose memory engines are planned for"),
+    }
+    for key, (is_given, meaning) in ignored.items():
+        if is_onnxruntime and is_given:
+            raise PlumeExportError(
+                f"The recipe {file} has {key}, which {recipe.backend} would ignore: {meaning}.", fix=f"leave {key} out"
+            )
+    for key in ("max_pixels", "shapes"):
+        if getattr(recipe, key) is None and (recipe.backend != "onnxruntime-cpu" or recipe.shapes is not None):
+            raise PlumeExportError(
+                f"The recipe {file} has no {key}; {recipe.backend} needs it{' with shapes' if key == 'max_pixels' else ''}.",
+                fix=f"see {recipes_directory() / 'README.md'} for the keys of a recipe",
+            )
+
+
+def _check_ranges(shapes: ShapeRanges, max_pixels: int, file: Path) -> None:
     for name in ShapeRanges.__struct_fields__:
-        least, best, most = getattr(recipe.shapes, name)
+        least, best, most = getattr(shapes, name)
         if not least <= best <= most:
             raise PlumeExportError(
                 f"The recipe {file} has {name} = [{least}, {best}, {most}]; expected least <= best <= most.",
                 fix="put the three numbers in order",
             )
-    _check_least(recipe.shapes, file)
-    needed, allowed = recipe.max_pixels // _TOKEN_PIXELS, recipe.shapes.image_tokens[2]
+    _check_least(shapes, file)
+    needed, allowed = max_pixels // _TOKEN_PIXELS, shapes.image_tokens[2]
     if needed > allowed:
         raise PlumeExportError(
-            f"The recipe {file} lets images have {recipe.max_pixels} pixels, which are {needed} tokens; its image_tokens "
+            f"The recipe {file} lets images have {max_pixels} pixels, which are {needed} tokens; its image_tokens "
             f"end at {allowed}.",
             fix=f"max_pixels = {allowed * _TOKEN_PIXELS}, or image_tokens up to {needed}",
         )
-    if allowed >= recipe.shapes.prompt_tokens[2]:
+    if allowed >= shapes.prompt_tokens[2]:
         raise PlumeExportError(
-            f"The recipe {file} lets one image have {allowed} tokens, and a prompt {recipe.shapes.prompt_tokens[2]}; "
+            f"The recipe {file} lets one image have {allowed} tokens, and a prompt {shapes.prompt_tokens[2]}; "
             "a prompt needs some 90 tokens more than its image.",
             fix="raise the last number of prompt_tokens, or lower that of image_tokens",
         )

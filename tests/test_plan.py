@@ -84,7 +84,7 @@ def built_activations(graph: GraphName, model: ModelSpec, shapes: ShapeRanges, d
 def test_activations_are_those_of_the_builder(graph: GraphName, batch: int, tokens: int, image: int, tmp_path: Path) -> None:
     recipe = recipe_of(batch, tokens, image)
     planned = plan_memory("x", recipe, WIDE, "fp16").activations[graph]
-    assert planned == pytest.approx(built_activations(graph, WIDE, recipe.shapes, tmp_path), rel=0.05)
+    assert planned == pytest.approx(built_activations(graph, WIDE, recipe.limits, tmp_path), rel=0.05)
 
 
 def test_engines_of_the_2b_model() -> None:
@@ -110,7 +110,7 @@ def test_the_8_gb_orin_nano() -> None:
     assert nearest is not None
     assert nearest.fits is True
     assert nearest.weights == "shared"
-    assert nearest.shapes == recipe.shapes
+    assert nearest.shapes == recipe.limits
     assert nearest_that_fits("x", recipe, PLUME_2B, "fp32") is None  # its weights alone are larger
 
 

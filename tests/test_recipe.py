@@ -49,9 +49,9 @@ def test_the_wheel_holds_all_of_them() -> None:
 
 def test_a_new_one_in_twelve_lines(tmp_path: Path) -> None:
     recipe = read_recipe(own(tmp_path, OWN))
-    assert recipe.shapes.batch == (1, 1, 2)
+    assert recipe.limits.batch == (1, 1, 2)
     assert recipe.weights == "baked"
-    assert recipe.builder.optimization_level == 3
+    assert recipe.builder is None
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,36 @@ def test_a_wrong_one_is_named(tmp_path: Path, old: str, new: str, message: str) 
     assert file in str(caught.value)
     assert message in str(caught.value)
     assert "fix:" in str(caught.value)
+
+
+CPU = OWN.replace("tensorrt-rtx", "onnxruntime-cpu")
+CUDA = OWN.replace("tensorrt-rtx", "onnxruntime-cuda")
+DEVICE = '[device]\nname = "x"\nmemory_gb = 8\ncompute_capability = "8.9"\n'
+
+
+@pytest.mark.parametrize("text", [CPU, CUDA], ids=["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[software]", "[builder]\n[software]", "has [builder], which onnxruntime-"),
+        ("[software]", f"{DEVICE}[software]", "has [device], which onnxruntime-"),
+        ('precision = "fp16"', 'precision = "fp16"\nweights = "shared"', 'has weights = "shared", which onnxruntime-'),
+        ("max_pixels = 200704", "", "has no max_pixels"),
+    ],
+)
+def test_what_onnxruntime_would_ignore_is_refused(tmp_path: Path, text: str, old: str, new: str, message: str) -> None:
+    with pytest.raises(PlumeExportError) as caught:
+        read_recipe(own(tmp_path, text.replace(old, new)))
+    assert message in str(caught.value)
+
+
+def test_a_cpu_needs_no_limits(tmp_path: Path) -> None:
+    without_shapes = CPU[: CPU.index("[shapes]")] + CPU[CPU.index("[software]") :]
+    assert read_recipe(own(tmp_path, without_shapes)).max_pixels == 200704
+    shipped = read_recipe("cpu")
+    assert (shipped.shapes, shipped.max_pixels) == (None, None)
+    with pytest.raises(PlumeExportError, match="has no shapes; onnxruntime-cuda needs it"):
+        read_recipe(own(tmp_path, without_shapes.replace("-cpu", "-cuda")))
 
 
 def test_unknown_targets_and_files(tmp_path: Path) -> None:

@@ -170,7 +170,8 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
     for column in ("target", "for", "backend", "precision", "batch", "prompt", "image"):
         table.add_column(column, no_wrap=column in ("target", "backend"))
     for name, recipe in recipes.items():
-        largest = (f"{getattr(recipe.shapes, field)[2]}" for field in ("batch", "prompt_tokens", "image_tokens"))
+        fields = ("batch", "prompt_tokens", "image_tokens")
+        largest = ("any" if recipe.shapes is None else f"{getattr(recipe.shapes, field)[2]}" for field in fields)
         table.add_row(name, recipe.description, recipe.backend, recipe.precision, *largest)
     table.caption = "batch, prompt and image (in tokens) are the largest"
     print_table(table)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from ..errors import PlumeExportError
 from ..spec import ModelSpec
 
 # ONNX Runtime maps external data from the file; tensors start on a page so that it need not copy them.
@@ -108,7 +109,7 @@ def write_weights(path: Path, parameters: Mapping[str, ir.Value], read: ReadPara
             value = parameters[name]
             tensor = read(name)
             assert tuple(tensor.shape) == tuple(value.shape or ()), (name, tensor.shape, value.shape)
-            _write_tensor(file, packed_int4(tensor) if value.dtype == ir.DataType.INT4 else tensor.to(_torch_dtype(value)))
+            _write_tensor(file, packed_int4(tensor) if value.dtype == ir.DataType.INT4 else _cast(name, tensor, value))
     return ranges
 
 
@@ -134,6 +135,19 @@ def parameters_of(graphs: Iterable[ir.Model]) -> dict[str, ir.Value]:
             other = parameters.setdefault(name, value)
             assert (other.shape, other.dtype) == (value.shape, value.dtype), name
     return parameters
+
+
+def _cast(name: str, tensor: Tensor, value: ir.Value) -> Tensor:
+    """Raises PlumeExportError for values that the dtype of the graph cannot hold."""
+    cast = tensor.to(_torch_dtype(value))
+    if cast.is_floating_point() and cast.numel() and not bool(torch.stack(cast.aminmax()).isfinite().all()):
+        count = int((~cast.isfinite()).sum())
+        raise PlumeExportError(
+            f"{name} has {count:,} of {cast.numel():,} values that {str(cast.dtype).removeprefix('torch.')} cannot hold; the "
+            f"largest magnitude is {float(tensor.abs().max()):,.0f}, the format's {torch.finfo(cast.dtype).max:,.0f}.",
+            fix="--precision bf16 or fp32",
+        )
+    return cast
 
 
 def _torch_dtype(value: ir.Value) -> torch.dtype:

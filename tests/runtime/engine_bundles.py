@@ -46,13 +46,13 @@ def write_engine_bundle(source: Bundle, directory: Path, *, is_shared: bool, dev
     engines = EngineManifest(
         flavour_version=VERSION, device=device, target="emulated", recipe=recipe, source_sha256=source.sha256, graphs=entries
     )
-    manifest = msgspec.structs.replace(source.manifest, backend="tensorrt-rtx", engines=engines, limits=recipe.shapes, files={})
+    manifest = msgspec.structs.replace(source.manifest, backend="tensorrt-rtx", engines=engines, limits=recipe.limits, files={})
     write_manifest(directory, manifest)
     return open_bundle(directory)
 
 
 def profile_of(spec: GraphSpec, source: Bundle, recipe: Recipe) -> dict[str, tuple[tuple[int, ...], ...]]:
-    ranges = axis_ranges(recipe.shapes, source.manifest.model, 8)
+    ranges = axis_ranges(recipe.limits, source.manifest.model, 8)
     return {
         tensor.name: tuple(
             tuple(axis if isinstance(axis, int) else ranges[axis][which] for axis in tensor.axes) for which in range(3)

@@ -47,10 +47,12 @@ def compile_for_onnxruntime(
     source: str | os.PathLike[str] | Bundle,
     output: Path,
     *,
+    target: str = "cpu",
+    recipe: Recipe | None = None,
     is_source_kept: bool = True,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Write a bundle for the CPU provider, of any shape. Files that do not change are copied.
+    """Write a bundle for the CPU provider, of the shapes of a recipe if it has any. Files that do not change are copied.
 
     With `is_source_kept=False` they are moved, and the source is a bundle no more. Prefill runs once, to compute the start of
     prompts that it holds from then on (cached_start). The weight file of fp32 and int8 gets a second copy of the decoder's
@@ -64,7 +66,8 @@ def compile_for_onnxruntime(
     """
     bundle = source if isinstance(source, Bundle) else open_bundle(source)
     _check_source(bundle, "onnxruntime-cpu")
-    return _write_fused_bundle(bundle, output, {"backend": "onnxruntime"}, is_source_kept=is_source_kept, report=report)
+    changes: dict[str, Any] = {"backend": "onnxruntime"} | ({} if recipe is None else _limits_of(bundle, target, recipe))
+    return _write_fused_bundle(bundle, output, changes, is_source_kept=is_source_kept, report=report)
 
 
 def compile_for_onnxruntime_cuda(
@@ -81,12 +84,16 @@ def compile_for_onnxruntime_cuda(
     Raises as `compile_for_onnxruntime` does, and PlumeExportError for a recipe that the model can not serve.
     """
     _check_source(source, "onnxruntime-cuda")
-    model = model_scaled_to(recipe, source.manifest.model, target)
+    changes = {"backend": "onnxruntime-cuda", **_limits_of(source, target, recipe)}
+    return _write_fused_bundle(source, output, changes, is_source_kept=is_source_kept, report=report)
+
+
+def _limits_of(source: Bundle, target: str, recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of the manifest that say what a recipe serves. Raises PlumeExportError if the model cannot."""
     with np.load(source.file(CONSTANTS)) as constants:
         suffix_tokens = len(constants["suffix_embeddings"])
     check_recipe_fits_model(recipe, source.manifest.model, suffix_tokens, target)
-    changes = {"backend": "onnxruntime-cuda", "model": model, "limits": recipe.shapes}
-    return _write_fused_bundle(source, output, changes, is_source_kept=is_source_kept, report=report)
+    return {"model": model_scaled_to(recipe, source.manifest.model, target), "limits": recipe.shapes}
 
 
 def check_onnxruntime_precision(backend: RecipeBackend, precision: Precision) -> None:

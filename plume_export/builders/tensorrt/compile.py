@@ -27,7 +27,7 @@ from ...bundle import (
 from ...errors import BundleError, PlumeExportError
 from ...machine.flavour import Flavour, device_of, import_flavour
 from ...progress import Report
-from ...recipe import Recipe, check_recipe_fits_model, model_scaled_to
+from ...recipe import BuilderSettings, Recipe, check_recipe_fits_model, model_scaled_to
 from ...spec import GraphName, GraphSpec, TensorSpec
 from .audit import check_engine, copied_weight_bytes
 from .engine import EngineRequest, EngineResult, Message, Progress
@@ -99,7 +99,7 @@ def compile_for_tensorrt(
             duplicate_bytes=duplicate_bytes(one.weights for one in built.values()),
         )
         compiled = msgspec.structs.replace(
-            manifest, backend=flavour.name, model=model, engines=engines, limits=recipe.shapes, files={}
+            manifest, backend=flavour.name, model=model, engines=engines, limits=recipe.limits, files={}
         )
         write_manifest(directory, compiled)
     return open_bundle(output, verify_hashes=False)
@@ -131,7 +131,7 @@ def _ranges_of(source: Bundle, recipe: Recipe, target: str) -> AxisRanges:
         suffix_tokens = len(constants["suffix_embeddings"])
     model = source.manifest.model
     check_recipe_fits_model(recipe, model, suffix_tokens, target)
-    return axis_ranges(recipe.shapes, model, suffix_tokens)
+    return axis_ranges(recipe.limits, model, suffix_tokens)
 
 
 def _bring_files(compilation: _Compilation, bring: Callable[[Path, Path], None]) -> None:
@@ -158,7 +158,7 @@ def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable
         float32_layers=tuple(compilation.source.manifest.float32_layers),
         spec=GraphSpec(inputs=spec.inputs + shared, outputs=spec.outputs),
         axis_ranges=_ranges_of_graph(compilation, graph),
-        builder=compilation.recipe.builder,
+        builder=compilation.recipe.builder or BuilderSettings(),
     )
     result = build_in_child(request, progress)
     weights = weights_of_graph(onnx_file)

@@ -40,9 +40,9 @@ class TensorRt(CudaBuffers):
             device = CudaDevice(extra_of(flavour.name))
             opened.callback(device.close)
             check_device(bundle, engines, device)
-            buffers = buffer_bytes(manifest.graphs, manifest.model.vision, engines.recipe.shapes)
+            buffers = buffer_bytes(manifest.graphs, manifest.model.vision, engines.recipe.limits)
             check_engines_fit(bundle, engines, buffers, device)
-            super().__init__(device, engines.recipe.shapes, buffers, is_recording=is_recording)
+            super().__init__(device, engines.recipe.limits, buffers, is_recording=is_recording)
             self._bundle, self._engines, self._flavour = bundle, engines, flavour
             self._log = log_of_process(flavour)
             self._runtime: Any = self._made("runtime", lambda: flavour.trt.Runtime(self._log))

@@ -11,7 +11,7 @@ import pytest
 from plume_export.build import check_target, compile_bundle
 from plume_export.builders.onnxruntime.compile import check_onnxruntime_precision
 from plume_export.bundle import Bundle, write_manifest
-from plume_export.errors import BundleError, PlumeExportError
+from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.recipe import read_recipe
 from plume_export.runtime.embedder import Embedder
 from plume_export.spec import GRAPH_NAMES
@@ -93,3 +93,20 @@ def test_what_is_refused(compiled: Bundle, tiny_fp32: Bundle, tmp_path: Path) ->
         compile_bundle(compiled, tmp_path / "again", "cuda")
     check_onnxruntime_precision("onnxruntime-cuda", "bf16")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_for_the_cpu_is_kept_to(tiny_fp32: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(SMALL_IMAGES.replace("onnxruntime-cuda", "onnxruntime-cpu"))
+    bundle = compile_bundle(tiny_fp32, tmp_path / "out", str(tmp_path / "own.toml"))
+    assert bundle.manifest.model.preprocess.max_pixels == 50176
+    with Embedder(bundle) as embedder:
+        with pytest.raises(PlumeExportError, match="takes 1 to 2"):
+            embedder.embed(["a"], batch_size=3)
+        with pytest.raises(InputError, match="the limit is 512, as the bundle was compiled"):
+            embedder.embed(["word " * 600])
+        assert embedder.embed(["a", "b", "c"]).shape == (3, 128)
+
+
+def test_the_cpu_that_ships_has_no_limits(tiny_cpu: Bundle, tiny_fp32: Bundle) -> None:
+    assert tiny_cpu.manifest.limits is None
+    assert tiny_cpu.manifest.model == tiny_fp32.manifest.model

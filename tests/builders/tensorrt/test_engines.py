@@ -20,7 +20,7 @@ def test_all_three_graphs_become_engines(built: Built) -> None:
     manifest, source = built.bundle.manifest, built.source.manifest
     assert manifest.backend == "tensorrt-rtx"
     assert manifest.precision == source.precision
-    assert manifest.limits == built.engines.recipe.shapes
+    assert manifest.limits == built.engines.recipe.limits
     assert manifest.model.preprocess.max_pixels == 256 * 784
     assert built.engines.source_sha256 == built.source.sha256
     assert built.engines.flavour_version == import_flavour("tensorrt-rtx").version
