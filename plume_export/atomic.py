@@ -46,7 +46,7 @@ def scratch_directory(output: Path, report: Report = lambda _: None) -> Iterator
     What builds that were killed left is restored or removed, and reported. Raises PlumeExportError if another thread or
     process writes the output. Errors of writing become WriteErrors.
     """
-    with as_write_error(output), _parents(output), _locked(output):
+    with as_write_error(output), _parents(output), locked(output):
         _clear_leftovers(output, report)
         scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
         try:
@@ -68,16 +68,40 @@ def put_in_place(directory: Path, output: Path, scratch: Path) -> None:
             undo.callback(aside.rename, output)
         directory.rename(output)
         undo.callback(output.rename, directory)
-        _sync(output.parent)
+        sync(output.parent)
         undo.pop_all()
     with suppress(OSError):  # nothing was there; or it stays, and the next build removes it
         aside.rename(scratch / f"{output.name}.old")
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Let nobody else write `output` meanwhile. Raises PlumeExportError if another thread or process writes it now."""
+    while True:
+        descriptor = _lock(output, os.O_RDWR | os.O_CREAT, is_shared=False)
+        if _is_at(_lock_file(output), descriptor):
+            break
+        os.close(descriptor)  # of a file that who held it before has removed
+    try:
+        yield
+    finally:
+        _lock_file(output).unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def check_not_locked(output: Path) -> None:
     """Raise PlumeExportError if another thread or process writes `output` now."""
     with suppress(FileNotFoundError):
         os.close(_lock(output, os.O_RDWR, is_shared=True))
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes or a directory's names lasting. Raises OSError, also for what was written to it before."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -105,20 +129,6 @@ def _parents(output: Path) -> Iterator[None]:
             for parent in missing:
                 parent.rmdir()
         raise
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    while True:
-        descriptor = _lock(output, os.O_RDWR | os.O_CREAT, is_shared=False)
-        if _is_at(_lock_file(output), descriptor):
-            break
-        os.close(descriptor)  # of a file that who held it before has removed
-    try:
-        yield
-    finally:
-        _lock_file(output).unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 def _lock_file(output: Path) -> Path:
@@ -176,13 +186,5 @@ def _remove_tree(directory: Path, report: Report) -> None:
 def _sync_tree(directory: Path) -> None:
     for parent, _, names in os.walk(directory):
         for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(Path(parent, name))
+        sync(Path(parent))

@@ -1,28 +1,33 @@
-"""A file that is written whole or not at all."""
+"""A file that is written whole or not at all, by one process at a time."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .errors import PlumeExportError
+from .atomic import WriteError, locked, sync
 
 
 @contextmanager
 def replacing(output: Path) -> Iterator[IO[bytes]]:
-    """Write to a temporary file beside `output` and rename it at the end; on an error nothing changes."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    """Write to a hidden file beside `output`, and rename it once it is on the disk; on an error nothing changes.
+
+    What a process that was killed left there is overwritten. Raises PlumeExportError if `output` cannot be written, or if
+    another thread or process writes it now.
+    """
+    temporary = output.with_name(f".{output.name}.new")
     try:
-        try:
-            with temporary.open("wb") as file:
-                yield file
-            temporary.replace(output)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+        with locked(output):
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                sync(temporary)
+                temporary.replace(output)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
+            with suppress(OSError):  # until then a crash of the machine may bring the old file back, whole too
+                sync(output.parent)
     except OSError as error:
-        raise PlumeExportError(
-            f"{output} can not be written: {error.strerror or error}.", fix="free space or choose another --output"
-        ) from error
+        raise WriteError(output, error.strerror or str(error)) from error
