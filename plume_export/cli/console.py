@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
 from .messages import has_bars, warn
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @contextmanager
@@ -166,22 +170,21 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
     """Print the targets that ship."""
     from rich.table import Table
 
-    table = Table()
-    for column in ("target", "for", "backend", "precision", "batch", "prompt", "image"):
-        table.add_column(column, no_wrap=column in ("target", "backend"))
+    table = Table(caption="largest: batch, tokens of a prompt, tokens of an image", caption_justify="left")
+    for column in ("target", "backend", "precision", "largest"):
+        table.add_column(column)
     for name, recipe in recipes.items():
-        fields = ("batch", "prompt_tokens", "image_tokens")
-        largest = ("any" if recipe.shapes is None else f"{getattr(recipe.shapes, field)[2]}" for field in fields)
-        table.add_row(name, recipe.description, recipe.backend, recipe.precision, *largest)
-    table.caption = "batch, prompt and image (in tokens) are the largest"
+        fields = () if recipe.shapes is None else ("batch", "prompt_tokens", "image_tokens")
+        largest = ", ".join(str(getattr(recipe.shapes, field)[2]) for field in fields) or "any"
+        table.add_row(f"{name}\n{recipe.description}", recipe.backend, recipe.precision, largest)
     print_table(table)
 
 
-def print_table(table: object) -> None:
-    """Print a rich table as plain text that can be pasted anywhere."""
-    from rich.console import Console
+def print_table(table: "Table") -> None:
+    """Print a rich table as plain text that fits the terminal and can be pasted anywhere."""
+    from .fitted_table import terminal_width, text_from_table
 
-    Console(width=110, highlight=False, markup=False, emoji=False).print(table)
+    click.echo(text_from_table(table, terminal_width()), nl=False)
 
 
 def print_hits(result: SearchResult) -> None:

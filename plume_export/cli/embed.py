@@ -30,6 +30,7 @@ from .console import print_notices, progress
 from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
 from .media import media_options
 from .messages import note, warn
+from .streams import printing
 from .switches import Answer, command, switches
 
 _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps")
@@ -93,7 +94,8 @@ def embed(
         watch: dict[str, Any] = {"advance": advance, "notify": tally.add}
         if output is None:
             lines = collected if switches().as_json else _stdout()
-            summary = embed_to_lines(embedder, given, lines, **watch, **writing)
+            with printing():
+                summary = embed_to_lines(embedder, given, lines, **watch, **writing)
         else:
             with _hint_to_resume(output):
                 summary = embed_to_file(embedder, given, output, is_resumed=resume, is_restarted=restart, **watch, **writing)

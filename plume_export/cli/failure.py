@@ -1,11 +1,11 @@
 """How a command that failed ends: one message on stderr, or one JSON object under --json, and the exit code."""
 
-import errno
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +13,9 @@ import click
 import msgspec
 
 from ..errors import PlumeExportError
+from .messages import echo_on_stderr
+from .streams import forget_output
+from .switches import document_from_value
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -34,29 +37,27 @@ class ErrorDocument(msgspec.Struct, frozen=True):
 
 
 def exit_with(error: BaseException, arguments: Sequence[str]) -> NoReturn:
-    """Print what failed and exit: 1 failed, 2 usage, 130 Ctrl-C, 141 nobody reads stdout.
+    """Print what failed and exit: 1 failed, 2 usage, 130 Ctrl-C.
 
     `--debug` among the arguments raises the error again.
     """
     given = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in given and not isinstance(error, click.ClickException | click.Abort):
         raise error
-    if isinstance(error, BrokenPipeError):
-        forget_output()
-        sys.exit(128 + signal.SIGPIPE)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and error.filename is None:
+    if isinstance(error, OSError):
         forget_output()
     if isinstance(error, click.Abort):
         if "--json" not in given:
-            click.echo("interrupted", err=True)
+            echo_on_stderr("interrupted")
         sys.exit(128 + signal.SIGINT)
     if "--json" in given:
-        click.echo(msgspec.json.encode(ErrorDocument(error_text(error))), err=True)
+        echo_on_stderr(document_from_value(ErrorDocument(error_text(error))))
     elif isinstance(error, click.ClickException):
-        error.show()
+        with suppress(OSError):
+            error.show()
     else:
         text = error_text(error)
-        click.echo(f"error: {text.message}" + (f"\n  fix: {text.fix}" if text.fix else ""), err=True)
+        echo_on_stderr(f"error: {text.message}" + (f"\n  fix: {text.fix}" if text.fix else ""))
     sys.exit(error.exit_code if isinstance(error, click.ClickException) else 1)
 
 
@@ -81,14 +82,3 @@ def error_text(error: BaseException) -> ErrorText:
     place = f" ({Path(where[-1].filename).relative_to(_PACKAGE.parent)} line {where[-1].lineno})" if where else ""
     message = f"internal error: {type(error).__name__}: {error}{place}"
     return ErrorText("InternalError", message, "please report it; --debug shows the traceback")
-
-
-def forget_output() -> None:
-    """Let what can no longer be written go nowhere, so that Python does not try again at its exit."""
-    try:
-        number = sys.stdout.fileno()
-    except (AttributeError, OSError, ValueError):
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, number)
-    os.close(nowhere)

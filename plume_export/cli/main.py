@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .failure import exit_with
+from .streams import prepare_streams, printing
 from .switches import switch_options
 
 # Command -> its module here, and the first line of its help: listing the commands imports none of them.
@@ -59,8 +60,9 @@ class _Group(click.Group):
         arguments = list(sys.argv[1:] if args is None else args)
         options["standalone_mode"] = False
         try:
+            prepare_streams()
             exit_code = super().main(arguments, *others, **options)
-            if sys.stdout is not None:
+            with printing():
                 sys.stdout.flush()
         except Exception as error:
             exit_with(error, arguments)

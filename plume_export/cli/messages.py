@@ -2,12 +2,12 @@
 
 import sys
 import time
+from contextlib import suppress
 
 import click
-import msgspec
 
 from ..progress import is_detail
-from .switches import switches
+from .switches import document_from_value, switches
 
 
 def report_step(step: str) -> None:
@@ -19,15 +19,21 @@ def report_step(step: str) -> None:
 def note(text: str) -> None:
     """Say something that does not change the result's meaning."""
     if switches().has_notes:
-        click.echo(text, err=True)
+        echo_on_stderr(text)
 
 
 def warn(text: str) -> None:
     """Say something that changes the result's meaning; under --json as an object of one line."""
     if switches().as_json:
-        click.echo(msgspec.json.encode({"warning": {"message": text}}), err=True)
+        echo_on_stderr(document_from_value({"warning": {"message": text}}))
     else:
-        click.echo(f"warning: {text}", err=True)
+        echo_on_stderr(f"warning: {text}")
+
+
+def echo_on_stderr(text: str | bytes) -> None:
+    """Print where it can be printed: a stderr that is full or gone does not end the work."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def has_bars() -> bool:

@@ -1,5 +1,6 @@
 """What every command takes (--json, -q, -v, --debug) and returns (an Answer)."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Any
 
 import click
 import msgspec
+
+from .streams import printing
 
 _META_KEY = "plume_export.switches"
 
@@ -79,10 +82,11 @@ class Command(click.Command):
         if not isinstance(answer, Answer):
             assert answer is None
             return
-        if switches().as_json:
-            click.echo(document_from_value(answer.value))
-        else:
-            answer.show()
+        with printing():
+            if switches().as_json:
+                click.echo(document_from_value(answer.value))
+            else:
+                answer.show()
         context.exit(answer.exit_code)
 
 
@@ -90,8 +94,11 @@ command = partial(click.command, cls=Command)
 
 
 def document_from_value(value: Any) -> bytes:
-    """Encode as one line of JSON in UTF-8; paths are strings."""
-    return msgspec.json.encode(value, enc_hook=_text_from_path)
+    """Encode as one line of JSON in UTF-8; paths are strings. Bytes of a name that are no UTF-8 are escaped as surrogates."""
+    try:
+        return msgspec.json.encode(value, enc_hook=_text_from_path)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value, enc_hook=_text_from_path)).encode()
 
 
 def _text_from_path(value: Any) -> str:
