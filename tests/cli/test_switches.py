@@ -66,7 +66,7 @@ def test_json_has_no_notes(tiny_cpu: Bundle) -> None:
 
 @pytest.mark.parametrize("raised", [ValueError("odd"), MemoryError(), OSError(28, "No space left on device", "/x")])
 def test_an_unexpected_error_is_one_message(raised: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise raised
 
     monkeypatch.setattr(sample_data_command, "write_sample_data", fail)
