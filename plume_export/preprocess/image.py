@@ -19,6 +19,7 @@ from .item import ImageSource
 from .notice import Notice, Notify
 from .orientation import turn_to_upright
 from .patches import Grid, Patches, patches_from_frames
+from .suffixes import VIDEO_SUFFIXES
 from .transparency import dropped_transparency, without_transparency
 
 # The limit at which Pillow itself refuses an image. It is checked on the header, before anything is decoded.
@@ -68,9 +69,7 @@ def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Not
         reason = "it is a directory" if path is not None and os.path.isdir(path) else _reason(error)
         raise InputError(
             f"{name} can not be read as an image: {reason}.",
-            fix="render its pages to images, as with pdftoppm -png"
-            if name.lower().endswith(".pdf")
-            else "pass a complete PNG, JPEG, WebP or other image file",
+            fix=_fix_of_unreadable(name),
         ) from error
 
 
@@ -158,6 +157,15 @@ def _check_aspect_ratio(height: int, width: int, name: str) -> None:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(" .") or type(error).__name__
+
+
+def _fix_of_unreadable(name: str) -> str:
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix == ".pdf":
+        return "render its pages to images, as with pdftoppm -png"
+    if suffix in VIDEO_SUFFIXES:
+        return f'pass a video as {{"video": {name!r}}}'
+    return "pass a complete PNG, JPEG, WebP or other image file"
 
 
 def _fix_of_missing(name: str) -> str:

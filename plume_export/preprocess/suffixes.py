@@ -6,4 +6,6 @@ PICTURE_SUFFIXES = frozenset(
         ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".ico", ".tga", ".avif", ".heic", ".heif", ".hif",
     )
 )  # fmt: skip
-VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"))
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".3gp", ".flv", ".ogv", ".wmv", ".mts")
+)

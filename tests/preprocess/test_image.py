@@ -148,3 +148,9 @@ def test_a_pdf_is_to_be_rendered(tmp_path: Path) -> None:
     (tmp_path / "page.pdf").write_bytes(b"%PDF-1.7")
     with pytest.raises(InputError, match=r"page\.pdf can not be read as an image(.|\n)*render its pages"):
         load_image(tmp_path / "page.pdf")
+
+
+def test_a_video_is_none_either(tmp_path: Path) -> None:
+    (tmp_path / "clip.MP4").write_bytes(b"\0\0\0\x1cftypisom")
+    with pytest.raises(InputError, match=r"clip\.MP4 can not be read as an image(.|\n)*\{\"video\": "):
+        load_image(tmp_path / "clip.MP4")
