@@ -78,7 +78,10 @@ class Command(click.Command):
         self.params.extend(switch_options())
 
     def invoke(self, context: click.Context) -> Any:
-        answer = super().invoke(context)
+        from .chatter import without_chatter
+
+        with without_chatter():
+            answer = super().invoke(context)
         if not isinstance(answer, Answer):
             assert answer is None
             return

@@ -1,0 +1,51 @@
+"""What other packages log and warn of: hidden without --verbose. The package's own warnings are messages."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from .messages import has_bars, warn
+from .switches import switches
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# Read by libraries when they are imported, here and in the processes that a command starts.
+_QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+_NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Keep logs below an error and warnings of other packages from stderr, and their bars where none may be shown."""
+    is_verbose, disabled = switches().is_verbose, logging.root.manager.disable
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if Path(filename).is_relative_to(_PACKAGE):
+                warn(str(message))
+            elif is_verbose:
+                show_others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        if not is_verbose:
+            logging.disable(logging.WARNING)
+            for name, value in _QUIET_LIBRARIES.items():
+                os.environ.setdefault(name, value)
+        if not has_bars():
+            for name, value in _NO_BARS.items():
+                os.environ.setdefault(name, value)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
