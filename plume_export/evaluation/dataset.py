@@ -25,7 +25,7 @@ from ..preprocess import Item, item_from_json
 class DatasetInput:
     """A query's or a candidate's input, its media not read yet. Equal contents are equal, so that each is embedded once.
 
-    `place` is where it stands first: the file, the line and the id.
+    `place` is where it stands: the file, the line and the id.
     """
 
     content: str  # one JSON object, as for `embed --input`

@@ -93,7 +93,7 @@ def test_a_missing_picture_is_named_before_the_work(tiny_cpu: Bundle, dataset: P
     (dataset.parent / "blue.png").unlink()
     result = run("evaluate", tiny_cpu.path, "--dataset", dataset)
     assert result.exit_code == 1
-    assert f"{dataset} line 9, candidate blue: {dataset.parent / 'blue.png'} does not exist" in result.stderr
+    assert f"{dataset} line 10, query blue: {dataset.parent / 'blue.png'} does not exist" in result.stderr
 
 
 def test_a_shorter_rollout_is_taken(tiny_cpu: Bundle, dataset: Path) -> None:
