@@ -114,7 +114,7 @@ def read_recipe(target: str) -> Recipe:
         recipe = msgspec.toml.decode(file.read_bytes(), type=Recipe)
     except OSError as error:
         raise PlumeExportError(f"The recipe {file} can not be read: {error.strerror}.", fix="check the path") from None
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors, and so is a text that is not UTF-8
         raise PlumeExportError(
             f"The recipe {file} is wrong: {error}.", fix=f"see {recipes_directory() / 'README.md'} for the keys of a recipe"
         ) from None

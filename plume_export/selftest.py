@@ -12,8 +12,10 @@ import msgspec
 import numpy as np
 
 from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, open_bundle
+from .embed_file import sources_from_file
 from .errors import BundleError
 from .machine.resident_memory import resident_memory
+from .npz_file import read_npz
 from .parity import ParityReport, compare_inputs
 from .preprocess import Item, item_from_json
 from .runtime.embedder import Embedder
@@ -112,8 +114,11 @@ def _read_captured(bundle: Bundle) -> tuple[list[Item], dict[str, Stages]]:
     file = bundle.file(SELFTEST_INPUTS)
     if not file.is_file():
         raise BundleError(f"{bundle.path} was built without a self-test.", fix="plume-export build without --no-selftest")
-    items = [item_from_json(line, file.parent) for line in file.read_text(encoding="utf-8").splitlines()]
-    with np.load(bundle.file(SELFTEST_STAGES)) as arrays:
-        fields = Stages.__dataclass_fields__
+    items = [source.read() for source in sources_from_file(file)]
+    fields = Stages.__dataclass_fields__
+    try:
+        arrays = read_npz(bundle.file(SELFTEST_STAGES))
         stages = {item.id or "": Stages(**{field: arrays[f"{item.id}/{field}"] for field in fields}) for item in items}
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(f"{bundle.file(SELFTEST_STAGES)} cannot be used: {error}.", fix="build the bundle again") from error
     return items, stages

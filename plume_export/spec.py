@@ -4,7 +4,8 @@ Every other part (PyTorch modules, ONNX files, engines, runtime) uses these name
 section 3, and the Qwen2-VL configuration.
 """
 
-from typing import Literal, get_args
+import math
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -25,17 +26,25 @@ INTEGER_PRECISIONS: tuple[IntegerPrecision, ...] = get_args(IntegerPrecision)
 RouterContext = Literal["disc", "none"]
 
 
+# What is read from a file is held to these; far beyond any model, and small enough to compute with.
+Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
+_Layers = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]
+_PatchSide = Annotated[int, msgspec.Meta(ge=1, le=64)]
+_Pixels = Annotated[int, msgspec.Meta(ge=1, le=1 << 28)]
+_Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
 class VisionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Dimensions of Qwen2-VL's vision encoder."""
 
-    depth: int
-    width: int
-    heads: int
-    mlp_width: int
-    patch_size: int
-    temporal_patch_size: int
-    merge_size: int
-    channels: int
+    depth: _Layers
+    width: Size
+    heads: Size
+    mlp_width: Size
+    patch_size: _PatchSide
+    temporal_patch_size: _PatchSide
+    merge_size: _PatchSide
+    channels: _PatchSide
 
     @property
     def head_dim(self) -> int:
@@ -55,26 +64,26 @@ class VisionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DecoderSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Dimensions of the Qwen2 decoder with multimodal rotary positions."""
 
-    layers: int
-    hidden: int
-    query_heads: int
-    kv_heads: int
-    head_dim: int
-    mlp_width: int
-    vocab: int
-    norm_epsilon: float
-    rope_theta: float
-    mrope_sections: tuple[int, int, int]
-    max_positions: int
+    layers: _Layers
+    hidden: Size
+    query_heads: Size
+    kv_heads: Size
+    head_dim: Size
+    mlp_width: Size
+    vocab: Size
+    norm_epsilon: _Positive
+    rope_theta: _Positive
+    mrope_sections: tuple[Size, Size, Size]
+    max_positions: Size
 
 
 class TransitionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Dimensions of PLUME's latent transition (the mixture of experts between two latent steps)."""
 
-    experts: int
-    expert_width: int
-    step_table_rows: int
-    top_k: int
+    experts: _Layers
+    expert_width: Size
+    step_table_rows: Size
+    top_k: Size
 
 
 class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +93,7 @@ class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluation. With `router_context = "none"` the router sees a zero anchor.
     """
 
-    latent_steps: int = 8
+    latent_steps: Size = 8
     prefix: str = "<think><bot>"
     suffix: str = "<eot></think>\n<gen_emb>"
     router_context: RouterContext = "disc"
@@ -93,10 +102,10 @@ class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How images and videos become patches. The pixel limits are the published evaluation's, not the checkpoint's."""
 
-    min_pixels: int = 784
-    max_pixels: int = 2359296
+    min_pixels: _Pixels = 784
+    max_pixels: _Pixels = 2359296
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    image_std: tuple[_Positive, _Positive, _Positive] = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +116,30 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transition: TransitionSpec
     rollout: RolloutSpec
     preprocess: PreprocessSpec
+
+
+def model_problem(model: ModelSpec) -> str | None:
+    """Return what does not fit together in dimensions that were read from a file; None if all do."""
+    vision, decoder, transition, preprocess = model.vision, model.decoder, model.transition, model.preprocess
+    numbers = (decoder.norm_epsilon, decoder.rope_theta, *preprocess.image_mean, *preprocess.image_std)
+    checks = {
+        f"the vision width {vision.width} is not a multiple of {4 * vision.heads}": vision.width % (4 * vision.heads),
+        f"{vision.channels} channels, and images have 3": vision.channels != 3,
+        f"{decoder.query_heads} query heads are no multiple of {decoder.kv_heads}": decoder.query_heads % decoder.kv_heads,
+        f"the head dimension {decoder.head_dim} is odd": decoder.head_dim % 2,
+        f"mrope_sections {list(decoder.mrope_sections)} do not sum to {decoder.head_dim // 2}": (
+            sum(decoder.mrope_sections) != decoder.head_dim // 2
+        ),
+        f"top_k {transition.top_k} of {transition.experts} experts": transition.top_k > transition.experts,
+        f"{model.rollout.latent_steps} latent steps with a step table of {transition.step_table_rows} rows": (
+            model.rollout.latent_steps > transition.step_table_rows
+        ),
+        f"min_pixels {preprocess.min_pixels} above max_pixels {preprocess.max_pixels}": (
+            preprocess.min_pixels > preprocess.max_pixels
+        ),
+        "a number that is not finite": not all(map(math.isfinite, numbers)),
+    }
+    return next((problem for problem, is_wrong in checks.items() if is_wrong), None)
 
 
 # The published model (Qwen2-VL-2B's dimensions).

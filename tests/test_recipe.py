@@ -110,6 +110,13 @@ def test_a_cpu_needs_no_limits(tmp_path: Path) -> None:
         read_recipe(own(tmp_path, without_shapes.replace("-cpu", "-cuda")))
 
 
+@pytest.mark.parametrize("content", [b"\xff", b"x = " + b"[" * 10_000, b"x = " + b"1" * 5000], ids=["bytes", "depth", "digits"])
+def test_what_is_no_text_of_a_recipe(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "own.toml").write_bytes(content)
+    with pytest.raises(PlumeExportError, match="is wrong"):
+        read_recipe(str(tmp_path / "own.toml"))
+
+
 def test_unknown_targets_and_files(tmp_path: Path) -> None:
     with pytest.raises(PlumeExportError, match="no target 'orin'.*\n.*jetson-orin-nano-8gb"):  # noqa: RUF043
         read_recipe("orin")

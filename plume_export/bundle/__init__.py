@@ -9,6 +9,7 @@ selftest/               a few inputs and what the reference computed for them
 """
 
 from .bundle import Bundle, open_bundle, sha256_of_file
+from .constants import Constants, read_constants
 from .manifest import (
     CONSTANTS,
     MANIFEST,
@@ -45,6 +46,7 @@ __all__ = [
     "Bundle",
     "CachedStart",
     "CheckpointOrigin",
+    "Constants",
     "EngineEntry",
     "EngineManifest",
     "FileEntry",
@@ -62,6 +64,7 @@ __all__ = [
     "new_bundle",
     "new_directory",
     "open_bundle",
+    "read_constants",
     "sha256_of_file",
     "staged_bundle",
     "write_manifest",

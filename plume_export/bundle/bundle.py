@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import BundleError
 from ..spec import GraphName
+from .consistency import check_consistency
 from .manifest import KIND, MANIFEST, SCHEMA_VERSION, FileEntry, Manifest, manifest_from_json
 
 _HASH_CHUNK_BYTES = 1 << 20
@@ -43,6 +44,7 @@ def open_bundle(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> 
     """
     path = Path(path)
     manifest = read_manifest(path)
+    check_consistency(manifest, str(path / MANIFEST))
     for name, entry in manifest.files.items():
         check_file(path, name, entry, verify_hash=verify_hashes)
     return Bundle(path, manifest)

@@ -126,7 +126,7 @@ def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
         return [(file, None) for file in sorted(directory.glob("*.safetensors"))]
     try:
         weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
-    except (OSError, ValueError) as error:  # msgspec's are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's are ValueErrors
         raise CheckpointError(f"{index} is damaged: {error}.", fix="download or copy the checkpoint again") from None
     files: dict[str, set[str]] = {}
     for key, name in weight_map.items():

@@ -139,7 +139,7 @@ class PartialRun:
             last = first + len(window.ids)
             done = list(islice(unread, len(window.ids)))
             self._update_digest(done)
-            if self._digest.hexdigest() != window.sha256:
+            if self._digest.hexdigest() != window.sha256 or [source.id for source in done] != window.ids:
                 raise self._refusal(f"the inputs {first + 1} to {last} are not those that it has embedded")
             first = last
         return unread

@@ -1,7 +1,6 @@
 """What a calibration run saw at every linear layer: magnitudes by channel, their distribution, and the largest output."""
 
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import PlumeExportError
+from ..npz_file import read_npz
 from ..whole_file import replacing
 
 # A latent step and the readout (the last pass, with the suffix) are both graph `latent_step`.
@@ -97,21 +97,17 @@ def write_ranges(ranges: Ranges, file: Path) -> None:
 
 def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
     """Read ranges of a checkpoint. Raises PlumeExportError for a file that is none, and for one of another checkpoint."""
-    if file.is_file() and not zipfile.is_zipfile(file):
-        raise PlumeExportError(f"{file} holds no ranges: it is no .npz file.", fix="pass what plume-export calibrate wrote")
     try:
-        with np.load(file) as arrays:
-            about = msgspec.json.decode(arrays[_ABOUT].tobytes(), type=About)
-            linears: dict[Phase, dict[str, LinearRange]] = {phase: {} for phase in PHASES}
-            names = {tuple(key.split("/")[:2]) for key in arrays.files if key != _ABOUT}
-            for phase, name in sorted(names):
-                values = (arrays[f"{phase}/{name}/{field}"] for field in LinearRange.__dataclass_fields__)
-                abs_max, histogram, output, sample = values
-                linears[phase][name] = LinearRange(abs_max, histogram, float(output), sample)
+        arrays = read_npz(file)
+        about = msgspec.json.decode(arrays.pop(_ABOUT).tobytes(), type=About)
+        linears: dict[Phase, dict[str, LinearRange]] = {phase: {} for phase in PHASES}
+        for phase, name in sorted({_phase_and_name(key) for key in arrays}):
+            linears[phase][name] = _linear_range(f"{phase}/{name}", arrays)
     except OSError as error:
         raise PlumeExportError(f"The ranges {file} can not be read: {error.strerror or error}.", fix="check the path") from None
-    except (EOFError, KeyError, ValueError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
-        raise PlumeExportError(f"{file} holds no ranges: {error}.", fix="pass what plume-export calibrate wrote") from None
+    except (KeyError, ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise PlumeExportError(f"{file} holds no ranges: {reason}.", fix="pass what plume-export calibrate wrote") from None
     if about.format_version != FORMAT_VERSION:
         raise PlumeExportError(
             f"The ranges {file} have the format {about.format_version}; this plume-export reads {FORMAT_VERSION}.",
@@ -123,3 +119,23 @@ def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
             fix="run plume-export calibrate with this checkpoint",
         )
     return Ranges(about, linears)
+
+
+def _phase_and_name(key: str) -> tuple[Phase, str]:
+    phase, _, rest = key.partition("/")
+    if phase not in PHASES or "/" not in rest:
+        raise ValueError(f"{key!r} is the name of no range")
+    return phase, rest.partition("/")[0]
+
+
+def _linear_range(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> LinearRange:
+    """Raises KeyError for an array that is missing, ValueError for one that no calibration writes."""
+    abs_max, histogram, output, sample = (arrays[f"{prefix}/{field}"] for field in LinearRange.__dataclass_fields__)
+    if abs_max.ndim != 1 or histogram.shape != (BINS,) or output.ndim or sample.ndim != 2 or sample.shape[1] != len(abs_max):
+        shapes = [list(array.shape) for array in (abs_max, histogram, output, sample)]
+        raise ValueError(f"the arrays of {prefix} have the shapes {shapes}")
+    if not all(np.isfinite(array).all() for array in (abs_max, output, sample)) or min(abs_max.min(initial=0), output) < 0:
+        raise ValueError(f"{prefix} has a magnitude that is negative or not finite")
+    if histogram.dtype.kind not in "iu" or histogram.min() < 0:
+        raise ValueError(f"{prefix} has a count that is not a whole number from 0 on")
+    return LinearRange(abs_max.astype(np.float32), histogram.astype(np.int64), float(output), sample.astype(np.float32))

@@ -36,7 +36,11 @@ class OnnxReference(NumpyBuffers):
 
     def session(self, graph: GraphName) -> "OnnxReferenceSession":
         if graph not in self._sessions:
-            self._sessions[graph] = OnnxReferenceSession(self._evaluator(str(self._bundle.graph_file(graph))))
+            file = self._bundle.graph_file(graph)
+            try:
+                self._sessions[graph] = OnnxReferenceSession(self._evaluator(str(file)))
+            except Exception as error:  # protobuf, onnx and numpy each have their own
+                raise BundleError(f"{file} cannot be loaded: {error}", fix="build the bundle again") from error
         return self._sessions[graph]
 
     def close(self) -> None:

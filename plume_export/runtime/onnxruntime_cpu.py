@@ -42,7 +42,10 @@ class OnnxRuntimeCpu(NumpyBuffers):
     def session(self, graph: GraphName) -> Session:
         if graph not in self._sessions:
             file = str(self._bundle.graph_file(graph))
-            loaded = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
+            try:
+                loaded = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
+            except Exception as error:  # ONNX Runtime's own have no class in common
+                raise BundleError(f"{file} cannot be loaded: {error}", fix="free memory, or build the bundle again") from error
             session = OnnxRuntimeSession(self._onnxruntime, loaded)
             spec = self._bundle.manifest.graphs[graph]
             self._sessions[graph] = GroupedPrefill(session, spec) if graph == "prefill" else session

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import CONSTANTS, Bundle
+from ..bundle import Bundle, read_constants
 from ..preprocess import PreparedInput
 from ..spec import DType, GraphName
 from ..stages import FloatArray
@@ -41,9 +41,9 @@ class Runner:
         self._model, self._graphs, self._limits = manifest.model, manifest.graphs, manifest.limits
         suffix_spec = next(tensor for tensor in self._graphs["latent_step"].inputs if tensor.name == "suffix_embeddings")
         self._compute: DType = suffix_spec.dtype
-        with np.load(bundle.file(CONSTANTS)) as constants:
-            self._blank = backend.constant(constants["blank_visual_embeddings"], self._compute)
-            suffix = backend.constant(constants["suffix_embeddings"], self._compute)
+        constants = read_constants(bundle.path, self._model)
+        self._blank = backend.constant(constants.blank_visual_embeddings, self._compute)
+        suffix = backend.constant(constants.suffix_embeddings, self._compute)
         rollout = Rollout(backend, self._graphs["latent_step"], suffix, steps)
         self._workspaces = Workspaces(backend, self._graphs, rollout)
         self._sessions: dict[GraphName, Session] = {}

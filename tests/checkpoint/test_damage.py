@@ -158,6 +158,12 @@ def test_broken_files_of_the_slow_tokenizer(copy: Path, name: str, content: byte
         assert name == "merges.txt"
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "trainer_state.json", "model.safetensors.index.json"])
+def test_json_that_is_nested_without_end(copy: Path, name: str) -> None:
+    (copy / name).write_text('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    assert name in assert_refused(copy).message
+
+
 def test_a_tokenizer_that_is_no_model(copy: Path) -> None:
     edit(copy / "tokenizer.json", lambda tokenizer: tokenizer.update(model={"type": "none"}))
     assert "tokenizer cannot be read" in assert_refused(copy).message.replace("can not", "cannot")

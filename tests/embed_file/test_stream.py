@@ -375,6 +375,21 @@ def test_a_damaged_journal(lines: Path) -> None:
         embed(lines, resume=True)
 
 
+def test_changed_ids_in_the_journal(lines: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=33)
+    journal = lines.with_name(".out.npy.partial.jsonl")
+    journal.write_text(journal.read_text().replace('"id 2"', '"id 3"', 1))
+    with pytest.raises(PlumeExportError, match=r"the inputs 1 to .* are not those that it has embedded"):
+        embed(lines, resume=True)
+
+
+def test_a_journal_without_end(lines: Path) -> None:
+    lines.with_name(".out.npy.partial.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(PlumeExportError, match="its journal is damaged"):
+        embed(lines, resume=True)
+
+
 def test_two_runs_to_one_file(lines: Path) -> None:
     settings = partial.RunSettings("0", "bundle", "gen", 8, 1, False)
     with (

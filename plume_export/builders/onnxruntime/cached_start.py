@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ...bundle import CONSTANTS, TOKENIZER, CachedStart, Manifest
+from ...bundle import TOKENIZER, CachedStart, Manifest, read_constants
 from ...errors import PlumeExportError
 from ...machine.onnxruntime_module import import_onnxruntime
 from ...preprocess import Item, Preprocessor
@@ -66,8 +66,7 @@ def _inputs_of_start(directory: Path, manifest: Manifest) -> dict[str, Array]:
     arrays = prompt_arrays([prompt], prompt.token_count)
     inputs = {name: arrays[name].take(range(tokens), axis) for name, axis in _TOKEN_AXES.items()}
     dtype = next(tensor.dtype for tensor in manifest.graphs["prefill"].inputs if tensor.name == "visual_embeddings")
-    with np.load(directory / CONSTANTS) as constants:
-        inputs["visual_embeddings"] = constants["blank_visual_embeddings"].astype(dtype)
+    inputs["visual_embeddings"] = read_constants(directory, manifest.model).blank_visual_embeddings.astype(dtype)
     return inputs | {"token_count": np.array([tokens]), "anchor_index": np.array([tokens - 1])}
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from ...bundle import CONSTANTS, Bundle, ProductWeights, copy_file, move_file, new_bundle, open_bundle, write_manifest
+from ...bundle import Bundle, ProductWeights, copy_file, move_file, new_bundle, open_bundle, read_constants, write_manifest
 from ...errors import BundleError, MissingExtraError, PlumeExportError
 from ...machine.processor import sums_int8_exactly
 from ...progress import Report
@@ -90,8 +89,7 @@ def compile_for_onnxruntime_cuda(
 
 def _limits_of(source: Bundle, target: str, recipe: Recipe) -> dict[str, Any]:
     """Return the fields of the manifest that say what a recipe serves. Raises PlumeExportError if the model cannot."""
-    with np.load(source.file(CONSTANTS)) as constants:
-        suffix_tokens = len(constants["suffix_embeddings"])
+    suffix_tokens = len(read_constants(source.path, source.manifest.model).suffix_embeddings)
     check_recipe_fits_model(recipe, source.manifest.model, suffix_tokens, target)
     return {"model": model_scaled_to(recipe, source.manifest.model, target), "limits": recipe.shapes}
 

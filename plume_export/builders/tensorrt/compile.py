@@ -10,10 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from ...bundle import (
-    CONSTANTS,
     WEIGHTS,
     Bundle,
     EngineEntry,
@@ -22,6 +20,7 @@ from ...bundle import (
     move_file,
     new_bundle,
     open_bundle,
+    read_constants,
     write_manifest,
 )
 from ...errors import BundleError, PlumeExportError
@@ -127,9 +126,8 @@ def _check_shareable(source: Bundle, recipe: Recipe) -> None:
 
 def _ranges_of(source: Bundle, recipe: Recipe, target: str) -> AxisRanges:
     """Return the ranges of the recipe. Raises PlumeExportError if the model can not serve them."""
-    with np.load(source.file(CONSTANTS)) as constants:
-        suffix_tokens = len(constants["suffix_embeddings"])
     model = source.manifest.model
+    suffix_tokens = len(read_constants(source.path, model).suffix_embeddings)
     check_recipe_fits_model(recipe, model, suffix_tokens, target)
     return axis_ranges(recipe.limits, model, suffix_tokens)
 

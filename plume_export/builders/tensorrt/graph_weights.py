@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import BundleError
+
 
 @dataclass(frozen=True)
 class GraphWeights:
@@ -19,17 +21,17 @@ class GraphWeights:
 
 
 def weights_of_graph(file: Path) -> GraphWeights:
-    """Return what the initializers of an ONNX graph take. Reads no weights."""
+    """Return what the initializers of an ONNX graph take. Reads no weights. Raises BundleError for a damaged file."""
     import onnx_ir as ir
 
-    stored, inline_bytes = set(), 0
-    for value in ir.load(file).graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            assert tensor.offset is not None
-            stored.add((tensor.offset, tensor.nbytes))
-        elif tensor is not None:
-            inline_bytes += tensor.nbytes
+    try:
+        tensors = [value.const_value for value in ir.load(file).graph.initializers.values()]
+        stored = {(tensor.offset or 0, tensor.nbytes) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+        inline_bytes = sum(
+            tensor.nbytes for tensor in tensors if tensor is not None and not isinstance(tensor, ir.ExternalTensor)
+        )
+    except Exception as error:  # protobuf, onnx and onnx_ir each have their own
+        raise BundleError(f"{file} cannot be read: {error}", fix="build the bundle again") from error
     return GraphWeights(frozenset(stored), inline_bytes)
 
 
