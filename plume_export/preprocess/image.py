@@ -7,7 +7,7 @@ import math
 import os
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
 from ..spec import PreprocessSpec, VisionSpec
@@ -156,6 +156,8 @@ def _check_aspect_ratio(height: int, width: int, name: str) -> None:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose text has the address of a file in memory
+        return "its format is unknown"
     return " ".join(str(error).split()).rstrip(" .") or type(error).__name__
 
 

@@ -70,12 +70,13 @@ def _line(notice: Notice, count: int, *, is_python: bool) -> str:
             'embedded; pass an animation as {"video": path}, pages as {"image": [page, ...]}'
         )
     if notice.kind == "text names a file":
+        noun = "picture" if notice.detail == "image" else notice.detail
         way = f"{{{notice.detail!r}: {notice.name!r}}}"
         if not is_python:
             way = f"{way} in JSON lines, or the file to embed" + (", or --image to search" if notice.detail == "image" else "")
         return (
-            f"{_subject(notice, count, 'text')} {_verb(count, 'names', 'name')} a {notice.detail} file, but "
-            f"{_verb(count, 'was', 'were')} taken as text; for the {notice.detail} itself, pass {way}"
+            f"{_subject(notice, count, 'text')} {_verb(count, 'names', 'name')} a {noun} file, but "
+            f"{_verb(count, 'was', 'were')} taken as text; for the {noun} itself, pass {way}"
         )
     return _long_prompt_line(notice, count, is_python=is_python)
 

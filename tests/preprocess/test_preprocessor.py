@@ -133,7 +133,7 @@ def test_a_text_that_names_a_file_is_told(preprocessor: Preprocessor, tmp_path: 
     Path("folder.png").mkdir()
     for text, key in (("cat.PNG", "image"), (str(tmp_path / "cat.PNG"), "image"), ("clip.mp4", "video")):
         (line,) = lines_of(preprocessor, Item(text=text))
-        assert line.startswith(f"{text} names a {key} file, but was taken as text")
+        assert line.startswith(f"{text} names a {'picture' if key == 'image' else key} file, but was taken as text")
         assert f"{{{key!r}: {text!r}}}" in line
     for text in ("note.txt", "gone.png", "folder.png", "a cat", "a\0.png", "x" * 5_000 + ".png", "two\nlines.png"):
         assert lines_of(preprocessor, Item(text=text)) == []
