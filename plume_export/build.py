@@ -12,9 +12,9 @@ from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .bundle import Bundle, Modalities, check_output, graphs_of, staged_bundle
 from .errors import BundleError, MissingExtraError, PlumeExportError
 from .machine.flavour import import_flavour
-from .machine.gpu import device_memory, find_gpus
+from .machine.gpu import device_memory, find_gpus, system_memory
 from .machine.onnxruntime_module import import_onnxruntime
-from .plan import check_plan_fits
+from .plan import check_builder_fits, check_plan_fits
 from .precision.options import QuantiseOptions, check_quantise_options
 from .progress import Report, detail_of
 from .recipe import Device, Recipe, read_recipe
@@ -218,13 +218,18 @@ def _check_compilable(source: Bundle) -> None:
 
 
 def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> None:
-    """Raise where a device can not hold the engines: this machine's for TensorRT, else the one that the recipe names."""
+    """Raise where a device cannot hold the engines: this machine's for TensorRT, else the one that the recipe names.
+
+    And where this machine cannot hold the builder of TensorRT-RTX, whose needs were measured.
+    """
     device = recipe.device
     if recipe.backend == "tensorrt" and (memory := device_memory()) is not None:
         gpu = find_gpus()[0]
         device = Device(gpu.name, memory.total_bytes / 1e9, gpu.compute_capability)
     if recipe.backend in ("tensorrt", "tensorrt-rtx") and device is not None:
         check_plan_fits(target, recipe, model, precision, device, graphs)
+    if recipe.backend == "tensorrt-rtx" and (memory := system_memory()) is not None:
+        check_builder_fits(target, recipe, model, precision, graphs, memory.free_bytes)
 
 
 def obstacle_to_running(bundle: Bundle) -> str | None:

@@ -28,6 +28,11 @@ _INTEGER_TENSORS = re.compile(
 )
 # With these, engines can take their weights as inputs; of other integers TensorRT-RTX lays out a whole copy anew in every pass.
 SHAREABLE: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+# TensorRT-RTX's builder: 9.9 GB for the 2B in fp16 (3.1 GB of weights in prefill), 1.3 to 1.7 GB for 2b-slice in integers;
+# 0.7 GB with shared weights.
+_BUILDER_WEIGHT_COPIES = 3.15
+_BUILDER_BYTES = 200_000_000
+_BUILDER_SHARED_BYTES = 700_000_000
 # CUDA's context and the libraries: an estimate, not measured.
 CONTEXT_BYTES = 500_000_000
 
@@ -97,6 +102,31 @@ def plan_memory(
         buffers=buffer_bytes(specs, model.vision, recipe.limits).total - prefix_cache,
         device_bytes=None if recipe.device is None else int(recipe.device.memory_gb * 1e9),
     )
+
+
+def builder_peak_bytes(recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
+    """Return what the process that builds the largest engine needs of the host's memory; engines are built one by one.
+
+    As measured with TensorRT-RTX 1.7, which keeps its weights some three times (README, "Measured").
+    """
+    if recipe.weights == "shared":
+        return _BUILDER_SHARED_BYTES
+    largest = max(_weight_bytes(model, precision, (graph,)) for graph in graphs)
+    return int(_BUILDER_WEIGHT_COPIES * largest) + _BUILDER_BYTES
+
+
+def check_builder_fits(
+    target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName], free_bytes: int
+) -> None:
+    """Raise PlumeExportError if the host's free memory does not hold what the builder needs."""
+    needed = builder_peak_bytes(recipe, model, precision, graphs)
+    if needed > free_bytes:
+        raise PlumeExportError(
+            f"Building the engines of {target} in {precision} takes {needed / 1e6:,.0f} MB of this machine's memory; "
+            f"{free_bytes / 1e6:,.0f} MB are free.",
+            fix="free memory, compile on a larger machine (the engines are portable), or --target with a recipe that has "
+            f'weights = "shared", which takes {_BUILDER_SHARED_BYTES / 1e6:,.0f} MB',
+        )
 
 
 def _activations(model: ModelSpec, shapes: ShapeRanges, item: int) -> dict[GraphName, int]:

@@ -83,6 +83,8 @@ def _chosen(_context: click.Context, _parameter: click.Parameter, target: str) -
     return choice.name
 
 
+# One engine for any RTX GPU.
+_PLANNED = "rtx"
 _TARGET_OPTION = click.option(
     "--target",
     default=AUTO,
@@ -204,8 +206,27 @@ def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") 
     return checkpoint, output, export_options
 
 
+def _planned(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
+    """Where this machine's own target has no engines, plan for those that run on most GPUs."""
+    if target != AUTO:
+        return target
+    choice = target_of_this_machine()
+    if not read_recipe(choice.name).backend.startswith("onnxruntime"):
+        note(f"target {AUTO}: {choice.name} ({choice.reason})")
+        return choice.name
+    reason = f"{choice.name} has no engines to plan for ({choice.reason})"
+    note(f"target {AUTO}: {reason}; planning for {_PLANNED}, --target names another")
+    return _PLANNED
+
+
 @command()
-@_TARGET_OPTION
+@click.option(
+    "--target",
+    default=AUTO,
+    show_default=True,
+    callback=_planned,
+    help=f"A name that `plume-export targets` lists, or a recipe file; auto: this machine's, without engines {_PLANNED}.",
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's]")
 @click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")
 @click.option("--checkpoint", help="Directory or hub id whose dimensions count.  [default: the published 2B]")

@@ -164,6 +164,8 @@ def print_plan(plan: Plan, nearest: Plan | None) -> None:
     if plan.fits is False:
         click.echo(f"does not fit: {(plan.total - (plan.device_bytes or 0)) / 1e6:,.0f} MB too much")
         click.echo(nearest_text(nearest))
+    elif plan.fits and plan.device_bytes is not None:
+        click.echo(f"fits: {(plan.device_bytes - plan.total) / 1e6:,.0f} MB are left")
 
 
 def print_recipes(recipes: Mapping[str, Recipe]) -> None:
