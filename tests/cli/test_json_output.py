@@ -1,0 +1,95 @@
+"""docs/json-output.md is what the commands print under --json."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from plume_export.bench.report.report import BenchReport
+from plume_export.bundle import Bundle, Manifest
+from plume_export.cli import main
+from plume_export.cli.documents import BundleDocument, EmbedDocument, MadeDocument
+from plume_export.cli.failure import ErrorDocument
+from plume_export.cli.main import COMMANDS
+from plume_export.evaluation.report import EvaluationReport
+from plume_export.recipe import Recipe
+from plume_export.search.report import SearchReport
+from plume_export.selftest import SelftestReport
+
+PAGE = Path(__file__).parents[2] / "docs" / "json-output.md"
+DOCUMENTS: dict[str, Any] = {
+    "build": BundleDocument,
+    "export": BundleDocument,
+    "compile": BundleDocument,
+    "calibrate": MadeDocument,
+    "sample-data": MadeDocument,
+    "random-checkpoint": MadeDocument,
+    "embed": EmbedDocument,
+    "search": SearchReport,
+    "selftest": SelftestReport,
+    "evaluate": EvaluationReport,
+}
+
+
+def described_keys() -> dict[str, str]:
+    rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", PAGE.read_text(), re.M)
+    return {name: keys for names, keys in rows for name in re.findall(r"`([\w-]+)`", names)}
+
+
+def document(*arguments: object) -> Any:
+    result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("\n") == 1
+    return json.loads(result.stdout)
+
+
+def assert_is(found: Any, kind: Any) -> None:
+    """Every key is of the type, and none is lost in it."""
+    assert msgspec.to_builtins(msgspec.convert(found, kind, strict=True)) == found
+
+
+def test_every_command_is_described() -> None:
+    assert set(described_keys()) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", DOCUMENTS)
+def test_the_keys_are_those_of_the_type(command: str) -> None:
+    described = re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", described_keys()[command]))
+    assert described == [field.name for field in msgspec.structs.fields(DOCUMENTS[command])]
+
+
+def test_every_type_has_a_schema() -> None:
+    for kind in (*DOCUMENTS.values(), Manifest, BenchReport, ErrorDocument, dict[str, Recipe]):
+        assert msgspec.json.schema(kind)
+
+
+def test_small_documents(tmp_path: Path) -> None:
+    assert_is(document("sample-data", tmp_path / "drawn"), MadeDocument)
+    assert_is(document("random-checkpoint", tmp_path / "checkpoint"), MadeDocument)
+    assert set(document("targets")) >= {"cpu", "rtx"}
+    assert {key for check in document("doctor") for key in check} == {"name", "found", "fix", "is_optional"}
+    plan = CliRunner().invoke(main, ["plan", "--target", "rtx", "--json"])
+    assert set(json.loads(plan.stdout)) == {"plan", "total", "fits", "nearest"}
+
+
+def test_documents_of_a_bundle(tiny_cpu: Bundle, tiny_fp32: Bundle, tmp_path: Path) -> None:
+    assert_is(document("selftest", tiny_cpu.path), SelftestReport)
+    assert_is(document("embed", tiny_cpu.path, "--text", "a"), EmbedDocument)
+    written = document("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "out.npy")
+    assert_is(written, EmbedDocument)
+    assert (written["path"], written["embeddings"]) == (str(tmp_path / "out.npy"), None)
+    assert_is(document("compile", tiny_fp32.path, "--target", "cpu", "-o", tmp_path / "compiled"), BundleDocument)
+    assert_is(document("inspect", tiny_cpu.path), Manifest)
+    document("sample-data", tmp_path / "drawn")
+    command = ("search", tiny_cpu.path, "a star", "--in", tmp_path / "drawn" / "pictures", "--cache", tmp_path / "cache")
+    assert_is(document(*command, "--html", tmp_path / "found.html"), SearchReport)
+
+
+def test_an_error_is_of_its_type(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path), "--json"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert_is(json.loads(result.stderr), ErrorDocument)
