@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +112,10 @@ def _with_copied_media(line: dict[str, object], source: Path, target: Path) -> d
 
 def _read_captured(bundle: Bundle) -> tuple[list[Item], dict[str, Stages]]:
     file = bundle.file(SELFTEST_INPUTS)
-    if not file.is_file():
+    if not {SELFTEST_INPUTS, SELFTEST_STAGES} <= bundle.manifest.files.keys():
         raise BundleError(f"{bundle.path} was built without a self-test.", fix="plume-export build without --no-selftest")
     items = [source.read() for source in sources_from_file(file)]
+    _check_media(bundle, items)
     fields = Stages.__dataclass_fields__
     try:
         arrays = read_npz(bundle.file(SELFTEST_STAGES))
@@ -122,3 +123,15 @@ def _read_captured(bundle: Bundle) -> tuple[list[Item], dict[str, Stages]]:
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"{bundle.file(SELFTEST_STAGES)} cannot be used: {error}.", fix="build the bundle again") from error
     return items, stages
+
+
+def _check_media(bundle: Bundle, items: Sequence[Item]) -> None:
+    """The pictures and videos of a self-test are the bundle's own."""
+    listed = {bundle.file(name) for name in bundle.manifest.files}
+    for item in items:
+        for media in (*item.images, *(item.video if isinstance(item.video, tuple) else (item.video,))):
+            if isinstance(media, str | os.PathLike) and Path(media) not in listed:
+                raise BundleError(
+                    f"The self-test of {bundle.path} takes {os.fspath(media)!r}, which the manifest does not list.",
+                    fix="do not use this bundle; build it again, or copy it from where it was built",
+                )

@@ -8,7 +8,7 @@ tokenizer.json
 selftest/               a few inputs and what the reference computed for them
 """
 
-from .bundle import Bundle, open_bundle, sha256_of_file
+from .bundle import Bundle, Verify, open_bundle, sha256_of_file
 from .constants import Constants, read_constants
 from .manifest import (
     CONSTANTS,
@@ -55,6 +55,7 @@ __all__ = [
     "Modalities",
     "ProductWeights",
     "Quantisation",
+    "Verify",
     "check_new_directory",
     "check_output",
     "check_outside_bundles",

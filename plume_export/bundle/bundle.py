@@ -4,14 +4,21 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from ..errors import BundleError
 from ..spec import GraphName
 from .consistency import check_consistency
-from .manifest import KIND, MANIFEST, SCHEMA_VERSION, FileEntry, Manifest, manifest_from_json
+from .contained import check_plain_name, contained_file
+from .external_data import check_external_data
+from .manifest import CONSTANTS, KIND, MANIFEST, SCHEMA_VERSION, TOKENIZER, FileEntry, Manifest, manifest_from_json
+from .verified import is_remembered, now_ns, remember, state_of_bundle
 
+# True: unless it is remembered; "always": for real; False: names and sizes only.
+Verify: TypeAlias = bool | Literal["always"]
+_COPY_AGAIN = "copy the bundle again, or build it again"
 _HASH_CHUNK_BYTES = 1 << 20
 _MOST_MANIFEST_BYTES = 1 << 26
 
@@ -24,11 +31,20 @@ class Bundle:
     manifest: Manifest
 
     def file(self, name: str) -> Path:
+        """A file of the bundle, or one that is to be. Raises BundleError for a name that leads out of it."""
+        check_plain_name(self.path, name)
         return self.path / name
 
     def graph_file(self, name: GraphName) -> Path:
         """The graph's ONNX file or engine."""
-        return self.path / (f"{name}.onnx" if self.manifest.engines is None else f"{name}.engine")
+        return self.path / graph_file_name(self.manifest, name)
+
+    def checked_graph_file(self, name: GraphName) -> Path:
+        """The graph's file, for who reads it. Raises BundleError if it takes weights from files that are not the bundle's."""
+        file = graph_file_name(self.manifest, name)
+        if file.endswith(".onnx"):
+            check_external_data(self.path, file, self.manifest.files or None)
+        return contained_file(self.path, file)
 
     @property
     def sha256(self) -> str:
@@ -36,17 +52,30 @@ class Bundle:
         return sha256_of_file(self.path / MANIFEST)
 
 
-def open_bundle(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Bundle:
+def graph_file_name(manifest: Manifest, name: GraphName) -> str:
+    """Return the name of a graph's ONNX file or engine."""
+    return f"{name}.onnx" if manifest.engines is None else f"{name}.engine"
+
+
+def open_bundle(path: str | os.PathLike[str], *, verify_hashes: Verify = True) -> Bundle:
     """Read and verify a bundle.
 
-    Raises BundleError for a missing directory or file, a changed file, a newer schema or something that is no bundle.
-    `verify_hashes=False` checks names and sizes only, which saves reading the weights.
+    A bundle that was verified before, and whose files did not change since, is not read again; "always" reads it all the
+    same. `verify_hashes=False` checks names and sizes only.
+    Raises BundleError for a missing directory or file, a changed file, a name or link that leads out of the bundle, a newer
+    schema or something that is no bundle.
     """
     path = Path(path)
     manifest = read_manifest(path)
+    _check_whole(path, manifest)
     check_consistency(manifest, str(path / MANIFEST))
     for name, entry in manifest.files.items():
-        check_file(path, name, entry, verify_hash=verify_hashes)
+        check_file(path, name, entry, verify_hash=False)
+    if verify_hashes:
+        try:
+            _verify(path, manifest, is_memory_used=verify_hashes != "always")
+        except OSError as error:
+            raise BundleError(f"The bundle {path} cannot be read: {error}.", fix=_COPY_AGAIN) from error
     return Bundle(path, manifest)
 
 
@@ -93,24 +122,44 @@ class _Head(msgspec.Struct):
 
 
 def _manifest_text(path: Path) -> bytes | None:
-    """Return the manifest of a directory; None if it is missing or no file that can be read whole."""
-    file = path / MANIFEST
+    """Return the manifest of a directory; None if it has none that can be read whole."""
     try:
-        return file.read_bytes() if file.is_file() and file.stat().st_size <= _MOST_MANIFEST_BYTES else None
-    except OSError:
+        file = contained_file(path, MANIFEST)
+        return file.read_bytes() if file.stat().st_size <= _MOST_MANIFEST_BYTES else None
+    except (OSError, BundleError):
         return None
 
 
+def _check_whole(path: Path, manifest: Manifest) -> None:
+    graphs = [graph_file_name(manifest, name) for name in manifest.graphs]
+    for name in (*graphs, CONSTANTS, TOKENIZER):
+        if name not in manifest.files:
+            raise BundleError(f"{path / MANIFEST} is damaged: it does not list {name}.", fix="build the bundle again")
+
+
 def check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:
-    fix = "copy the bundle again, or build it again"
-    file = path / name
-    if not file.is_file():
-        raise BundleError(f"The bundle {path} lacks the file {name}.", fix=fix)
+    """Raise BundleError unless a file is in the bundle, with the size and the hash of its manifest."""
+    file = contained_file(path, name)
     size = file.stat().st_size
     if size != entry.bytes:
-        raise BundleError(f"{file} was altered: it has {size} bytes, the manifest says {entry.bytes}.", fix=fix)
+        raise BundleError(f"{file} was altered: it has {size} bytes, the manifest says {entry.bytes}.", fix=_COPY_AGAIN)
     if verify_hash and sha256_of_file(file) != entry.sha256:
-        raise BundleError(f"{file} was altered: its sha256 is not the one in the manifest.", fix=fix)
+        raise BundleError(f"{file} was altered: its sha256 is not the one in the manifest.", fix=_COPY_AGAIN)
+
+
+def _verify(path: Path, manifest: Manifest, *, is_memory_used: bool) -> None:
+    """Hash every file, unless this very state of them is remembered; remember it."""
+    started_ns = now_ns()
+    names = (MANIFEST, *manifest.files)
+    state = state_of_bundle(path, sha256_of_file(path / MANIFEST), names)
+    if is_memory_used and is_remembered(state):
+        return
+    for name, entry in manifest.files.items():
+        check_file(path, name, entry, verify_hash=True)
+        if name.endswith(".onnx"):
+            check_external_data(path, name, manifest.files)
+    if state_of_bundle(path, state.manifest_sha256, names) == state:
+        remember(state, verified_from_ns=started_ns)
 
 
 def sha256_of_file(file: Path) -> str:

@@ -11,7 +11,11 @@ from .manifest import MANIFEST, FileEntry, Manifest, manifest_sha256
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     """Hash every file of the directory and write the manifest, last of all; return it complete."""
-    names = sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
+    names = sorted(
+        file.relative_to(directory).as_posix()
+        for file in directory.rglob("*")
+        if file.is_file() and file != directory / MANIFEST
+    )
     files = {name: FileEntry((directory / name).stat().st_size, sha256_of_file(directory / name)) for name in names}
     complete = msgspec.structs.replace(manifest, files=files, manifest_sha256=None)
     complete = msgspec.structs.replace(complete, manifest_sha256=manifest_sha256(msgspec.to_builtins(complete)))

@@ -36,7 +36,7 @@ class OnnxReference(NumpyBuffers):
 
     def session(self, graph: GraphName) -> "OnnxReferenceSession":
         if graph not in self._sessions:
-            file = self._bundle.graph_file(graph)
+            file = self._bundle.checked_graph_file(graph)
             try:
                 self._sessions[graph] = OnnxReferenceSession(self._evaluator(str(file)))
             except Exception as error:  # protobuf, onnx and numpy each have their own

@@ -41,7 +41,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
 
     def session(self, graph: GraphName) -> Session:
         if graph not in self._sessions:
-            file = str(self._bundle.graph_file(graph))
+            file = str(self._bundle.checked_graph_file(graph))
             try:
                 loaded = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
             except Exception as error:  # ONNX Runtime's own have no class in common

@@ -35,7 +35,7 @@ def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
     whole = row = 0
     with warnings.catch_warnings():  # onnx does not know the key by which ONNX Runtime finds prepacked weights
         warnings.filterwarnings("ignore", "Ignoring unknown external data key", UserWarning)
-        model = ir.load(bundle.graph_file(graph))
+        model = ir.load(bundle.checked_graph_file(graph))
     for value in model.graph.initializers.values():
         tensor = value.const_value
         assert tensor is not None

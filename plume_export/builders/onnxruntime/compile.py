@@ -142,7 +142,7 @@ def _write_fused_bundle(
                 bring(bundle.file(name), directory / name)
         for name, graph_name in rewritten.items():
             # Read from its new directory, so that weights are found there whether they were copied or moved.
-            copy_file(bundle.file(name), directory / name)
+            copy_file(bundle.checked_graph_file(graph_name), directory / name)
             graph = ir.load(directory / name)
             if is_dynamic:
                 quantise_dynamically(graph, weights)

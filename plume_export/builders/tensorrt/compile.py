@@ -142,11 +142,11 @@ def _bring_files(compilation: _Compilation, bring: Callable[[Path, Path], None])
 def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable[[Progress], None]) -> _BuiltGraph:
     """Build and audit one engine and write it with the list of its layers."""
     spec = compilation.source.manifest.graphs[graph]
-    onnx_file = compilation.source.graph_file(graph)
+    onnx_file = compilation.source.checked_graph_file(graph)
     shared: tuple[TensorSpec, ...] = ()
     if compilation.is_shared:
         onnx_file = compilation.directory / f"{graph}.onnx"
-        shared = write_graph_with_shared_weights(compilation.source.graph_file(graph), onnx_file)
+        shared = write_graph_with_shared_weights(compilation.source.checked_graph_file(graph), onnx_file)
     request = EngineRequest(
         flavour=compilation.flavour.name,
         onnx_file=str(onnx_file),

@@ -27,7 +27,7 @@ def layers_of_engine(bundle: Bundle, graph: GraphName) -> tuple[EngineLayer, ...
     listed = layers_file(graph)
     if listed in bundle.manifest.files:
         return msgspec.json.decode(bundle.file(listed).read_bytes(), type=tuple[EngineLayer, ...])
-    return layers_by_inspector(import_runtime(backend), bundle.graph_file(graph))
+    return layers_by_inspector(import_runtime(backend), bundle.checked_graph_file(graph))
 
 
 def layers_file(graph: GraphName) -> str:

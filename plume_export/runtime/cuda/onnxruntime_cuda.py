@@ -58,7 +58,7 @@ class OnnxRuntimeCuda(CudaBuffers):
     def _load(self, graph: GraphName) -> Any:
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        file = str(self._bundle.graph_file(graph))
+        file = str(self._bundle.checked_graph_file(graph))
         with _as_error(f"can not load {file}"):  # without the fallback, which would print and go on on the CPU
             session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()], enable_fallback=0)
         if session.get_providers()[0] != CUDA_PROVIDER:

@@ -81,7 +81,7 @@ class TensorRt(CudaBuffers):
 
     def _load(self, graph: GraphName) -> "LoadedEngine":
         """Deserialise an engine from its mapped file, so that the host needs no copy of it."""
-        file = self._bundle.graph_file(graph)
+        file = self._bundle.checked_graph_file(graph)
         self._log.lines.clear()
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             engine = self._runtime.deserialize_cuda_engine(memoryview(mapped))

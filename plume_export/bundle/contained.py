@@ -1,0 +1,53 @@
+"""Names of files in a bundle. Whoever made it may have written any name into its manifest, its graphs and its self-test."""
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from ..errors import BundleError
+
+_FIX = "copy the bundle again, or build it again"
+_UNTRUSTED = "do not use this bundle; build it again, or copy it from where it was built"
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def contained_file(directory: Path, name: str) -> Path:
+    """Return the path of a regular file of a bundle.
+
+    Raises BundleError if the name is no plain relative path, and if the file is missing, not regular, or outside the bundle by
+    a symbolic link.
+    """
+    check_plain_name(directory, name)
+    file = directory / name
+    try:
+        mode = file.stat().st_mode
+        is_inside = file.resolve().is_relative_to(directory.resolve())
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"The bundle {directory} lacks the file {name}.", fix=_FIX) from None
+    except (OSError, RuntimeError) as error:  # pathlib's own for links that go in a circle
+        raise BundleError(f"{file} cannot be read: {error}.", fix=_FIX) from None
+    if not is_inside:
+        raise BundleError(
+            f"{file} is a symbolic link to {file.resolve()}, outside the bundle.",
+            fix=f"copy it with its files: cp -rL {directory} COPY",
+        )
+    if not stat.S_ISREG(mode):
+        raise BundleError(f"{file} is not a regular file.", fix=_UNTRUSTED)
+    return file
+
+
+def check_plain_name(directory: Path, name: str) -> None:
+    """Raise BundleError unless `name` is a relative path with slashes that stays in the bundle on every system."""
+    if not _is_plain(name):
+        raise BundleError(f"The bundle {directory} names the file {name!r}; expected a plain path inside it.", fix=_UNTRUSTED)
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    if "\0" in name or "\\" in name or _DRIVE.match(name):
+        return False
+    return all(part not in ("", ".", "..") for part in name.split("/"))
