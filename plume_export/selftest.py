@@ -57,9 +57,11 @@ def capture_selftest(
     np.savez_compressed(directory / SELFTEST_STAGES, **stages)
 
 
-def run_selftest(bundle: str | os.PathLike[str] | Bundle, *, threads: int | None = None) -> SelftestReport:
+def run_selftest(
+    bundle: str | os.PathLike[str] | Bundle, *, threads: int | None = None, verify_hashes: bool = True
+) -> SelftestReport:
     """Run the captured inputs on this machine and compare. Raises BundleError if the bundle carries none."""
-    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
     items, expected = _read_captured(bundle)
     manifest = bundle.manifest
     with Embedder(bundle, threads=threads) as embedder:

@@ -30,6 +30,7 @@ class BenchOptions:
     cold_starts: int = 3
     threads: int | None = None
     sweep: bool = False
+    verify_hashes: bool = True
 
 
 def batch_sizes_from_text(text: str) -> tuple[int, ...]:

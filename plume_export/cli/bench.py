@@ -17,6 +17,7 @@ from ..whole_file import replacing
 from .console import html_file, print_table
 from .messages import report_step
 from .switches import Answer, command
+from .verify import verify_option
 
 
 @command()
@@ -38,6 +39,7 @@ from .switches import Answer, command
 @click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with pictures.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+@verify_option
 def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer:
     """Measure a bundle: against PyTorch, other bundles and the hardware's limits."""
     batch_sizes = batch_sizes_from_text(batch)

@@ -37,6 +37,7 @@ from .console import build_progress, print_engines, print_plan, print_quantisati
 from .documents import document_from_bundle, document_from_path
 from .messages import note, report_step
 from .switches import Answer, command
+from .verify import verify_option
 
 _CHECKPOINT_OPTIONS = (
     click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),
@@ -157,12 +158,14 @@ def export(quantizer: Quantizer, **options: Any) -> Answer:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_TARGET_OPTION
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Directory of the compiled bundle.")
-def compile_(bundle: Path, target: str, output: Path) -> Answer:
+@verify_option
+def compile_(bundle: Path, target: str, output: Path, verify_hashes: bool) -> Answer:
     """Compile a portable bundle for a target. Needs no torch."""
     check_output(output, [bundle])
     report_step(f"compiling for {target}")
     with build_progress() as progress:
-        compiled = compile_bundle(open_bundle(bundle), output, target, progress=progress, report=report_step)
+        source = open_bundle(bundle, verify_hashes=verify_hashes)
+        compiled = compile_bundle(source, output, target, progress=progress, report=report_step)
     report_step("done")
     return Answer(document_from_bundle(compiled), partial(_print_bundle, compiled))
 

@@ -32,8 +32,9 @@ from .media import media_options
 from .messages import note, warn
 from .streams import printing
 from .switches import Answer, command, switches
+from .verify import verify_option
 
-_SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps")
+_SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps", "verify_hashes")
 _STDIN = Path("-")
 _INPUT_HELP = "JSON lines with id, text, image, video; - reads them from stdin, relative paths start here."
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"
@@ -58,6 +59,7 @@ _DTYPE_HELP = "int8: round(127 x). binary: bits of x > 0, packed as by numpy.pac
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
 @click.option("--allow-control-tokens", is_flag=True, help="Control tokens typed in a text act, as in the published code.")
 @media_options
+@verify_option
 def embed(
     bundle: Path,
     files: tuple[str, ...],

@@ -16,6 +16,7 @@ from .console import print_notices, print_table, progress
 from .media import media_options
 from .messages import warn
 from .switches import Answer, command
+from .verify import verify_option
 
 
 @command()
@@ -31,6 +32,7 @@ from .switches import Answer, command
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
 @media_options
+@verify_option
 def evaluate(
     bundle: Path,
     dataset: Path,

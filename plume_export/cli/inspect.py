@@ -21,7 +21,7 @@ _PROCESSORS: dict[ProductWeights, str] = {"int8": "for ARM, or x86 with VNNI", "
 @click.option("--layers", "with_layers", is_flag=True, help="List the layers of the engines with the dtypes that they write.")
 def inspect(bundle: Path, with_layers: bool) -> Answer:
     """Show what a bundle is and verify every file's hash. --json prints the manifest, or with --layers the layers."""
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, verify_hashes="always")
     layers = {graph: layers_of_engine(opened, graph) for graph in opened.manifest.graphs} if with_layers else {}
     return Answer(layers if with_layers else opened.manifest, partial(_print_inspection, opened, layers))
 

@@ -17,6 +17,7 @@ from ..samples import sample_inputs_file
 from ..selftest import run_selftest
 from .console import print_selftest, print_table
 from .switches import Answer, command
+from .verify import verify_option
 
 
 @command()
@@ -26,11 +27,18 @@ from .switches import Answer, command
 @click.option("--reference-precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+@verify_option
 def parity(
-    bundle: Path, checkpoint: str, inputs: Path | None, reference_precision: Any, revision: str | None, offline: bool
+    bundle: Path,
+    checkpoint: str,
+    inputs: Path | None,
+    reference_precision: Any,
+    revision: str | None,
+    offline: bool,
+    verify_hashes: bool,
 ) -> Answer:
     """Compare a bundle with the PyTorch reference, stage by stage."""
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, verify_hashes=verify_hashes)
     original = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline)
     from ..parity.reference_run import measure_parity
 
@@ -50,9 +58,10 @@ def _print_parity(report: ParityReport, title: str) -> None:
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
-def selftest(bundle: Path, threads: int | None) -> Answer:
+@verify_option
+def selftest(bundle: Path, threads: int | None, verify_hashes: bool) -> Answer:
     """Check a bundle on this machine. Needs no torch. Prints parity, latency by stage and peak memory."""
-    report = run_selftest(bundle, threads=threads)
+    report = run_selftest(bundle, threads=threads, verify_hashes=verify_hashes)
     return Answer(report, partial(print_selftest, report), 0 if report.parity.first_bad_stage is None else 1)
 
 

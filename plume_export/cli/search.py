@@ -18,6 +18,7 @@ from .console import html_file, print_hits, print_notices, progress
 from .media import exif_transpose_option
 from .messages import note, warn
 from .switches import Answer, command
+from .verify import verify_option
 
 
 @command()
@@ -32,6 +33,7 @@ from .switches import Answer, command
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help="For no pictures.")
 @exif_transpose_option
+@verify_option
 def search(
     bundle: Path,
     text: str,
@@ -41,6 +43,7 @@ def search(
     cache: Path | None,
     threads: int | None,
     exif_transpose: bool,
+    verify_hashes: bool,
     **options: Any,
 ) -> Answer:
     """Rank a folder's pictures by TEXT, a picture or both. The folder is embedded once."""
@@ -51,7 +54,7 @@ def search(
     query = Item(text=text, images=() if image is None else (image,))
     tally = NoticeTally()
     with (
-        Embedder(bundle, threads=threads, exif_transpose=exif_transpose) as embedder,
+        Embedder(bundle, threads=threads, verify_hashes=verify_hashes, exif_transpose=exif_transpose) as embedder,
         EmbeddingCache(cache or default_cache_file(), warn) as known,
     ):
         result = search_folder(embedder, folder, query, cache=known, progress=progress, notify=tally.add, **options)

@@ -27,6 +27,7 @@ class EvaluationOptions:
     threads: int | None = None
     on_error: OnError = "fail"
     is_rounded: bool = False
+    verify_hashes: bool = True
     exif_transpose: bool = False
     video_frames: int | None = None
     video_fps: float | None = None
@@ -55,8 +56,8 @@ def evaluate(
     media = options.media
     if options.on_error == "fail":
         check_files(distinct_inputs(tasks))
-    opened = open_bundle(bundle)
-    other = None if compare is None else open_bundle(compare)
+    opened = open_bundle(bundle, verify_hashes=options.verify_hashes)
+    other = None if compare is None else open_bundle(compare, verify_hashes=options.verify_hashes)
     if other is not None:
         _open(other, options, is_rounded=False).close()  # what can not run is refused before the long work
     rankings, evaluated = _measure(opened, tasks, options, is_rounded=options.is_rounded, progress=progress, notify=notify)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import TOKENIZER, Bundle, open_bundle
+from ..bundle import TOKENIZER, Bundle, Verify, open_bundle
 from ..errors import InputError, PlumeExportError
 from ..machine.thread_count import check_threads
 from ..preprocess import Item, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
@@ -41,7 +41,8 @@ class Embedder:
     for; the embedder closes it.
 
     `exif_transpose`, `video_frames` and `video_fps` say how pictures and videos are read (MediaOptions); by default as in the
-    published evaluation.
+    published evaluation. `verify_hashes` False checks names and sizes only, "always" hashes a bundle that is remembered as
+    verified too.
 
     Raises BundleError for a bundle that is damaged or that this machine can not run, PlumeExportError for other arguments
     than these.
@@ -58,7 +59,7 @@ class Embedder:
         exif_transpose: bool = False,
         video_frames: int | None = None,
         video_fps: float | None = None,
-        verify_hashes: bool = True,
+        verify_hashes: Verify = True,
         backend: Backend | None = None,
     ) -> None:
         with ExitStack() as opened:

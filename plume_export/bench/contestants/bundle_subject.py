@@ -17,7 +17,7 @@ class BundleSubject:
 
     def __init__(self, contestant: BundleContestant) -> None:
         self._contestant = contestant
-        self._embedder = Embedder(contestant.path, threads=contestant.threads)
+        self._embedder = Embedder(contestant.path, threads=contestant.threads, verify_hashes=contestant.verify_hashes)
 
     def embed(self, sources: Sequence[Source], batch_size: int) -> FloatArray:
         self._embedder.stopwatch.reset()

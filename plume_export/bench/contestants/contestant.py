@@ -13,6 +13,7 @@ class BundleContestant(msgspec.Struct, frozen=True, tag="bundle"):
     name: str
     path: str
     threads: int | None
+    verify_hashes: bool = True
 
 
 class PytorchContestant(msgspec.Struct, frozen=True, tag="pytorch"):

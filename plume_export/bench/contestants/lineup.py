@@ -37,17 +37,18 @@ def line_up(options: BenchOptions, threads: int) -> Lineup:
 
     Raises PlumeExportError for what is not there, does not fit together, or can not serve the batch sizes.
     """
-    bundle = open_bundle(options.bundle)
+    bundle = open_bundle(options.bundle, verify_hashes=options.verify_hashes)
     _check_against(options)
     bundles = {_name(options.bundle): bundle}
     for path in options.against:
         if path not in PYTORCH_FORMS:
-            bundles[_free_name(_name(Path(path)), bundles)] = other = open_bundle(path)
+            bundles[_free_name(_name(Path(path)), bundles)] = other = open_bundle(path, verify_hashes=options.verify_hashes)
             _check_same_model(bundle, other)
     for one in bundles.values():
         _check_batch_sizes(one, options.batch_sizes)
     measured, *others = [
-        BundleContestant(name, str(one.path), None if is_on_gpu(one.manifest) else threads) for name, one in bundles.items()
+        BundleContestant(name, str(one.path), None if is_on_gpu(one.manifest) else threads, options.verify_hashes)
+        for name, one in bundles.items()
     ]
     pytorch = list(_pytorch(options, bundle, threads)) if _names_pytorch(options) else []
     return Lineup(bundles, [measured, *pytorch, *others])
