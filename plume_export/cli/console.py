@@ -1,7 +1,7 @@
 """What the commands print: results as text on stdout, bars on stderr."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from ..parity.table import table_from_report, verdict
 from ..plan import CONTEXT_BYTES, Plan, nearest_text
 from ..preprocess import NoticeTally
 from ..printable import printable
+from ..progress import Advance, progress_bar
 from ..recipe import Recipe
 from ..search.search import SearchResult
 from ..selftest import SelftestReport
@@ -24,27 +25,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@contextmanager
-def progress(total: int | None, unit: str, *, is_shown: bool = True) -> Iterator[Callable[[int], None]]:
+def progress(total: int | None, unit: str, *, is_shown: bool = True) -> AbstractContextManager[Advance]:
     """Show a bar with the rate and the time left where stderr is a terminal; yield the function that advances it.
 
     None: nobody knows how many.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Task as RichTask
-    from rich.text import Text
-
-    class RateColumn(ProgressColumn):
-        def render(self, task: RichTask) -> Text:
-            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else "")
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
-    period = 3600  # a batch of photographs can take minutes on a CPU
-    is_hidden = not (is_shown and has_bars())
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=period, disable=is_hidden) as bar:
-        task = bar.add_task("embedding", total=total)
-        yield lambda count: bar.advance(task, count)
+    return progress_bar(total, unit, is_shown=is_shown and has_bars())
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from threading import RLock
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from ..bundle import TOKENIZER, Bundle, Verify, open_bundle
 from ..errors import InputError, PlumeExportError
 from ..machine.thread_count import check_threads
 from ..preprocess import Item, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
-from ..progress import Advance
+from ..progress import Advance, progress_bar
 from ..stages import FloatArray, Stages
 from .backend import Backend
 from .embedded_windows import embed_windows
 from .open_backend import open_backend
+from .output_dtype import OutputDtype, check_output_dtype, rows_from_embeddings
 from .runner import Runner
 from .stopwatch import Stopwatch
 from .windows import rows_by_length
@@ -94,14 +95,43 @@ class Embedder:
         """Length of an embedding."""
         return self.bundle.manifest.model.decoder.hidden
 
-    def embed(self, items: Iterable[ItemLike], *, batch_size: int | None = None, on_error: OnError = "raise") -> FloatArray:
-        """Return unit vectors, float32 [items, hidden].
+    @overload
+    def embed(
+        self,
+        items: Iterable[ItemLike],
+        *,
+        batch_size: int | None = None,
+        on_error: OnError = "raise",
+        output_dtype: Literal["float32"] = "float32",
+    ) -> FloatArray: ...
+
+    @overload
+    def embed(
+        self,
+        items: Iterable[ItemLike],
+        *,
+        batch_size: int | None = None,
+        on_error: OnError = "raise",
+        output_dtype: OutputDtype,
+    ) -> NDArray[Any]: ...
+
+    def embed(
+        self,
+        items: Iterable[ItemLike],
+        *,
+        batch_size: int | None = None,
+        on_error: OnError = "raise",
+        output_dtype: OutputDtype = "float32",
+    ) -> NDArray[Any]:
+        """Return unit vectors [items, hidden].
 
         `batch_size` is 8 if it is not given, or the most that the bundle was compiled for. Of many items some are prepared in a
-        thread while others are embedded.
+        thread while others are embedded. `output_dtype` is float32, float16, int8 (round(127 x)) or binary: the bits of x > 0
+        in uint8 [items, hidden / 8], the first element in the highest bit, as numpy.packbits.
 
         Raises InputError if `items` is not a list, or an item cannot be embedded: `index` of the error is the item's position.
-        With `on_error="skip"` such an item has a row of NaN, and one UserWarning names them all.
+        With `on_error="skip"` such an item has a row of NaN, and one UserWarning names them all; int8 and binary have no NaN
+        and refuse it.
         """
         if is_one_item(items):
             raise InputError(
@@ -109,14 +139,64 @@ class Embedder:
             )
         if on_error not in get_args(OnError):
             raise PlumeExportError(f"on_error is {on_error!r}.", fix=f"choose one of {', '.join(get_args(OnError))}")
-        return self._embed(items, _add_position, batch_size=batch_size, is_skipping=on_error == "skip")
+        is_skipping = on_error == "skip"
+        check_output_dtype(output_dtype, is_skipping=is_skipping)
+        embeddings = self._embed(items, _add_position, batch_size=batch_size, is_skipping=is_skipping)
+        return rows_from_embeddings(embeddings, output_dtype)
 
-    def encode(self, sentences: ItemLike | Sequence[ItemLike], *, batch_size: int | None = None) -> FloatArray:
-        """Like SentenceTransformer's encode: one item gives a vector [hidden], a list gives [items, hidden]."""
-        if isinstance(sentences, list | tuple):
-            return self.embed(sentences, batch_size=batch_size)
-        vector: FloatArray = self._embed([sentences], lambda *_: None, batch_size=1)[0]
-        return vector
+    @overload
+    def encode(
+        self,
+        sentences: ItemLike | Sequence[ItemLike],
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = True,
+        output_dtype: Literal["float32"] = "float32",
+    ) -> FloatArray: ...
+
+    @overload
+    def encode(
+        self,
+        sentences: ItemLike | Sequence[ItemLike],
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = True,
+        output_dtype: OutputDtype,
+    ) -> NDArray[Any]: ...
+
+    def encode(
+        self,
+        sentences: ItemLike | Sequence[ItemLike],
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = True,
+        output_dtype: OutputDtype = "float32",
+    ) -> NDArray[Any]:
+        """Like SentenceTransformer's encode: one item gives a vector [hidden], a list or array of texts [items, hidden].
+
+        `show_progress_bar` shows one on stderr. Embeddings are unit vectors in numpy: raises PlumeExportError for
+        `normalize_embeddings=False`, `convert_to_numpy=False` and `convert_to_tensor=True`. The rest is as for `embed`.
+        """
+        _check_conversion(convert_to_numpy, convert_to_tensor, normalize_embeddings)
+        check_output_dtype(output_dtype, is_skipping=False)
+        if isinstance(sentences, np.ndarray) and sentences.dtype.kind in "OSTU":
+            sentences = sentences.tolist()
+        if not isinstance(sentences, list | tuple):
+            one = self._embed([sentences], lambda *_: None, batch_size=1)
+            vector: NDArray[Any] = rows_from_embeddings(one, output_dtype)[0]
+            return vector
+        with progress_bar(len(sentences), "items", is_shown=bool(show_progress_bar)) as advance:
+            embeddings = self._embed(sentences, _add_position, batch_size=batch_size, advance=advance)
+        return rows_from_embeddings(embeddings, output_dtype)
 
     def prepare(self, item: ItemLike) -> PreparedInput:
         """Tokenise and patchify one item. Raises InputError."""
@@ -213,6 +293,7 @@ class Embedder:
         *,
         batch_size: int | None,
         is_skipping: bool = False,
+        advance: Advance = lambda _: None,
     ) -> FloatArray:
         """`warnings` are given as if the caller's caller had."""
         parts, errors, tally = [np.empty((0, self.dimension), np.float32)], list[InputError](), NoticeTally()
@@ -223,6 +304,7 @@ class Embedder:
             identify=identify,
             batch_size=batch_size,
             is_skipping=is_skipping,
+            advance=advance,
             notify=tally.add,
         )
         with closing(windows):
@@ -304,6 +386,16 @@ def _checked_mode(mode: Mode) -> Mode:
     if mode not in get_args(Mode):
         raise PlumeExportError(f"mode is {mode!r}.", fix=f"choose one of {', '.join(get_args(Mode))}")
     return mode
+
+
+def _check_conversion(convert_to_numpy: bool, convert_to_tensor: bool, normalize_embeddings: bool) -> None:
+    if not normalize_embeddings:
+        raise PlumeExportError("normalize_embeddings is False; embeddings are unit vectors.", fix="leave it out")
+    if convert_to_tensor or not convert_to_numpy:
+        raise PlumeExportError(
+            f"convert_to_numpy is {convert_to_numpy} and convert_to_tensor is {convert_to_tensor}; embeddings are in numpy.",
+            fix="leave both out, then torch.from_numpy(vectors)",
+        )
 
 
 def _add_position(error: InputError, _item: ItemLike) -> None:

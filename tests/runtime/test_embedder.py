@@ -21,6 +21,7 @@ from plume_export.preprocess import Item
 from plume_export.runtime.backend import Array
 from plume_export.runtime.embedder import _unit_rows
 from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeBinding, OnnxRuntimeCpu, OnnxRuntimeSession
+from plume_export.runtime.output_dtype import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
 from plume_export.runtime.rollout import BoundRollout
 from plume_export.spec import Precision
 
@@ -118,6 +119,40 @@ def test_encode_is_like_sentence_transformers(tiny_cpu: Bundle) -> None:
         two = embedder.encode(["a text", "another text"])
     assert one.shape == (embedder.dimension,)
     assert np.abs(two[0] - one).max() <= 1e-5
+
+
+def test_encode_takes_the_arguments_of_sentence_transformers(tiny_cpu: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["a text", "another"]
+    honoured = {"batch_size": 2, "convert_to_numpy": True, "normalize_embeddings": True}
+    with Embedder(tiny_cpu) as embedder:
+        expected = embedder.embed(texts)
+        actual = embedder.encode(np.array(texts), show_progress_bar=False, **honoured)
+        assert capsys.readouterr().err == ""
+        assert (actual == embedder.encode(texts, show_progress_bar=True, **honoured)).all()
+        assert "2/2" in capsys.readouterr().err
+        for refused in ({"normalize_embeddings": False}, {"convert_to_numpy": False}, {"convert_to_tensor": True}):
+            with pytest.raises(PlumeExportError, match=f"{next(iter(refused))} is {next(iter(refused.values()))}"):
+                embedder.encode(texts, **refused)  # type: ignore[call-overload]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", OUTPUT_DTYPES)
+def test_an_output_dtype(tiny_cpu: Bundle, dtype: OutputDtype) -> None:
+    with Embedder(tiny_cpu) as embedder:
+        expected = rows_from_embeddings(embedder.embed(["a text", "b"]), dtype)
+        for actual in (
+            embedder.embed(["a text", "b"], output_dtype=dtype),
+            embedder.encode(["a text", "b"], output_dtype=dtype),
+        ):
+            assert actual.dtype == expected.dtype
+            assert (actual == expected).all()
+        assert embedder.encode("a text", output_dtype=dtype).shape == expected.shape[1:]
+        assert embedder.embed([], output_dtype=dtype).shape == (0, expected.shape[1])
+        if dtype in ("int8", "binary"):
+            with pytest.raises(PlumeExportError, match="has no NaN"):
+                embedder.embed(["a text"], on_error="skip", output_dtype=dtype)
+        with pytest.raises(PlumeExportError, match="output_dtype is 'uint8'"):
+            embedder.encode("a text", output_dtype="uint8")  # type: ignore[call-overload]
 
 
 def test_a_text_never_loads_the_vision_encoder(tiny_cpu: Bundle) -> None:
