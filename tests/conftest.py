@@ -1,5 +1,6 @@
 """Checkpoints and bundles that several tests share, each made once."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def export_sample(directory: Path, precision: Precision) -> Bundle:
     """Export the checkpoint that ships, without a self-test."""
     opened = open_checkpoint(PLUME_TINY, ModelOptions())
     return export_checkpoint(opened, directory / f"{PLUME_TINY}-{precision}", WITHOUT_CALIBRATION(precision), lambda _: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the package remembers for the user stays out of this user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..atomic import HIDDEN_NAME_BYTES, as_write_error
+from ..bundle import check_outside_bundles
 from ..errors import MissingExtraError, PlumeExportError
 from ..runtime.output_dtype import OutputDtype, has_nan, rows_from_embeddings
 from ..stages import FloatArray
@@ -40,9 +42,16 @@ def check_output_file(output: Path) -> None:
 
 
 def check_writable(output: Path) -> None:
-    """Raise unless a file can be written to `output`, before any work is done."""
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-        raise PlumeExportError(f"{output} can not be written.", fix="choose a file in a directory that is there and writable")
+    """Raise unless a file can be written to `output`, before any work is done. A bundle holds no files but its own."""
+    fix = "choose a file in a directory that is there and writable"
+    with as_write_error(output):
+        if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
+            raise PlumeExportError(f"{output} can not be written.", fix=fix)
+        if len(os.fsencode(output.name)) > os.pathconf(output.parent, "PC_NAME_MAX") - HIDDEN_NAME_BYTES:
+            raise PlumeExportError(f"The name of the output {output} is too long.", fix="choose a shorter --output")
+        if output.exists() and not output.is_file():
+            raise PlumeExportError(f"The output {output} is not a regular file.", fix=fix)
+        check_outside_bundles(output)
 
 
 def write_embeddings(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from plume_export.bundle import MANIFEST, check_new_directory, check_output, check_outside_bundles, new_bundle, open_bundle
+from plume_export.embed_file import check_writable
 from plume_export.errors import PlumeExportError
 
 from .small_bundle import write_small_bundle
@@ -145,6 +146,21 @@ def test_a_file_inside_a_bundle(bundle: Path) -> None:
     with pytest.raises(PlumeExportError, match="lies inside the bundle"):
         check_outside_bundles(bundle / "selftest" / "out.npy")
     check_outside_bundles(bundle.parent / "out.npy")
+
+
+def test_files_that_cannot_be_written(bundle: Path) -> None:
+    os.mkfifo(bundle.parent / "pipe")
+    for name, text in (
+        ("bundle/selftest/out.npy", "lies inside the bundle"),
+        ("n" * 250, "too long"),
+        ("n" * 300, "too long"),
+        ("p" * 300 + "/a", "too long"),
+        ("pipe", "not a regular file"),
+        ("bundle", "can not be written"),
+    ):
+        with pytest.raises(PlumeExportError, match=text):
+            check_writable(bundle.parent / name)
+    check_writable(bundle.parent / "out.npy")
 
 
 def test_inputs_and_outputs_are_apart(bundle: Path, tmp_path: Path) -> None:
