@@ -1,11 +1,10 @@
 """A command in a process that was forked off this one, so that what it imports is there already; it may be killed."""
 
 import os
-import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +22,13 @@ class Ended:
 
 
 def run_forked(
-    arguments: Sequence[str], log: Path, *, kill_after: float | None = None, largest_file: int | None = None
+    arguments: Sequence[str], log: Path, *, kill_after: float | None = None, prepare: Callable[[], object] = lambda: None
 ) -> Ended:
-    """Run plume-export with arguments. After `kill_after` seconds, its process group gets SIGKILL.
-
-    `largest_file` bytes is the most that a file may have; writing more fails with EFBIG, as a full disk does with ENOSPC.
-    """
+    """Run plume-export with arguments, after `prepare`. After `kill_after` seconds, its process group gets SIGKILL."""
     started = time.monotonic()
     child = os.fork()
     if child == 0:
-        _run(arguments, log, largest_file)
+        _run(arguments, log, prepare)
     deadline = started + (_HANG_S if kill_after is None else kill_after)
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -55,7 +51,7 @@ def _kill_group(child: int) -> None:
         os.kill(child, signal.SIGKILL)
 
 
-def _run(arguments: Sequence[str], log: Path, largest_file: int | None) -> None:
+def _run(arguments: Sequence[str], log: Path, prepare: Callable[[], object]) -> None:
     """Never returns: what this process has opened is not closed twice."""
     code = 1
     try:
@@ -64,8 +60,7 @@ def _run(arguments: Sequence[str], log: Path, largest_file: int | None) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for number, target in enumerate((nothing, nothing, descriptor)):
             os.dup2(target, number)
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+        prepare()
         from plume_export.cli import main
 
         main(args=list(arguments), prog_name="plume-export")

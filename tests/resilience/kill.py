@@ -26,9 +26,9 @@ from rich.table import Table
 from plume_export.samples import PLUME_TINY
 
 from .forked import Ended, run_forked
-from .killable import Embeds, Killable, Searches, WritesBundle
+from .killable import Calibrates, DrawsSampleData, Embeds, Killable, Searches, WritesBundle
 
-COMMANDS = ("build", "export", "compile", "embed", "search")
+COMMANDS = ("build", "export", "compile", "embed", "search", "calibrate", "sample-data")
 _MEASURED_RUNS = 2
 # Draws that a command may outlive before its time is measured too long.
 _MISSES_A_KILL = 20
@@ -51,7 +51,7 @@ def kill_at_random(name: str, killable: Killable, count: int, seed: int, report:
     """Kill a command `count` times. Failures are collected; the directory of the first is kept beside its own."""
     random, tally = Random(f"{name} {seed}"), Tally(name)
     log = killable.directory.with_name(f"{killable.directory.name}.log")
-    tally.seconds = _measured(killable, log)
+    tally.seconds = measured(killable, log)
     number = 0
     killable.reset(number)
     while tally.kills < count and not tally.failures:
@@ -66,7 +66,7 @@ def kill_at_random(name: str, killable: Killable, count: int, seed: int, report:
                 ended = run_forked(killable.arguments(), log)
             else:
                 tally.ended_first += 1
-            _check_success(ended)
+            check_success(ended)
             killable.check_ended()
         except Exception as error:
             tally.failures.append(f"{name}, kill {tally.kills}, round {number}: {type(error).__name__}: {error}")
@@ -87,10 +87,10 @@ def killable_commands(
         _trace_once()
     if portable is None and {"compile", "embed", "search"} & {*names}:
         portable = directory / "portable"
-        _check_success(run_forked(["export", *_CHEAP, "-o", str(portable)], log))
+        check_success(run_forked(["export", *_CHEAP, "-o", str(portable)], log))
     if compiled is None and {"embed", "search"} & {*names}:
         compiled = directory / "compiled"
-        _check_success(run_forked(["compile", str(portable), "--target", "cpu", "-o", str(compiled)], log))
+        check_success(run_forked(["compile", str(portable), "--target", "cpu", "-o", str(compiled)], log))
     made: dict[str, Callable[[], Killable]] = {
         "build": lambda: WritesBundle(directory / "build", ["build", *_CHEAP, "--target", "cpu"]),
         "export": lambda: WritesBundle(directory / "export", ["export", *_CHEAP]),
@@ -99,6 +99,8 @@ def killable_commands(
         ),
         "embed": lambda: Embeds(directory / "embed", Path(str(compiled)), inputs),
         "search": lambda: Searches(directory / "search", Path(str(compiled)), inputs),
+        "calibrate": lambda: Calibrates(directory / "calibrate"),
+        "sample-data": lambda: DrawsSampleData(directory / "sample-data"),
     }
     return {name: made[name]() for name in names}
 
@@ -106,19 +108,19 @@ def killable_commands(
 _CHEAP = ("--checkpoint", PLUME_TINY, "--precision", "fp16", "--no-range-guard")
 
 
-def _measured(killable: Killable, log: Path) -> float:
+def measured(killable: Killable, log: Path) -> float:
     """Run to the end a few times; return the time that it takes, and let the command learn what is right."""
     seconds = []
     for _ in range(_MEASURED_RUNS):
         killable.reset(0)
         ended = run_forked(killable.arguments(), log)
-        _check_success(ended)
+        check_success(ended)
         seconds.append(ended.seconds)
     killable.learn()
     return statistics.median(seconds)
 
 
-def _check_success(ended: Ended) -> None:
+def check_success(ended: Ended) -> None:
     assert ended.code == 0, f"exit code {ended.code}\n{ended.stderr}"
 
 

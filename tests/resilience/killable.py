@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from plume_export.bundle import open_bundle, write_manifest
+from plume_export.samples import PLUME_TINY
 
 _RUNTIME = ("onnxruntime", "plume_export.runtime.onnxruntime_cpu")
 _COMPILERS = (*_RUNTIME, "onnx", "onnx_ir", "plume_export.builders.onnxruntime.cached_start")
@@ -233,6 +234,74 @@ class Searches(Killable):
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), "the cache is damaged"
             tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'embeddings'").fetchone()[0]
             return int(connection.execute("SELECT count(*) FROM embeddings").fetchone()[0]) if tables else 0
+
+
+class Calibrates(Killable):
+    """`calibrate` of a few inputs; the ranges of others stand there in every second round."""
+
+    modules = _EXPORTERS
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._inputs = directory.with_name(f"{directory.name}-inputs.jsonl")
+        self._inputs.write_text('{"text": "two red circles"}\n{"text": "a page"}\n')
+        self._output = directory / "ranges.npz"
+
+    def arguments(self) -> list[str]:
+        return ["calibrate", "--checkpoint", PLUME_TINY, "--inputs", str(self._inputs), "-o", str(self._output)]
+
+    def reset(self, number: int) -> None:
+        for file in self.directory.iterdir():
+            file.unlink()
+        self._has_old = number % 2 == 1
+        if self._has_old:
+            self._output.write_bytes(b"older ranges")
+
+    def learn(self) -> None:
+        super().learn()
+        self._expected = self._output.read_bytes()
+
+    def check_stopped(self) -> str:
+        if not self._output.exists():
+            assert not self._has_old, "the ranges that stood there are lost"
+            return "absent"
+        found = self._output.read_bytes()
+        assert found in (b"older ranges", self._expected), "the ranges are half-written"
+        return "new" if found == self._expected else "old"
+
+    def check_ended(self) -> None:
+        super().check_ended()
+        assert self._output.read_bytes() == self._expected
+
+
+class DrawsSampleData(Killable):
+    """`sample-data`, which replaces nothing."""
+
+    modules = ("plume_export.plume_tiny.sample_data",)
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._output = directory / "sample"
+
+    def arguments(self) -> list[str]:
+        return ["sample-data", str(self._output)]
+
+    def reset(self, number: int) -> None:
+        shutil.rmtree(self._output, ignore_errors=True)
+
+    def learn(self) -> None:
+        super().learn()
+        self._digest = digest_of_tree(self._output)
+
+    def check_stopped(self) -> str:
+        if not self._output.exists():
+            return "absent"
+        assert digest_of_tree(self._output) == self._digest, "the sample data is half-made"
+        return "new"
+
+    def check_ended(self) -> None:
+        super().check_ended()
+        assert digest_of_tree(self._output) == self._digest
 
 
 def digest_of_tree(directory: Path) -> dict[str, str]:
