@@ -7,7 +7,7 @@ windows only. What follows the last of them is cut off when a run goes on.
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -128,7 +128,13 @@ class PartialRun:
             if not (is_resumed or is_restarted) and (stopped := _stopped_run(self._journal)) is not None:
                 raise stopped.refusal(output)
             self._journal.seek(0)
-            self._cut(self._read_journal() if is_resumed else 0)
+            end = self._read_journal() if is_resumed else 0
+            try:
+                self._cut(end)
+            except OSError:
+                if self.inputs == 0:
+                    self.remove()
+                raise
             self._opened = opened.pop_all()
 
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
@@ -178,7 +184,8 @@ class PartialRun:
     def __exit__(self, *_: object) -> None:
         if self.inputs == 0:
             self.remove()
-        self._opened.close()
+        with suppress(OSError):  # what could not be written was an error already, and is tried again here
+            self._opened.close()
 
     @property
     def _row_bytes(self) -> int:

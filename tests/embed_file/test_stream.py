@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -412,6 +414,36 @@ def test_a_full_disk_names_the_way_on(lines: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(PlumeExportError, match=r"can not be written: No space left on device\.\n  fix: .*resume"):
             embed(lines)
     assert embed(lines, resume=True).embedded == INPUTS - 16
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".parquet"])
+def test_files_that_cannot_grow(lines: Path, suffix: str) -> None:
+    """As on a full disk, at many places of a run: one sentence, what stood there stays, and --resume ends it."""
+    whole = embed(lines, f"whole{suffix}").bytes
+    output, failures = lines.with_name(f"out{suffix}"), 0
+    for most in range(0, max(4000, len(whole)) + 100, 150):
+        output.write_bytes(b"old")
+        if (message := error_with_files_of(most, lambda: embed(lines, output.name))) is not None:
+            failures += 1
+            assert message.count(": File too large.\n  fix: ") == 1
+            assert output.read_bytes() == b"old"
+            assert len(hidden(lines.parent)) in (0, 2)
+        assert embed(lines, output.name, resume=True).bytes == whole
+        assert hidden(lines.parent) == []
+    assert failures >= 10
+
+
+def error_with_files_of(most: int, run: Callable[[], object]) -> str | None:
+    """Return the error of what runs while no file may have more bytes than so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        run()
+    except PlumeExportError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return None
 
 
 def test_lines_come_window_by_window(lines: Path) -> None:
