@@ -18,14 +18,14 @@ from typing import Literal
 import click
 import onnx_ir as ir
 
-from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.evaluation.compare import compare_rankings
 from plume_export.evaluation.dataset import RetrievalTask, read_dataset
 from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import TaskRanking, rank_tasks
-from plume_export.export import export_bundle
+from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
+from plume_export.portable_bundle import export_bundle
 from plume_export.precision.folds import linear_layers
 from plume_export.precision.foreign import ForeignQuantiser, QuantiseFile
 from plume_export.precision.graph_inputs import Feed

@@ -4,8 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .api import build, compile, export
     from .bundle import Bundle, open_bundle
     from .errors import BundleError, CheckpointError, InputError, MissingExtraError, PlumeExportError
+    from .pipeline import ModelOptions
+    from .precision.options import QuantiseOptions
     from .preprocess.item import ImageSource, Item, VideoSource
     from .runtime.embedder import Embedder
 
@@ -20,14 +23,22 @@ __all__ = [
     "InputError",
     "Item",
     "MissingExtraError",
+    "ModelOptions",
     "PlumeExportError",
+    "QuantiseOptions",
     "VideoSource",
     "__version__",
+    "build",
+    "compile",
+    "export",
     "open_bundle",
 ]
 
 # Public name -> the module that has it.
 _MODULES = {
+    "build": "api",
+    "compile": "api",
+    "export": "api",
     "Bundle": "bundle",
     "open_bundle": "bundle",
     "BundleError": "errors",
@@ -35,6 +46,8 @@ _MODULES = {
     "InputError": "errors",
     "MissingExtraError": "errors",
     "PlumeExportError": "errors",
+    "ModelOptions": "pipeline",
+    "QuantiseOptions": "precision.options",
     "ImageSource": "preprocess.item",
     "Item": "preprocess.item",
     "VideoSource": "preprocess.item",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import write_random_checkpoint
+from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.options import QuantiseOptions
 from plume_export.precision.ranges import write_ranges

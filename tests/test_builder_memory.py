@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from plume_export.build import ExportOptions, ModelOptions, build_bundle, open_checkpoint
 from plume_export.checkpoint.random import preset_spec
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
 from plume_export.machine.gpu import DeviceMemory
 from plume_export.machine.target import TargetChoice
+from plume_export.pipeline import ExportOptions, ModelOptions, build_bundle, open_checkpoint
 from plume_export.plan import builder_peak_bytes
 from plume_export.recipe import read_recipe
 from plume_export.spec import GRAPH_NAMES
@@ -29,8 +29,8 @@ def test_a_builder_that_this_machine_cannot_hold(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Refused before the export."""
-    monkeypatch.setattr("plume_export.build.check_target", lambda *_: None)
-    monkeypatch.setattr("plume_export.build.system_memory", lambda: DeviceMemory(8 << 30, 100 << 20))
+    monkeypatch.setattr("plume_export.pipeline.check_target", lambda *_: None)
+    monkeypatch.setattr("plume_export.pipeline.system_memory", lambda: DeviceMemory(8 << 30, 100 << 20))
     checkpoint = open_checkpoint(str(tiny_checkpoint), ModelOptions())
     with pytest.raises(PlumeExportError, match=r'this machine.s memory; 105 MB are free(.|\n)*weights = "shared"'):
         build_bundle(checkpoint, tmp_path / "out", ExportOptions(), target="rtx", report=pytest.fail)

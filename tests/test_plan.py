@@ -11,7 +11,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from plume_export.build import compile_bundle
 from plume_export.builders.tensorrt.compile import build_in_child
 from plume_export.builders.tensorrt.engine import EngineRequest
 from plume_export.builders.tensorrt.network import axis_ranges
@@ -22,6 +21,7 @@ from plume_export.errors import PlumeExportError
 from plume_export.graphs.prefill import Prefill
 from plume_export.graphs.trace import trace_graph
 from plume_export.graphs.vision_encoder import VisionEncoder
+from plume_export.pipeline import compile_bundle
 from plume_export.plan import nearest_that_fits, plan_memory
 from plume_export.recipe import BuilderSettings, Recipe, ShapeRanges, read_recipe, recipes_directory
 from plume_export.spec import COMPUTE_DTYPE, PLUME_2B, GraphName, GraphSpec, ModelSpec, TensorSpec, graph_specs

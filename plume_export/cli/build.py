@@ -7,30 +7,14 @@ from typing import Any
 import click
 import msgspec
 
-from ..build import (
-    ExportOptions,
-    ModelOptions,
-    build_bundle,
-    check_target,
-    compile_bundle,
-    default_output,
-    export_checkpoint,
-    obstacle_to_running,
-    open_checkpoint,
-    require_export_packages,
-)
-from ..bundle import Bundle, check_output, graphs_of, open_bundle
+from .. import api
+from ..bundle import Bundle
 from ..machine.target import AUTO, target_of_this_machine
+from ..pipeline import ModelOptions, obstacle_to_running, open_checkpoint, require_export_packages
 from ..plan import nearest_that_fits, plan_memory
-from ..precision.options import (
-    QUANTIZERS,
-    GraphPrecisions,
-    QuantiseOptions,
-    Quantizer,
-    precisions_from_text,
-)
+from ..precision.options import QUANTIZERS, QuantiseOptions, Quantizer
 from ..recipe import read_recipe, recipe_names
-from ..samples import PLUME_TINY, sample_inputs_file
+from ..samples import PLUME_TINY
 from ..selftest import SelftestReport, run_selftest
 from ..spec import PLUME_2B, PRECISIONS
 from .console import build_progress, print_engines, print_plan, print_quantisation, print_recipes, print_selftest
@@ -106,19 +90,14 @@ def _checkpoint_options(command: Any) -> Any:
 @_TARGET_OPTION
 def build(target: str, **options: Any) -> Answer:
     """Checkpoint to runnable bundle: export, compile, self-test."""
-    recipe = read_recipe(target)
-    precision = recipe.precision if options["precision"] is None else options["precision"]
-    options["precision"] = precisions_from_text(precision, graphs_of(options["modalities"]))
-    check_target(recipe, options["precision"].name)
-    checkpoint, output, export_options = _opened(options, target)
     with build_progress() as progress:
-        bundle = build_bundle(checkpoint, output, export_options, target=target, report=report_step, progress=progress)
-    obstacle = obstacle_to_running(bundle) if export_options.selftest_inputs is not None else "--no-selftest"
+        bundle = api.build(**_arguments(options), target=target, report=report_step, progress=progress)
+    obstacle = obstacle_to_running(bundle) if not options["no_selftest"] else "--no-selftest"
     if obstacle is None:
         report_step("self-test")
     selftest = run_selftest(bundle) if obstacle is None else None
     report_step("done")
-    if obstacle is not None and export_options.selftest_inputs is not None:
+    if obstacle is not None and not options["no_selftest"]:
         note(f"no self-test: {obstacle}. On the device: plume-export selftest {bundle.path}")
     is_good = selftest is None or selftest.parity.first_bad_stage is None
     document = document_from_bundle(bundle, selftest, obstacle)
@@ -146,10 +125,7 @@ def _print_bundle(bundle: Bundle, selftest: SelftestReport | None = None) -> Non
 )
 def export(quantizer: Quantizer, **options: Any) -> Answer:
     """Checkpoint to portable ONNX bundle."""
-    precision = ExportOptions.precision if options["precision"] is None else options["precision"]
-    options["precision"] = precisions_from_text(precision, graphs_of(options["modalities"]))
-    checkpoint, output, export_options = _opened(options, "onnx", quantizer)
-    bundle = export_checkpoint(checkpoint, output, export_options, report_step)
+    bundle = api.export(**_arguments(options, quantizer), report=report_step)
     report_step("done")
     return Answer(document_from_bundle(bundle), partial(_print_bundle, bundle))
 
@@ -161,11 +137,10 @@ def export(quantizer: Quantizer, **options: Any) -> Answer:
 @verify_option
 def compile_(bundle: Path, target: str, output: Path, verify_hashes: bool) -> Answer:
     """Compile a portable bundle for a target. Needs no torch."""
-    check_output(output, [bundle])
-    report_step(f"compiling for {target}")
     with build_progress() as progress:
-        source = open_bundle(bundle, verify_hashes=verify_hashes)
-        compiled = compile_bundle(source, output, target, progress=progress, report=report_step)
+        compiled = api.compile(
+            bundle, output, target=target, verify_hashes=verify_hashes, report=report_step, progress=progress
+        )
     report_step("done")
     return Answer(document_from_bundle(compiled), partial(_print_bundle, compiled))
 
@@ -190,23 +165,21 @@ def random_checkpoint(output: Path, preset: Any, seed: int) -> Answer:
     return Answer(document_from_path(output), partial(click.echo, str(output)))
 
 
-def _opened(options: dict[str, Any], target: str, quantizer: Quantizer = "own") -> tuple[Any, Path, ExportOptions]:
-    """Check everything that can be checked before the long work starts."""
-    name = options["checkpoint"]
-    if name is None:
-        name = PLUME_TINY
+def _arguments(options: dict[str, Any], quantizer: Quantizer = "own") -> dict[str, Any]:
+    """Return the flags that `build` and `export` share as arguments of the functions."""
+    if options["checkpoint"] is None:
         note(_SAMPLE_NOTE)
-    precisions: GraphPrecisions = options["precision"]
-    output = options["output"] or default_output(name, precisions.name, target)
-    check_output(output, [Path(name), *([] if options["ranges"] is None else [options["ranges"]])])
-    model_options = ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS})
-    selftest_inputs = None if options["no_selftest"] else sample_inputs_file()
-    quantise = QuantiseOptions(precisions.schemes, options["ranges"], options["min_cosine"], options["keep"], quantizer)
-    export_options = ExportOptions(
-        precisions.name, options["modalities"], selftest_inputs, quantise, guards_range=not options["no_range_guard"]
-    )
-    checkpoint = open_checkpoint(name, model_options, revision=options["revision"], offline=options["offline"])
-    return checkpoint, output, export_options
+    same = {name: options[name] for name in ("output", "modalities", "revision", "offline")}
+    precision = {} if options["precision"] is None else {"precision": options["precision"]}
+    return {
+        **same,
+        **precision,
+        "checkpoint": PLUME_TINY if options["checkpoint"] is None else options["checkpoint"],
+        "model": ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS}),
+        "quantise": QuantiseOptions({}, options["ranges"], options["min_cosine"], options["keep"], quantizer),
+        "range_guard": not options["no_range_guard"],
+        "selftest": not options["no_selftest"],
+    }
 
 
 def _planned(_context: click.Context, _parameter: click.Parameter, target: str) -> str:

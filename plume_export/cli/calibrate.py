@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from ..build import ModelOptions, open_checkpoint
 from ..embed_file import check_writable
+from ..pipeline import ModelOptions, open_checkpoint
 from ..samples import PLUME_TINY, calibration_inputs_file
 from .documents import document_from_path
 from .messages import report_step, warn

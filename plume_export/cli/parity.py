@@ -7,11 +7,11 @@ from typing import Any
 import click
 import msgspec
 
-from ..build import ModelOptions, open_checkpoint
 from ..bundle import open_bundle
 from ..embed_file import sources_from_file
 from ..parity import ParityReport
 from ..parity.table import table_from_report, verdict
+from ..pipeline import ModelOptions, open_checkpoint
 from ..runtime.embedder import Embedder
 from ..samples import sample_inputs_file
 from ..selftest import run_selftest

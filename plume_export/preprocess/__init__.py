@@ -1,7 +1,7 @@
 """Items (text, images, video) to the arrays that the graphs take. Needs numpy, Pillow and tokenizers only."""
 
 from .image import load_image, patches_from_image, smart_resize
-from .item import ImageSource, Item, VideoSource, is_image_source, item_from, item_from_json
+from .item import ImageSource, Item, ItemLike, VideoSource, is_image_source, item_from, item_from_json
 from .media_options import MediaOptions
 from .notice import Notice, NoticeTally, Notify
 from .patches import Patches, normalised_together
@@ -14,6 +14,7 @@ from .video_file import read_video_frames
 __all__ = [
     "ImageSource",
     "Item",
+    "ItemLike",
     "Media",
     "MediaOptions",
     "Notice",

@@ -43,6 +43,10 @@ class Item:
             raise InputError("The input is empty.", fix="give a text that is not blank, an image or a video")
 
 
+# A text, an image, an Item, or a mapping with "id", "text", "image" and "video".
+ItemLike: TypeAlias = str | ImageSource | Item | Mapping[str, Any]
+
+
 def item_from(value: object) -> Item:
     """Return the Item of a text, an image, an Item, or a mapping with "id", "text", "image" and "video".
 

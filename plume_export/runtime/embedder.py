@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from threading import RLock
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..bundle import TOKENIZER, Bundle, Verify, open_bundle
 from ..errors import InputError, PlumeExportError
 from ..machine.thread_count import check_threads
-from ..preprocess import Item, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
+from ..preprocess import Item, ItemLike, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
 from ..progress import Advance, progress_bar
 from ..stages import FloatArray, Stages
 from .backend import Backend
@@ -25,8 +25,6 @@ from .stopwatch import Stopwatch
 from .windows import rows_by_length
 
 Mode = Literal["gen", "disc"]
-# What `item_from` takes: a text, an image, an Item, or a mapping with text, image, video.
-ItemLike = Any
 OnError = Literal["raise", "skip"]
 _BATCH_SIZE = 8
 # A warning names so many items.
@@ -45,8 +43,8 @@ class Embedder:
     published evaluation. `verify_hashes` False checks names and sizes only, "always" hashes a bundle that is remembered as
     verified too.
 
-    Raises BundleError for a bundle that is damaged or that this machine can not run, PlumeExportError for other arguments
-    than these.
+    Raises BundleError for a bundle that is damaged or that this machine cannot run, PlumeExportError for any other invalid
+    argument.
     """
 
     def __init__(
@@ -191,7 +189,7 @@ class Embedder:
         if isinstance(sentences, np.ndarray) and sentences.dtype.kind in "OSTU":
             sentences = sentences.tolist()
         if not isinstance(sentences, list | tuple):
-            one = self._embed([sentences], lambda *_: None, batch_size=1)
+            one = self._embed([cast(ItemLike, sentences)], lambda *_: None, batch_size=1)
             vector: NDArray[Any] = rows_from_embeddings(one, output_dtype)[0]
             return vector
         with progress_bar(len(sentences), "items", is_shown=bool(show_progress_bar)) as advance:

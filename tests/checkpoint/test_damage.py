@@ -11,9 +11,9 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
-from plume_export.build import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
+from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.precision.options import QuantiseOptions
 
 JSON_FILES = (

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.checkpoint import tokenizer_json_from_checkpoint
 from plume_export.errors import CheckpointError
+from plume_export.pipeline import ModelOptions, open_checkpoint
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen2VLForConditionalGeneration
 
-from plume_export.build import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.checkpoint import CheckpointTensors, tokenizer_json_from_checkpoint, write_random_checkpoint
 from plume_export.errors import PlumeExportError
+from plume_export.pipeline import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.spec import ModelSpec
 
 from ..conftest import GOLDEN, WITHOUT_CALIBRATION

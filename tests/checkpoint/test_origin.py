@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from plume_export.build import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.bundle import SCHEMA_VERSION, Bundle, CheckpointOrigin, open_bundle
 from plume_export.checkpoint import ExaminedTensors, checkpoint_sha256
 from plume_export.checkpoint.origin import hub_snapshot, origin_of
 from plume_export.errors import CheckpointError
 from plume_export.parity.same_checkpoint import check_same_checkpoint
+from plume_export.pipeline import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.spec import Precision
 
 from ..conftest import WITHOUT_CALIBRATION

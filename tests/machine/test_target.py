@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from plume_export.build import obstacle_to_running
 from plume_export.bundle import Bundle
 from plume_export.cli import main
 from plume_export.machine.gpu import DeviceMemory, Gpu
 from plume_export.machine.software import CudaVersions, InstalledFlavour, InstalledOnnxRuntime, Software
 from plume_export.machine.target import Machine, TargetChoice, choose_target, target_of_this_machine
+from plume_export.pipeline import obstacle_to_running
 from plume_export.recipe import read_recipe, recipe_names
 
 RECIPES = {name: read_recipe(name) for name in recipe_names()}
@@ -151,6 +151,6 @@ def test_where_the_self_test_of_a_build_can_run(
     backend: str, gpus: list[tuple[str, str]], obstacle: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Gpu(0, name, capability, None, None, "580") for name, capability in gpus]
-    monkeypatch.setattr("plume_export.build.find_gpus", lambda: found)
+    monkeypatch.setattr("plume_export.pipeline.find_gpus", lambda: found)
     bundle = Bundle(Path("unread"), SimpleNamespace(backend=backend))  # type: ignore[arg-type]
     assert obstacle_to_running(bundle) == obstacle

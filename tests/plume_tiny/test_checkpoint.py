@@ -7,7 +7,6 @@ import pytest
 from click.testing import CliRunner
 
 from plume_export import Embedder
-from plume_export.build import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import expected_tensors
@@ -16,6 +15,7 @@ from plume_export.evaluation.compare import compare_rankings
 from plume_export.evaluation.dataset import RetrievalTask, read_dataset, select_tasks
 from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import TaskRanking, rank_tasks
+from plume_export.pipeline import ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.plume_tiny.sample_data import write_sample_data
 from plume_export.runtime.onnx_reference import OnnxReference
 from plume_export.samples import PLUME_TINY, plume_tiny_directory

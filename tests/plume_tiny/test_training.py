@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.errors import PlumeExportError
+from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.plume_tiny.scenes import Scene, Split
 from plume_export.plume_tiny.tasks import TASKS, Task, draw_answer, draw_query, sample_scene
 from plume_export.plume_tiny.training.batches import Batches, Step, prompts_from_inputs

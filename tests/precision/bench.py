@@ -11,8 +11,8 @@ import torch
 
 from plume_export.bundle import CONSTANTS, TOKENIZER, Bundle, MeasuredCosine
 from plume_export.checkpoint import Checkpoint
-from plume_export.export import write_graphs
 from plume_export.graphs.weights import ReadParameter, read_parameter
+from plume_export.portable_bundle import write_graphs
 from plume_export.precision.folds import linear_layers
 from plume_export.precision.held_out import HeldOut
 from plume_export.precision.plan import PHASES_OF_GRAPH, QuantisationPlan, plan_quantisation

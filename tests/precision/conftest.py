@@ -2,9 +2,9 @@
 
 import pytest
 
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import Checkpoint
+from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.held_out import HeldOut
 from plume_export.precision.plan import QuantisationPlan

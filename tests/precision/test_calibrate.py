@@ -12,10 +12,10 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.checkpoint import checkpoint_sha256, tokenizer_json_from_checkpoint
 from plume_export.cli import main
 from plume_export.errors import CheckpointError, InputError, PlumeExportError
+from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.precision.calibrate import calibrate, coverage_warning
 from plume_export.precision.ranges import Ranges, read_ranges, write_ranges
 from plume_export.preprocess import Item, Preprocessor

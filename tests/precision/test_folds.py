@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from plume_export import Embedder
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.bundle import Bundle
 from plume_export.embed_file import sources_from_file
+from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.precision.folds import folds_of, linear_layers
 from plume_export.precision.plan import QuantisationPlan
 from plume_export.samples import sample_inputs_file

@@ -11,11 +11,11 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from plume_export.build import ModelOptions, compile_bundle, open_checkpoint
 from plume_export.bundle import CONSTANTS, MANIFEST, TOKENIZER, Bundle, Quantisation, open_bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.errors import BundleError, PlumeExportError
-from plume_export.export import export_bundle
+from plume_export.pipeline import ModelOptions, compile_bundle, open_checkpoint
+from plume_export.portable_bundle import export_bundle
 from plume_export.precision import foreign
 from plume_export.precision.foreign import ForeignQuantiser, int8_products
 from plume_export.precision.graph_inputs import Feed

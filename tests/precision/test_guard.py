@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from plume_export import Embedder
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.errors import PlumeExportError
-from plume_export.export import export_bundle
+from plume_export.pipeline import ModelOptions, open_checkpoint
+from plume_export.portable_bundle import export_bundle
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.guard import FLOAT16_MAX, MARGIN, guard_text, guarded_layers
 from plume_export.precision.ranges import BINS, LinearRange, Ranges

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from plume_export.build import ExportOptions, export_checkpoint
 from plume_export.bundle import Bundle, graphs_of, open_bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
+from plume_export.pipeline import ExportOptions, export_checkpoint
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.options import QuantiseOptions, precisions_from_text, promise_of
 from plume_export.precision.ranges import Ranges, write_ranges

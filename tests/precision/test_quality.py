@@ -6,8 +6,8 @@ The Q/DQ graph itself runs: float16 between the products is computed in float32 
 import numpy as np
 import pytest
 
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.checkpoint import Checkpoint
+from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.plan import QuantisationPlan
 from plume_export.precision.ranges import Ranges

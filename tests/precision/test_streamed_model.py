@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import Checkpoint, CheckpointTensors, tokenizer_json_from_checkpoint
 from plume_export.embed_file import sources_from_file
 from plume_export.graphs.latent_step import ExpertStack
 from plume_export.graphs.layers import Linear
 from plume_export.graphs.weights import read_parameter
+from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.precision import streamed_model
 from plume_export.precision.observe import Observer
 from plume_export.precision.ranges import BINS, PHASES, SAMPLE_ROWS, LinearRange, Phase, bin_edges

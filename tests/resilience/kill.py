@@ -126,17 +126,17 @@ def check_success(ended: Ended) -> None:
 
 def _trace_once() -> None:
     """Let all processes that are forked off have the same traced graphs, which `write_graphs` leaves as they are."""
-    from plume_export import export
+    from plume_export import portable_bundle
 
-    trace, traced = export._trace, {}
+    trace, traced = portable_bundle._trace, {}
 
     def trace_once(name, model, precision, float32_layers):  # type: ignore[no-untyped-def]
         if name not in traced:
             traced[name] = trace(name, model, precision, float32_layers)
         return traced[name]
 
-    export._trace = trace_once
-    from plume_export.build import ModelOptions, open_checkpoint
+    portable_bundle._trace = trace_once
+    from plume_export.pipeline import ModelOptions, open_checkpoint
     from plume_export.spec import GRAPH_NAMES
 
     model = open_checkpoint(PLUME_TINY, ModelOptions()).model

@@ -18,7 +18,7 @@ from plume_export.samples import PLUME_TINY
 
 _RUNTIME = ("onnxruntime", "plume_export.runtime.onnxruntime_cpu")
 _COMPILERS = (*_RUNTIME, "onnx", "onnx_ir", "plume_export.builders.onnxruntime.cached_start")
-_EXPORTERS = (*_COMPILERS, "torch", "transformers", "onnxscript", "safetensors", "plume_export.export")
+_EXPORTERS = (*_COMPILERS, "torch", "transformers", "onnxscript", "safetensors", "plume_export.portable_bundle")
 _INPUTS = 120
 _PICTURES = 150
 _OUTPUTS = ("out.npy", "out.jsonl", "out.parquet")

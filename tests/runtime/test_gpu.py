@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 
 from plume_export import Embedder
-from plume_export.build import ModelOptions, compile_bundle, open_checkpoint
 from plume_export.bundle import Bundle
 from plume_export.embed_file import sources_from_file
 from plume_export.errors import MissingExtraError, PlumeExportError
 from plume_export.machine.software import CUDA_PROVIDER
 from plume_export.parity.reference_run import measure_parity
+from plume_export.pipeline import ModelOptions, compile_bundle, open_checkpoint
 from plume_export.preprocess import Item
 from plume_export.runtime.cuda.device import CudaDevice
 from plume_export.runtime.cuda.tensorrt import TensorRt

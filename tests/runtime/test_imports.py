@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plume_export.build import ExportOptions, ModelOptions, build_bundle, open_checkpoint
+from plume_export.pipeline import ExportOptions, ModelOptions, build_bundle, open_checkpoint
 from plume_export.samples import sample_inputs_file
 
 REPOSITORY = Path(__file__).parents[2]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...build import ModelOptions, open_checkpoint
 from ...bundle import Bundle, open_bundle
 from ...errors import BundleError, PlumeExportError
 from ...parity.same_checkpoint import check_same_checkpoint
+from ...pipeline import ModelOptions, open_checkpoint
 from ..limits.products import is_on_gpu
 from ..options import PYTORCH, PYTORCH_FORMS, BenchOptions
 from .contestant import BundleContestant, Contestant, PytorchContestant

@@ -8,10 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from plume_export.build import check_target, compile_bundle
 from plume_export.builders.onnxruntime.compile import check_onnxruntime_precision
 from plume_export.bundle import Bundle, write_manifest
 from plume_export.errors import BundleError, InputError, PlumeExportError
+from plume_export.pipeline import check_target, compile_bundle
 from plume_export.recipe import read_recipe
 from plume_export.runtime.embedder import Embedder
 from plume_export.spec import GRAPH_NAMES

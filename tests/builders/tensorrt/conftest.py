@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from plume_export.build import compile_bundle
 from plume_export.bundle import Bundle, EngineManifest
+from plume_export.pipeline import compile_bundle
 
 _RECIPE = """
 description = "Small, for tests"

@@ -14,13 +14,13 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from plume_export.build import compile_bundle
 from plume_export.builders.tensorrt import compile as compile_module
 from plume_export.builders.tensorrt.audit import audit_engine
 from plume_export.builders.tensorrt.graph_weights import GraphWeights
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.cli import main
 from plume_export.errors import BundleError, PlumeExportError
+from plume_export.pipeline import compile_bundle
 
 from .conftest import Built, write_recipe
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from plume_export.build import ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
 from plume_export.bundle import WEIGHTS, Bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.errors import PlumeExportError
+from plume_export.pipeline import ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
 from plume_export.precision.calibrate import calibrate
 from plume_export.precision.options import QuantiseOptions
 from plume_export.precision.ranges import write_ranges

@@ -11,8 +11,8 @@ import safetensors.numpy
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from plume_export.build import ModelOptions, open_checkpoint
 from plume_export.layout import expected_tensors
+from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.spec import DecoderSpec, TransitionSpec, VisionSpec
 from tests.golden_model import GOLDEN_MODEL
 

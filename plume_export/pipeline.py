@@ -23,7 +23,7 @@ from .spec import INTEGER_PRECISIONS, PRECISIONS, GraphName, ModelSpec, Precisio
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .export import Quantise
+    from .portable_bundle import Quantise
 
 _EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "onnx", "onnx_ir", "onnxscript")
 
@@ -92,7 +92,7 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: Report) -> Bundle:
     """Write the portable ONNX bundle. Raises PlumeExportError for an output that is not to be written, before any work."""
-    from .export import export_bundle
+    from .portable_bundle import export_bundle
     from .reference import ReferenceProcessor
 
     check_output(output, _inputs(checkpoint, options))

@@ -1,0 +1,155 @@
+"""The commands that make bundles, as functions: `export`, `compile` and `build`, with the command line's defaults."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from .builders.tensorrt.compile import BuildProgress
+from .bundle import Bundle, Modalities, Verify, check_output, graphs_of, open_bundle
+from .machine.target import AUTO, target_of_this_machine
+from .pipeline import (
+    ExportOptions,
+    ModelOptions,
+    build_bundle,
+    check_target,
+    compile_bundle,
+    default_output,
+    export_checkpoint,
+    open_checkpoint,
+)
+from .precision.options import QuantiseOptions, precisions_from_text
+from .progress import Report
+from .recipe import read_recipe
+from .samples import sample_inputs_file
+
+_Path = str | os.PathLike[str]
+
+
+def export(
+    checkpoint: _Path,
+    output: _Path | None = None,
+    *,
+    precision: str = "fp16",
+    modalities: Modalities = "all",
+    model: ModelOptions | None = None,
+    quantise: QuantiseOptions | None = None,
+    range_guard: bool = True,
+    selftest: bool = True,
+    revision: str | None = None,
+    offline: bool = False,
+    report: Report = lambda _: None,
+) -> Bundle:
+    """Write the portable ONNX bundle of a checkpoint. Needs the extra `export` (torch).
+
+    Args:
+        checkpoint: A directory, a Hugging Face hub id, or "plume-tiny", the sample that ships.
+        output: The bundle's directory. None: engines/build/NAME-PRECISION-onnx under the current directory.
+        precision: "fp32", "fp16", "bf16", "int8", "int8-weight" or "int4-weight"; or one for each graph, as
+            "vision_encoder=int8,prefill=int8,latent_step=int8-weight".
+        modalities: "text" leaves the vision encoder out.
+        model: What the checkpoint's tensors do not show. None: as published.
+        quantise: How integers are made. None: by the defaults of QuantiseOptions.
+        range_guard: Whether layers that overflow float16 are looked for; they keep float32.
+        selftest: Whether the bundle carries reference stages for `plume-export selftest`.
+        revision: Branch, tag or commit of a hub id. None: its main branch.
+        offline: Whether a hub id is taken from the local cache only.
+        report: Takes one line for each step.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged or not PLUME's.
+        MissingExtraError: A package of the extra `export` is not installed.
+        PlumeExportError: Options that do not go together, or an output that cannot be written. What stands there stays.
+    """
+    options = _options(precision, modalities, quantise, range_guard, selftest)
+    path = _checked_output(checkpoint, output, options, "onnx")
+    opened = open_checkpoint(os.fspath(checkpoint), model or ModelOptions(), revision=revision, offline=offline)
+    return export_checkpoint(opened, path, options, report)
+
+
+def compile(
+    bundle: _Path | Bundle,
+    output: _Path,
+    *,
+    target: str = "auto",
+    verify_hashes: Verify = True,
+    report: Report = lambda _: None,
+    progress: BuildProgress = lambda *_: None,
+) -> Bundle:
+    """Compile a portable bundle. Needs no torch.
+
+    Args:
+        bundle: The directory that `export` wrote.
+        output: The compiled bundle's directory.
+        target: A name that `plume-export targets` lists, or the path of a recipe. "auto": what this machine has.
+        verify_hashes: False checks the bundle's names and sizes only, "always" hashes one that is remembered as verified too.
+        report: Takes one line for each step.
+        progress: Takes a graph's name and the step of the engine builder.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or already compiled.
+        PlumeExportError: The target does not exist, cannot run the bundle's precision or does not fit its device; or the
+            output cannot be written. What stands there stays.
+    """
+    path = Path(output)
+    check_output(path, [bundle.path if isinstance(bundle, Bundle) else Path(bundle)])
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
+    target = _resolved(target)
+    report(f"compiling for {target}")
+    return compile_bundle(opened, path, target, report=report, progress=progress)
+
+
+def build(
+    checkpoint: _Path,
+    output: _Path | None = None,
+    *,
+    target: str = "auto",
+    precision: str | None = None,
+    modalities: Modalities = "all",
+    model: ModelOptions | None = None,
+    quantise: QuantiseOptions | None = None,
+    range_guard: bool = True,
+    selftest: bool = True,
+    revision: str | None = None,
+    offline: bool = False,
+    report: Report = lambda _: None,
+    progress: BuildProgress = lambda *_: None,
+) -> Bundle:
+    """Export and compile in one go; only the compiled bundle stays. Needs the extra `export` (torch).
+
+    Args are those of `export` and `compile`. `precision` None is the target's own; `output` None is
+    engines/build/NAME-PRECISION-TARGET under the current directory.
+
+    Raises what `export` and `compile` raise.
+    """
+    target = _resolved(target)
+    recipe = read_recipe(target)
+    options = _options(recipe.precision if precision is None else precision, modalities, quantise, range_guard, selftest)
+    check_target(recipe, options.precision)
+    path = _checked_output(checkpoint, output, options, target)
+    opened = open_checkpoint(os.fspath(checkpoint), model or ModelOptions(), revision=revision, offline=offline)
+    return build_bundle(opened, path, options, target=target, report=report, progress=progress)
+
+
+def _options(
+    precision: str, modalities: Modalities, quantise: QuantiseOptions | None, range_guard: bool, selftest: bool
+) -> ExportOptions:
+    precisions = precisions_from_text(precision, graphs_of(modalities))
+    return ExportOptions(
+        precisions.name,
+        modalities,
+        sample_inputs_file() if selftest else None,
+        replace(quantise or QuantiseOptions(), schemes=precisions.schemes),
+        guards_range=range_guard,
+    )
+
+
+def _checked_output(checkpoint: _Path, output: _Path | None, options: ExportOptions, target: str) -> Path:
+    """Return where the bundle goes. Raises before the checkpoint is read, which may be downloaded."""
+    path = default_output(os.fspath(checkpoint), options.precision, target) if output is None else Path(output)
+    ranges = options.quantise.ranges_file
+    check_output(path, [Path(checkpoint), *([] if ranges is None else [ranges])])
+    return path
+
+
+def _resolved(target: str) -> str:
+    return target_of_this_machine().name if target == AUTO else target
