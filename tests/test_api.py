@@ -55,11 +55,9 @@ def test_types_are_real(function: Any) -> None:
 @pytest.mark.parametrize(("function", "command"), [(plume_export.export, export_command), (plume_export.build, build_command)])
 def test_the_defaults_are_those_of_the_command_line(function: Any, command: Any) -> None:
     defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
-    flags = {option.name: option.default for option in command.params}
-    assert defaults["range_guard"] is not flags["no_range_guard"]
-    assert defaults["selftest"] is not flags["no_selftest"]
-    assert {name: defaults[name] for name in ("modalities", "offline")} == {
-        name: flags[name] for name in ("modalities", "offline")
-    }
+    context = command.make_context(command.name, [])
+    flags = context.params
+    assert (defaults["range_guard"], defaults["selftest"]) == (not flags["no_range_guard"], not flags["no_selftest"])
+    assert [defaults[name] for name in ("modalities", "offline")] == [flags[name] for name in ("modalities", "offline")]
     model = plume_export.ModelOptions()
-    assert all(getattr(model, name) == flags[name] for name in ("top_k", "router_context"))
+    assert [getattr(model, name) for name in vars(model)] == [flags[name] for name in vars(model)]
