@@ -85,10 +85,11 @@ def killable_commands(
     log = directory / "made.log"
     if not is_cold and {"build", "export"} & {*names}:
         _trace_once()
-    if portable is None and {"compile", "embed", "search"} & {*names}:
+    is_compiled_here = compiled is None and bool({"embed", "search"} & {*names})
+    if portable is None and (is_compiled_here or "compile" in names):
         portable = directory / "portable"
         check_success(run_forked(["export", *_CHEAP, "-o", str(portable)], log))
-    if compiled is None and {"embed", "search"} & {*names}:
+    if is_compiled_here:
         compiled = directory / "compiled"
         check_success(run_forked(["compile", str(portable), "--target", "cpu", "-o", str(compiled)], log))
     made: dict[str, Callable[[], Killable]] = {
