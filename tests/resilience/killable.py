@@ -91,7 +91,7 @@ class WritesBundle(Killable):
             hidden = [digest_of_tree(file) for file in self.directory.glob(".bundle.*.old")]
             assert not self._has_old or self._old_digest in hidden, "the old bundle is lost"
             return "moved aside" if self._has_old else "absent"
-        open_bundle(self._output)
+        open_bundle(self._output, verify_hashes="always")
         found = digest_of_tree(self._output)
         assert found in (self._digest, self._old_digest), "a bundle opens that is neither the old nor the new one"
         return "new" if found == self._digest else "old"
@@ -99,7 +99,7 @@ class WritesBundle(Killable):
     def check_ended(self) -> None:
         super().check_ended()
         self._check_source()
-        open_bundle(self._output)
+        open_bundle(self._output, verify_hashes="always")
         assert digest_of_tree(self._output) == self._digest, "the bundle is not the one of a run that nothing disturbed"
 
     def _check_source(self) -> None:
