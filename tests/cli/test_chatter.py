@@ -13,7 +13,7 @@ from plume_export.cli.switches import command
 @command()
 def chat() -> None:
     """Log and warn as another package, and warn as this one."""
-    logging.getLogger("transformers.somewhere").warning("a log")
+    logging.getLogger("another_package").warning("a log")
     warnings.warn_explicit("theirs", UserWarning, "/site-packages/torch/onnx.py", 1)
     warnings.warn_explicit("our own", UserWarning, own_module.__file__, 1)
 
@@ -22,7 +22,7 @@ def chat() -> None:
 def test_others_are_hidden(switch: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
     assert CliRunner().invoke(chat, switch).stderr == "warning: our own\n"
     assert caplog.records == []
-    logging.getLogger("transformers.somewhere").warning("after the command")
+    logging.getLogger("another_package").warning("after the command")
     assert len(caplog.records) == 1
 
 
