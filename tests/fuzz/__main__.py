@@ -19,9 +19,17 @@ from .worker import Scratch
 @click.option("--workers", default=2, show_default=True, help="Processes at a time.")
 @click.option("--hang-s", default=Limits.hang_s, show_default=True, help="A case that takes longer is a finding.")
 @click.option("--memory-mib", default=Limits.memory_bytes >> 20, show_default=True, help="A case that takes more is a finding.")
+@click.option("--minutes", default=Limits.run_s / 60, help="Stop then, and say how far it came.")
 @click.option("--case", "number", type=int, help="Run this case of one --surface again, in this process.")
 def main(
-    total: int, seed: int, names: tuple[str, ...], workers: int, hang_s: float, memory_mib: int, number: int | None
+    total: int,
+    seed: int,
+    names: tuple[str, ...],
+    workers: int,
+    hang_s: float,
+    memory_mib: int,
+    minutes: float,
+    number: int | None,
 ) -> None:
     """Damage files of every kind that a user hands in, and read them."""
     if number is not None:
@@ -30,7 +38,7 @@ def main(
         _run_again(names[0], seed, number)
         return
     weights = {name: load_surface(name).weight for name in names or NAMES}
-    limits = Limits(hang_s, memory_mib << 20)
+    limits = Limits(hang_s, memory_mib << 20, 60 * minutes)
     report = lambda line: click.echo(line, err=True)  # noqa: E731
     tallies = fuzz(shares(total, weights), seed=seed, workers=workers, limits=limits, report=report)
     _print_findings(tallies)

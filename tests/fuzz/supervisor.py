@@ -1,5 +1,6 @@
 """Runs cases in processes of their own, and ends those that hang or take too much memory."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import psutil
@@ -22,10 +24,11 @@ _LOG_BYTES = 4000
 
 @dataclass(frozen=True)
 class Limits:
-    """What one case may take. `hang_s` is of processor time, or six times that on the clock."""
+    """What one case may take, and all of them. `hang_s` is of processor time, or six times that on the clock."""
 
     hang_s: float = 10.0
     memory_bytes: int = 2 << 30
+    run_s: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -88,42 +91,57 @@ def fuzz(
     is_short = sum(cases.values()) <= _JOB_CASES
     groups = [jobs[worker::workers] for worker in range(workers)] if is_short else [[job] for job in jobs]
     tallies = {surface: Tally() for surface in cases}
+    run = _Run(tallies, seed, limits, time.monotonic() + limits.run_s, report)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch, ThreadPoolExecutor(workers) as threads:
 
-        def run(index: int, group: list[Job]) -> None:
+        def work_through(index: int, group: list[Job]) -> None:
             directory = Path(scratch) / str(index)
             directory.mkdir()
-            run_jobs(group, tallies, seed, directory, limits)
-            report("; ".join(f"{job.surface} {job.first} to {job.last}" for job in group))
+            run.work_through(group, directory)
 
-        for done in [threads.submit(run, index, group) for index, group in enumerate(groups) if group]:
+        for done in [threads.submit(work_through, index, group) for index, group in enumerate(groups) if group]:
             done.result()
     return tallies
 
 
-def run_jobs(jobs: Sequence[Job], tallies: dict[str, Tally], seed: int, directory: Path, limits: Limits) -> None:
-    """Run jobs in one process, and in another where that one ends before its time. Adds to the tallies."""
-    waiting = list(jobs)
-    while waiting:
-        with _Process(waiting, seed, directory) as process:
-            failure: Failure | None = None
-            while waiting and failure is None:
-                job = waiting[0]
-                message = process.next_message(limits)
-                if message is None:
-                    continue
-                tally = tallies[job.surface]
-                if isinstance(message, Done) and message.peak_bytes > limits.memory_bytes:
-                    message = Failure("memory", f"{message.peak_bytes >> 20} MiB")
-                tally.add(message)
-                if isinstance(message, Failure):
-                    failure = message
-                if isinstance(message, Failure) or message.outcome == "exception":
-                    kind = message.kind if isinstance(message, Failure) else "exception"
-                    tally.findings.append(Finding(job.surface, seed, job.first, kind, message.detail))
-                waiting[0] = replace(job, first=job.first + 1)
-                if waiting[0].first == job.last:
-                    del waiting[0]
+@dataclass(frozen=True)
+class _Run:
+    """What the threads share."""
+
+    tallies: dict[str, Tally]
+    seed: int
+    limits: Limits
+    end_s: float
+    report: Callable[[str], None]
+    lock: Lock = field(default_factory=Lock)
+
+    def work_through(self, jobs: Sequence[Job], directory: Path) -> None:
+        """Run jobs in one process, and in another where that one ends before its time."""
+        waiting = list(jobs)
+        while waiting and time.monotonic() < self.end_s:
+            with _Process(waiting, self.seed, directory) as process:
+                is_lost = False
+                while waiting and not is_lost and time.monotonic() < self.end_s:
+                    message = process.next_message(self.limits)
+                    if message is not None:
+                        is_lost = self._add(message, waiting[0])
+                        waiting[0] = replace(waiting[0], first=waiting[0].first + 1)
+                        if waiting[0].first == waiting[0].last:
+                            done = waiting.pop(0).surface
+                            self.report(f"{done}: {self.tallies[done].cases} cases")
+
+    def _add(self, message: Done | Failure, job: Job) -> bool:
+        """Return whether the process is lost."""
+        if isinstance(message, Done) and message.peak_bytes > self.limits.memory_bytes:
+            message = Failure("memory", f"{message.peak_bytes >> 20} MiB")
+        with self.lock:
+            tally = self.tallies[job.surface]
+            tally.add(message)
+            if isinstance(message, Failure) or message.outcome == "exception":
+                kind = message.kind if isinstance(message, Failure) else "exception"
+                tally.findings.append(Finding(job.surface, self.seed, job.first, kind, message.detail))
+                self.report(str(tally.findings[-1]))
+        return isinstance(message, Failure)
 
 
 class _Process:

@@ -118,4 +118,4 @@ def _read(directory: Path) -> None:
     assert model.decoder.query_heads % model.decoder.kv_heads == 0
 
 
-SURFACE = Surface("checkpoints", 8, _write, _cases, _read)
+SURFACE = Surface("checkpoints", 6, _write, _cases, _read)

@@ -35,4 +35,4 @@ def _read(directory: Path) -> None:
             assert set(query.positives) <= set(query.candidates) <= set(task.candidates)
 
 
-SURFACE = Surface("datasets", 5, lambda _: None, lambda _: _lines(), _read)
+SURFACE = Surface("datasets", 8, lambda _: None, lambda _: _lines(), _read)

@@ -23,7 +23,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MARKS = (b"IHDR", b"IDAT", b"PLTE", b"tRNS", b"\xff\xc0", b"\xff\xc2", b"\xff\xc4", b"\xff\xda", b"VP8", b"ALPH", b"ihdr")
 _MARKS += (b"jp2c", b"ispe", b"iloc", b"mdat", b"II*\0", b"MM\0*", b"Exif", b"8BPS", b"qoif")
 # Of so many cases one is a picture that is small as a file and large in memory.
-_BOMB_RARITY = 200
+_BOMB_RARITY = 1000
 # Above this the values of patches are not looked at.
 _MOST_PATCHES = 4096
 
@@ -165,4 +165,4 @@ def _read(directory: Path) -> None:
         assert np.isfinite(medium.patches.normalised()).all()
 
 
-SURFACE = Surface("images", 30, _write, _cases, _read)
+SURFACE = Surface("images", 20, _write, _cases, _read)

@@ -121,7 +121,7 @@ def _arrays(draw: DrawFn) -> bytes:
             )
         )
     if kind == 5:
-        return _npy(np.zeros(1 << 24, np.float32))
+        return _npy(np.zeros(1 << 22, np.float32))
     return draw(st.binary(max_size=64))
 
 
@@ -148,4 +148,4 @@ def _read(directory: Path) -> None:
         assert not Path("canary").exists(), "a pickle was loaded"
 
 
-SURFACE = Surface("npz-files", 8, _write, _cases, _read)
+SURFACE = Surface("npz-files", 6, _write, _cases, _read)

@@ -68,4 +68,4 @@ def _read(directory: Path) -> None:
         assert [name for block in blocks for name in block.ids] == [source.id for source in _SOURCES]
 
 
-SURFACE = Surface("partial-runs", 8, _write, _cases, _read)
+SURFACE = Surface("partial-runs", 7, _write, _cases, _read)

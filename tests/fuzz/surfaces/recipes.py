@@ -72,4 +72,4 @@ def _read(directory: Path) -> None:
     check_recipe_fits_model(recipe, GOLDEN_MODEL, 4, "case")
 
 
-SURFACE = Surface("recipes", 8, lambda _: None, _cases, _read)
+SURFACE = Surface("recipes", 10, lambda _: None, _cases, _read)

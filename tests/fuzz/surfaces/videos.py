@@ -53,4 +53,4 @@ def _read(directory: Path) -> None:
     assert prepared.visual_token_count == frames * rows * columns // GOLDEN_MODEL.vision.merged_patches
 
 
-SURFACE = Surface("videos", 5, _write, _cases, _read)
+SURFACE = Surface("videos", 4, _write, _cases, _read)
