@@ -60,7 +60,7 @@ class RebuiltDatabase:
                 try:
                     with _transaction(self._opened()) as connection:
                         return work(connection)
-                except (sqlite3.Error, _OtherVersionError) as error:
+                except (sqlite3.Error, UnicodeDecodeError, _OtherVersionError) as error:  # SQLite quotes damaged names
                     if self._is_replaced():  # another process has set it aside
                         self.close()
                     elif isinstance(error, sqlite3.Error) and any(text in str(error) for text in _SURROUNDINGS):

@@ -105,6 +105,16 @@ def test_an_embedding_that_was_altered_is_found(path: Path) -> None:
     assert "a row fails its checksum" in reports[0]
 
 
+def test_a_damaged_name_in_the_schema(path: Path) -> None:
+    """Which SQLite quotes in its message as it is, so that Python cannot decode the message."""
+    fill(path)
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE files", b"CREATE TABL\xff files"))
+    reports: list[str] = []
+    with EmbeddingCache(path, reports.append) as cache:
+        assert check_rows(cache) == 0
+    assert len(reports) == 1
+
+
 def test_python_hears_of_it_as_a_warning(path: Path) -> None:
     path.write_bytes(b"no database" * 100)
     with pytest.warns(UserWarning, match=r"renamed to c\.sqlite\.old"):
