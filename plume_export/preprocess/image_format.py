@@ -14,7 +14,13 @@ _AVIF_BRANDS = (b"avif", b"avis")
 def open_image(file: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Image:
     """Open an image of any format that Pillow reads, or HEIC. Raises as `Image.open` does; MissingDecoderError, InputError."""
     try:
-        return Image.open(file)
+        image: Image.Image = Image.open(file)
+        if image.format == "EPS":  # a program, which Pillow would have Ghostscript run
+            image.close()
+            raise InputError(
+                f"{name} is a PostScript file, not a picture.", fix="render it first, as gs -sDEVICE=png16m -o page.png"
+            )
+        return image
     except UnidentifiedImageError:
         brand = _brand(file)
         if brand in _AVIF_BRANDS:
@@ -28,8 +34,8 @@ def open_image(file: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Imag
     except ImportError:
         raise MissingDecoderError(f"{name} is a HEIC picture", "pillow-heif", "heif") from None
     open_heif: Any = HeifImageFile  # called, not registered with Pillow, which would change it for the whole process
-    image: Image.Image = open_heif(file)
-    return image
+    heif: Image.Image = open_heif(file)
+    return heif
 
 
 def has_more_frames(image: Image.Image) -> bool:

@@ -15,6 +15,32 @@ from .patches import FrameArray
 SAMPLED_FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
 _FRAME_MULTIPLE = 2
+# 8192 x 8192. A decoder holds several frames.
+MAX_FRAME_PIXELS = 1 << 26
+# FFmpeg also reads lists that name other files, by whatever suffix; a video holds its frames itself.
+_CONTAINERS = (
+    *(
+        "mov",
+        "matroska",
+        "avi",
+        "mpeg",
+        "mpegts",
+        "mpegvideo",
+        "flv",
+        "gif",
+        "apng",
+        "asf",
+        "ogg",
+        "ivf",
+        "nut",
+        "mxf",
+        "rm",
+        "wtv",
+    ),
+    *("dv", "m4v", "h264", "hevc", "obu", "mjpeg", "wav", "mp3", "flac"),  # the last three to say that they are sound
+)
+_ROUNDS = 4
+_REENCODE = "encode it again, as ffmpeg -i in -vf scale=1280:720 out.mp4"
 
 
 def read_video_frames(
@@ -36,13 +62,14 @@ def read_video_frames(
         raise InputError(f"The video {name} has no frames.", fix="pass a complete video file")
     if not found_fps:
         raise InputError(f"The video {name} does not tell its frame rate.", fix="remux it, as ffmpeg -i in -c copy out.mp4")
-    while True:
+    for _ in range(_ROUNDS):
         indices = sampled_indices(name, found_count, float(found_fps), wanted_count=frame_count, wanted_fps=fps)
         frames, decoded_count = _decoded(name, indices, convert)
         if decoded_count == found_count:
             return frames
-        # Some packets gave no frame (or two). Decoding is deterministic, so the second count holds.
+        # Some packets gave no frame (or two). Decoding is deterministic, so the second count holds, but for a damaged file.
         found_count = decoded_count
+    raise InputError(f"The video {name} gives another number of frames each time it is decoded.", fix=_REENCODE)
 
 
 def video_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -88,8 +115,14 @@ def _decoded(
     decoded_count = 0
     with _opened(name) as (container, stream):
         stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # of frames that tell another size than the file
+        size = None
         for frame in container.decode(stream):
             if decoded_count in wanted:
+                _check_size(name, frame.width, frame.height)
+                if (frame.width, frame.height) != (size := size or (frame.width, frame.height)):
+                    sizes = f"from {size[0]}x{size[1]} to {frame.width}x{frame.height}"
+                    raise InputError(f"The video {name} changes its size {sizes}; expected one size.", fix=_REENCODE)
                 frames[decoded_count] = convert(frame.to_ndarray(format="rgb24"), len(indices))
             decoded_count += 1
     return [frames[index] for index in indices.tolist() if index in frames], decoded_count
@@ -107,14 +140,24 @@ def _opened(name: str) -> Iterator[tuple[Any, Any]]:
             f"The video {name} does not exist.", fix="check the path; in a JSON lines file it is relative to that file"
         )
     try:
-        with av.open(name) as container:
+        # Of a relative name FFmpeg would take what stands before a colon for a protocol.
+        with av.open(os.path.abspath(name), options={"format_whitelist": ",".join(_CONTAINERS)}) as container:
             if not container.streams.video:
                 raise InputError(f"{name} has no video stream.", fix="pass a complete video file")
+            _check_size(name, container.streams.video[0].width, container.streams.video[0].height)
             yield container, container.streams.video[0]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{name} can not be read as a video: {error}.", fix="pass a complete MP4, MKV, WebM or other video file"
         ) from error
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > MAX_FRAME_PIXELS:
+        raise InputError(
+            f"The video {name} has frames of {width}x{height} = {width * height} pixels; the limit is {MAX_FRAME_PIXELS}.",
+            fix="scale it down, as ffmpeg -i in -vf scale=1280:-2 out.mp4",
+        )
 
 
 def _floor_to_multiple(count: float) -> int:

@@ -18,7 +18,7 @@ from .worker import Done, Job, work
 _POLL_S = 0.2
 # Of a process that waits for other work of the machine: it is given more time than one that computes.
 _WAITING_FACTOR = 6
-_JOB_CASES = 5000
+_JOB_CASES = 2500
 _LOG_BYTES = 4000
 
 
@@ -82,11 +82,12 @@ def fuzz(
     limits: Limits = Limits(),
     report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Tally]:
-    """Run so many cases of every surface. Of many, each process takes up to 5,000 of one surface."""
+    """Run so many cases of every surface. Of many, each process takes up to 2,500 of one surface."""
     jobs = [
         Job(surface, first, min(first + _JOB_CASES, count))
+        for first in range(0, max(cases.values()), _JOB_CASES)
         for surface, count in cases.items()
-        for first in range(0, count, _JOB_CASES)
+        if first < count
     ]
     is_short = sum(cases.values()) <= _JOB_CASES
     groups = [jobs[worker::workers] for worker in range(workers)] if is_short else [[job] for job in jobs]

@@ -144,6 +144,13 @@ class TestErrors:
                 load_image(empty)
 
 
+def test_postscript_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (30, 30)).save(tmp_path / "page.png", "EPS")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it was run"))
+    with pytest.raises(InputError, match="is a PostScript file"):
+        load_image(tmp_path / "page.png")
+
+
 def test_a_pdf_is_to_be_rendered(tmp_path: Path) -> None:
     (tmp_path / "page.pdf").write_bytes(b"%PDF-1.7")
     with pytest.raises(InputError, match=r"page\.pdf can not be read as an image(.|\n)*render its pages"):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from plume_export.errors import InputError, MissingExtraError
-from plume_export.preprocess import MediaOptions, Notice, frames_from_video, read_video_frames
+from plume_export.preprocess import MediaOptions, Notice, frames_from_video, read_video_frames, video_file
 from plume_export.preprocess.patches import patches_from_frames
 from plume_export.preprocess.video import frame_token_count, resize_to_budget
 from plume_export.preprocess.video_file import sampled_indices
@@ -25,14 +25,16 @@ def noise_frames(count: int, height: int, width: int) -> tuple[Image.Image, ...]
     return tuple(Image.fromarray(frame) for frame in values)
 
 
-def write_video(path: Path, frame_count: int, *, fps: int = 10, codec: str = "libx264") -> Path:
+def write_video(
+    path: Path, frame_count: int, *, fps: int = 10, codec: str = "libx264", size: tuple[int, int] = (96, 64)
+) -> Path:
     """A video whose frame k is a flat gray of value about 6k; every twelfth frame is a key frame."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=fps)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.bit_rate, stream.codec_context.gop_size = 4_000_000, 12
         for number in range(frame_count):
-            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 6 * number, np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(np.full((*size[::-1], 3), 6 * number, np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -146,6 +148,42 @@ class TestFile:
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(InputError, match=r"cut\.mp4 .* video"):
             read_video_frames(path)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["ffconcat version 1.0\nfile other.mp4\n", "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n"],
+    )
+    def test_a_list_of_other_files_is_no_video(self, tmp_path: Path, text: str) -> None:
+        write_video(tmp_path / "other.mp4", 4)
+        (tmp_path / "list.mp4").write_text(text)
+        with pytest.raises(InputError, match=r"list\.mp4 can not be read as a video"):
+            read_video_frames(tmp_path / "list.mp4")
+
+    def test_a_name_with_a_colon(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_video(tmp_path / "clip.mp4", 4).rename(tmp_path / "clip12:30.mp4")
+        monkeypatch.chdir(tmp_path)
+        assert len(read_video_frames("clip12:30.mp4")) == 4
+
+    def test_frames_that_are_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(video_file, "MAX_FRAME_PIXELS", 96 * 64 - 1)
+        with pytest.raises(InputError, match="frames of 96x64 = 6144 pixels; the limit is 6143"):
+            read_video_frames(write_video(tmp_path / "clip.mp4", 4))
+
+    @pytest.mark.parametrize("most", [1 << 20, 96 * 64 + 1])
+    def test_a_size_that_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        """MPEG transport streams may be put together. The second may also be too large for the decoder."""
+        monkeypatch.setattr(video_file, "MAX_FRAME_PIXELS", most)
+        small = write_video(tmp_path / "small.ts", 12, codec="mpeg2video", fps=25)
+        large = write_video(tmp_path / "large.ts", 12, codec="mpeg2video", fps=25, size=(192, 128))
+        (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
+        with pytest.raises(InputError, match=r"changes its size from 96x64 to 192x128|can not be read|expected at least"):
+            read_video_frames(tmp_path / "both.ts")
+
+    def test_a_count_that_is_another_each_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        counts = iter(range(5, 50))
+        monkeypatch.setattr(video_file, "_decoded", lambda *_: ([], next(counts)))
+        with pytest.raises(InputError, match="another number of frames each time"):
+            read_video_frames(write_video(tmp_path / "clip.mp4", 4))
 
     def test_sound_only(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "sound.wav"), "w") as container:
