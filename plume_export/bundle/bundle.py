@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -40,7 +41,10 @@ class Bundle:
         return self.path / graph_file_name(self.manifest, name)
 
     def checked_graph_file(self, name: GraphName) -> Path:
-        """The graph's file, for who reads it. Raises BundleError if it takes weights from files that are not the bundle's."""
+        """The graph's file, checked again just before it is read.
+
+        Raises BundleError if it takes weights from files that are not the bundle's.
+        """
         file = graph_file_name(self.manifest, name)
         if file.endswith(".onnx"):
             check_external_data(self.path, file, self.manifest.files or None)
@@ -86,6 +90,8 @@ def read_manifest(path: Path) -> Manifest:
         raise BundleError(
             f"There is no bundle at {path}: {found}.", fix="check the path, or plume-export build --output " + str(path)
         )
+    if (path / MANIFEST).is_symlink():
+        contained_file(path, MANIFEST)
     text = _manifest_text(path)
     if text is None:
         raise BundleError(
@@ -106,7 +112,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a directory has the manifest of a bundle, of any version."""
+    """Whether a directory has the manifest of a bundle, of any version. It may be a link, as in a cache of downloads."""
     text = _manifest_text(path)
     try:
         return text is not None and msgspec.json.decode(text, type=_Head).kind == KIND
@@ -124,9 +130,10 @@ class _Head(msgspec.Struct):
 def _manifest_text(path: Path) -> bytes | None:
     """Return the manifest of a directory; None if it has none that can be read whole."""
     try:
-        file = contained_file(path, MANIFEST)
-        return file.read_bytes() if file.stat().st_size <= _MOST_MANIFEST_BYTES else None
-    except (OSError, BundleError):
+        found = (path / MANIFEST).stat()
+        is_readable = stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_MANIFEST_BYTES
+        return (path / MANIFEST).read_bytes() if is_readable else None
+    except OSError:
         return None
 
 

@@ -1,4 +1,4 @@
-"""The files that an ONNX graph takes its weights from, read from the graph's own bytes: the runtime does without onnx.
+"""The files that an ONNX graph takes its weights from, parsed here, because the runtime does not install onnx.
 
 Source: onnx.proto, whose field numbers stand in _CHILDREN, and the wire format of Protocol Buffers.
 """
