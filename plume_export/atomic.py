@@ -6,7 +6,8 @@ While it is written, hidden names stand beside it (NAME is the output's):
 .NAME.partial-XXXXXXXX        its scratch directory
 .NAME.partial-XXXXXXXX.old    what stood at the output, between the two renames that replace it
 
-A process that is killed leaves them behind. The next one that writes the same output restores the last and removes the others.
+A process that is killed leaves them behind. The next one that writes the same output restores the last where there is nothing,
+and removes the others; what stood at the output goes only when something whole stands there.
 """
 
 import errno
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -25,8 +26,11 @@ from .progress import Report
 HIDDEN_NAME_BYTES = len("..partial-XXXXXXXX.old")
 _WRITE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EIO,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY, errno.EXDEV, errno.EINVAL, errno.ENOENT, errno.ESTALE,
+    errno.EOPNOTSUPP,
 }  # fmt: skip
+# Of file systems that cannot sync a directory.
+_SYNC_UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 class WriteError(PlumeExportError):
@@ -40,14 +44,17 @@ class WriteError(PlumeExportError):
 
 
 @contextmanager
-def scratch_directory(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
+def scratch_directory(
+    output: Path, report: Report = lambda _: None, *, is_whole: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Path]:
     """Yield an empty directory beside `output` that vanishes at the end; until then nobody else gets one for this output.
 
-    What builds that were killed left is restored or removed, and reported. Raises PlumeExportError if another thread or
-    process writes the output. Errors of writing become WriteErrors.
+    What builds that were killed left is restored or removed, and reported. What they had moved aside is removed if `is_whole`
+    of `output`, otherwise by `put_in_place`. Raises PlumeExportError if another thread or process writes the output. Errors of
+    writing become WriteErrors.
     """
     with as_write_error(output), _parents(output), locked(output):
-        _clear_leftovers(output, report)
+        _clear_leftovers(output, report, is_whole)
         scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
         try:
             yield scratch
@@ -55,10 +62,11 @@ def scratch_directory(output: Path, report: Report = lambda _: None) -> Iterator
             _remove_tree(scratch, report)
 
 
-def put_in_place(directory: Path, output: Path, scratch: Path) -> None:
+def put_in_place(directory: Path, output: Path, scratch: Path, check: Callable[[Path], object] = lambda _: None) -> None:
     """Rename a directory of `scratch` to `output`, safe from a crash of the machine; what stood there goes to `scratch`.
 
-    One of the two is always whole: an existing directory is moved aside, and back if anything fails.
+    One of the two is always whole: an existing directory is moved aside, and back if anything fails. `check` gets the path
+    that it was moved to, where nobody adds files to it, and raises if it is not to be replaced.
     """
     _sync_tree(directory)
     aside = scratch.with_name(f"{scratch.name}.old")
@@ -66,12 +74,14 @@ def put_in_place(directory: Path, output: Path, scratch: Path) -> None:
         if output.exists():
             output.rename(aside)
             undo.callback(aside.rename, output)
+            check(aside)
         directory.rename(output)
         undo.callback(output.rename, directory)
         sync(output.parent)
         undo.pop_all()
-    with suppress(OSError):  # nothing was there; or it stays, and the next build removes it
-        aside.rename(scratch / f"{output.name}.old")
+    with suppress(OSError):  # they stay, and the next build removes them
+        for file in [file for file, is_aside in _leftovers(output) if is_aside]:
+            file.rename(scratch / file.name)
 
 
 @contextmanager
@@ -96,10 +106,16 @@ def check_not_locked(output: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes or a directory's names lasting. Raises OSError, also for what was written to it before."""
+    """Make a file's bytes or a directory's names lasting. Raises OSError, also for what was written to it before.
+
+    Some file systems cannot sync a directory, and say so; that is no error.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _SYNC_UNSUPPORTED or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
@@ -114,7 +130,14 @@ def as_write_error(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _WRITE_ERRORS:
             raise
-        raise WriteError(output, error.strerror or str(error)) from error
+        raise WriteError(output, _reason(error, output)) from error
+
+
+def _reason(error: OSError, output: Path) -> str:
+    """Return what the operating system says, with the file that is missing if it is another one."""
+    reason = error.strerror or str(error)
+    is_another = error.errno == errno.ENOENT and error.filename is not None and str(error.filename) != str(output)
+    return f"{reason}: {error.filename}" if is_another else reason
 
 
 @contextmanager
@@ -160,20 +183,33 @@ def _is_at(file: Path, descriptor: int) -> bool:
         return False
 
 
-def _clear_leftovers(output: Path, report: Report) -> None:
+def _clear_leftovers(output: Path, report: Report, is_whole: Callable[[Path], bool]) -> None:
     """Restore and remove what builds that were killed left. Requires the lock: nothing of a living build is touched."""
-    pattern = re.compile(re.escape(f".{output.name}.partial-") + r"[a-z0-9_]{8}(?P<old>\.old)?")
-    found = [(match, file) for file in sorted(output.parent.iterdir()) if (match := pattern.fullmatch(file.name))]
-    replaced = [file for match, file in found if match["old"]]
-    if replaced and not output.exists():
-        newest = max(replaced, key=lambda file: file.stat().st_ctime_ns)
-        newest.rename(output)
-        report(f"restored {output}, which a build that was killed had moved to {newest.name}")
-    left = [file for _, file in found if file.exists()]
+    _restore(output, report)
+    left = [file for file, is_aside in _leftovers(output) if not is_aside or is_whole(output)]
     for file in left:
         _remove_tree(file, report)
     if left:
         report(f"removed {', '.join(file.name for file in left)}: left by a build that was killed")
+
+
+def _restore(output: Path, report: Report) -> None:
+    """Move the newest of what was moved aside back, if nothing or an empty directory stands at `output`."""
+    aside = [file for file, is_aside in _leftovers(output) if is_aside]
+    if not aside or (output.exists() and any(output.iterdir())):
+        return
+    if output.exists():
+        output.rmdir()
+    newest = max(aside, key=lambda file: file.stat().st_ctime_ns)
+    newest.rename(output)
+    report(f"restored {output}, which a build that was killed had moved to {newest.name}")
+
+
+def _leftovers(output: Path) -> list[tuple[Path, bool]]:
+    """Return the scratch directories of `output`, and what was moved aside for it: these are True."""
+    pattern = re.compile(re.escape(f".{output.name}.partial-") + r"[a-z0-9_]{8}(?P<old>\.old)?")
+    files = sorted(output.parent.iterdir())
+    return [(file, bool(match["old"])) for file in files if (match := pattern.fullmatch(file.name))]
 
 
 def _remove_tree(directory: Path, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def test_a_new_directory_has_the_permissions_of_any(tmp_path: Path) -> None:
 def test_a_killed_writer_loses_nothing(output: Path, renames: int) -> None:
     kill_after_renames(output, renames)
     said: list[str] = []
-    with scratch_directory(output, said.append):
+    with scratch_directory(output, said.append, is_whole=lambda directory: (directory / "text").is_file()):
         assert (output / "text").read_text() == ("old" if renames < 2 else "new")
     assert os.listdir(output.parent) == ["output"]
     assert [line.split()[0] for line in said] == (["restored", "removed"] if renames == 1 else ["removed"])
@@ -157,6 +158,40 @@ def test_a_failed_fsync_changes_nothing(output: Path, monkeypatch: pytest.Monkey
         write(output, "new")
     assert (output / "text").read_text() == ("old" if fails_at < 3 else "new")
     assert os.listdir(output.parent) == ["output"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_a_directory(output: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or refuses_files:
+            raise OSError(number, os.strerror(number))
+
+    refuses_files = False
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(output, "new")
+    assert (output / "text").read_text() == "new"
+    refuses_files = True
+    with pytest.raises(PlumeExportError, match="can not be written"):
+        write(output, "newer")
+
+
+@pytest.mark.parametrize("name", ["EXDEV", "EINVAL", "ENOENT", "ESTALE", "EOPNOTSUPP"])
+def test_errors_of_file_systems_name_the_output(output: Path, name: str) -> None:
+    number = getattr(errno, name)
+
+    def fail() -> None:
+        with scratch_directory(output):
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(PlumeExportError) as raised:
+        fail()
+    assert raised.value.message == f"{output} can not be written: {os.strerror(number)}."
+
+
+def test_a_file_that_is_missing_is_named(output: Path) -> None:
+    expected = r"output can not be written: No such file or directory: .*gone\.bin\."
+    with pytest.raises(PlumeExportError, match=expected), scratch_directory(output) as scratch:
+        (scratch / "gone.bin").read_bytes()
 
 
 def test_a_failed_rename_puts_the_old_back(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,15 @@ from .manifest import (
     Quantisation,
     graphs_of,
 )
-from .output import check_new_directory, check_output, check_outside_bundles, new_bundle, new_directory, staged_bundle
+from .output import (
+    check_is_no_input,
+    check_new_directory,
+    check_output,
+    check_outside_bundles,
+    new_bundle,
+    new_directory,
+    staged_bundle,
+)
 from .write import copy_file, move_file, write_manifest
 
 __all__ = [
@@ -56,6 +64,7 @@ __all__ = [
     "ProductWeights",
     "Quantisation",
     "Verify",
+    "check_is_no_input",
     "check_new_directory",
     "check_output",
     "check_outside_bundles",

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ..atomic import HIDDEN_NAME_BYTES, as_write_error, check_not_locked, put_in_place, scratch_directory
 from ..errors import BundleError, PlumeExportError
 from ..progress import Report
-from .bundle import is_bundle, read_manifest
+from .bundle import is_bundle, open_bundle, read_manifest
 from .manifest import MANIFEST, Manifest
 
 _FIX = "choose another --output"
@@ -30,13 +31,12 @@ def new_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
 def staged_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
     """Yield a free path beside `output`: the directory that is made there takes the place of `output`, as in `new_bundle`."""
     check_output(output)
-    with scratch_directory(output, report) as scratch:
+    with scratch_directory(output, report, is_whole=_is_whole) as scratch:
         replaced = _replaced(output)
         if replaced is not None:
             report(f"replacing {output}: {replaced.precision} for {replaced.backend}, built from {replaced.checkpoint.name}")
         yield scratch / output.name
-        _replaced(output)  # it may have got files since
-        put_in_place(scratch / output.name, output, scratch)
+        put_in_place(scratch / output.name, output, scratch, partial(_replaced, output))  # it may have got files since
 
 
 @contextmanager
@@ -44,10 +44,10 @@ def new_directory(output: Path, report: Report = lambda _: None) -> Iterator[Pat
     """Like `new_bundle`, for an output that replaces nothing: it must be free or an empty directory."""
     check_new_directory(output)
     with scratch_directory(output, report) as scratch:
+        _check_free(output)  # what a build that was killed had moved aside may be back
         (scratch / output.name).mkdir()
         yield scratch / output.name
-        _check_free(output)  # somebody may have made it since
-        put_in_place(scratch / output.name, output, scratch)
+        put_in_place(scratch / output.name, output, scratch, partial(_check_free, output))  # somebody may have made it since
 
 
 def check_output(output: Path, inputs: Sequence[Path] = ()) -> None:
@@ -58,7 +58,7 @@ def check_output(output: Path, inputs: Sequence[Path] = ()) -> None:
     """
     with as_write_error(output):
         _check_place(output)
-        _check_inputs(output, inputs)
+        check_is_no_input(output, inputs)
         _replaced(output)
         check_not_locked(output)
 
@@ -76,6 +76,19 @@ def check_outside_bundles(output: Path) -> None:
     for parent in output.resolve().parents:
         if is_bundle(parent):
             raise PlumeExportError(f"The output {output} lies inside the bundle {parent}.", fix="choose an --output outside it")
+
+
+def check_is_no_input(output: Path, inputs: Sequence[Path]) -> None:
+    """Raise PlumeExportError for an output that is one of the inputs, lies inside one, or holds one."""
+    for given in inputs:
+        if not given.exists():
+            continue
+        if output.exists() and output.samefile(given):
+            raise PlumeExportError(f"{output} is the input itself; it would be lost.", fix=_FIX)
+        if _is_within(output, given):
+            raise PlumeExportError(f"The output {output} lies inside its input {given}.", fix="choose an --output outside it")
+        if _is_within(given, output):
+            raise PlumeExportError(f"The input {given} lies inside the output {output}; it would be lost.", fix=_FIX)
 
 
 def _check_place(output: Path) -> None:
@@ -127,16 +140,6 @@ def _nearest(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def _check_inputs(output: Path, inputs: Sequence[Path]) -> None:
-    for given in inputs:
-        if output.exists() and given.exists() and output.samefile(given):
-            raise PlumeExportError(f"{output} is the input itself; it would be lost.", fix=_FIX)
-        if _is_within(output, given):
-            raise PlumeExportError(f"The output {output} lies inside its input {given}.", fix="choose an --output outside it")
-        if _is_within(given, output):
-            raise PlumeExportError(f"The input {given} lies inside the output {output}; it would be lost.", fix=_FIX)
-
-
 def _is_within(path: Path, directory: Path) -> bool:
     """Whether a path is a directory or below it, by whatever names the two are given."""
     if not directory.exists():
@@ -145,17 +148,29 @@ def _is_within(path: Path, directory: Path) -> bool:
     return any(above.exists() and above.samefile(directory) for above in (resolved, *resolved.parents))
 
 
-def _replaced(output: Path) -> Manifest | None:
-    """Return the manifest of the bundle that stands at `output`; None: nothing does. Raises if anything else is there."""
-    if not _is_taken(output):
+def _is_whole(output: Path) -> bool:
+    try:
+        open_bundle(output, verify_hashes=False)
+    except BundleError:
+        return False
+    return True
+
+
+def _replaced(output: Path, aside: Path | None = None) -> Manifest | None:
+    """Return the manifest of the bundle that stands at `output`; None: nothing does. Raises if anything else is there.
+
+    `aside` is where it stands meanwhile.
+    """
+    directory = aside or output
+    if not _is_taken(directory):
         return None
-    names = sorted(os.listdir(output))
+    names = sorted(os.listdir(directory))
     if MANIFEST not in names:
         raise PlumeExportError(
             f"{output} exists and is not a bundle, so it is not replaced. It holds {_listed(names)}.", fix=_FIX
         )
     try:
-        manifest = read_manifest(output)
+        manifest = read_manifest(directory)
     except BundleError as error:
         others = [name for name in names if name != MANIFEST]
         raise PlumeExportError(
@@ -163,17 +178,17 @@ def _replaced(output: Path) -> Manifest | None:
             f"Beside it: {_listed(others)}.",
             fix=_FIX,
         ) from None
-    foreign = _foreign(output, manifest)
+    foreign = _foreign(directory, manifest)
     if foreign:
         raise PlumeExportError(
-            f"{output} is not replaced: it holds what is not of its bundle: {_listed(foreign)}.",
-            fix=f"move that elsewhere, or {_FIX}",
+            f"{output} is not replaced: it holds files that its manifest does not list: {_listed(foreign)}.",
+            fix=f"move them elsewhere, or {_FIX}",
         )
     return manifest
 
 
-def _check_free(output: Path) -> None:
-    if _is_taken(output):
+def _check_free(output: Path, aside: Path | None = None) -> None:
+    if _is_taken(aside or output):
         raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
 
 

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from plume_export.bundle import MANIFEST, check_new_directory, check_output, check_outside_bundles, new_bundle, open_bundle
+from plume_export import atomic
+from plume_export.bundle import (
+    MANIFEST,
+    check_new_directory,
+    check_output,
+    check_outside_bundles,
+    new_bundle,
+    new_directory,
+    open_bundle,
+)
 from plume_export.embed_file import check_writable
 from plume_export.errors import PlumeExportError
 
@@ -87,7 +96,7 @@ def test_a_manifest_of_a_newer_version_protects_its_directory(bundle: Path) -> N
 def test_files_beside_those_of_the_manifest_protect_it(bundle: Path, name: str) -> None:
     (bundle / name).parent.mkdir(exist_ok=True)
     (bundle / name).write_text("mine")
-    assert_refused(bundle, "is not replaced", name.split("/a")[0])
+    assert_refused(bundle, "holds files that its manifest does not list", name.split("/a")[0])
 
 
 def test_many_foreign_files_are_counted(bundle: Path) -> None:
@@ -115,6 +124,84 @@ def test_a_file_that_comes_during_the_work_stays(bundle: Path) -> None:
         work()
     assert (bundle / "notes.txt").read_text() == "mine"
     assert open_bundle(bundle).manifest.checkpoint.name == "plume"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "selftest/notes.txt"])
+def test_a_file_that_comes_during_the_last_sync_stays(bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def sync(path: Path) -> None:
+        (bundle / name).write_text("mine")
+
+    def work() -> None:
+        with new_bundle(bundle) as directory:
+            write_small_bundle(directory, checkpoint="another")
+            monkeypatch.setattr(atomic, "sync", sync)
+
+    with pytest.raises(
+        PlumeExportError, match=r"bundle is not replaced: it holds files that its manifest does not list: .*notes"
+    ):
+        work()
+    assert (bundle / name).read_text() == "mine"
+    assert open_bundle(bundle).manifest.checkpoint.name == "plume"
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+def test_a_file_in_a_new_directory_that_comes_during_the_last_sync_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "output"
+
+    def sync(path: Path) -> None:
+        output.mkdir(exist_ok=True)
+        (output / "notes.txt").write_text("mine")
+
+    def work() -> None:
+        with new_directory(output):
+            monkeypatch.setattr(atomic, "sync", sync)
+
+    with pytest.raises(PlumeExportError, match="output exists already"):
+        work()
+    assert (output / "notes.txt").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["output"]
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_what_a_killed_build_had_moved_aside_survives_a_build_that_fails(bundle: Path, is_made: bool) -> None:
+    bundle.rename(bundle.with_name(".bundle.partial-abcd_123.old"))
+    if is_made:
+        bundle.mkdir()
+
+    def work() -> None:
+        with new_bundle(bundle):
+            raise PlumeExportError("failed", fix="none")
+
+    with pytest.raises(PlumeExportError, match="failed"):
+        work()
+    assert open_bundle(bundle).manifest.checkpoint.name == "plume"
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+def test_what_was_moved_aside_goes_when_a_whole_bundle_stands(bundle: Path) -> None:
+    aside = bundle.with_name(".bundle.partial-abcd_123.old")
+    write_small_bundle(aside, checkpoint="aside")
+    (bundle / "tokenizer.json").unlink()
+    with pytest.raises(ZeroDivisionError), new_bundle(bundle):
+        assert 1 / 0
+    assert open_bundle(aside).manifest.checkpoint.name == "aside"
+    with new_bundle(bundle) as directory:
+        assert aside.exists()
+        write_small_bundle(directory)
+    assert os.listdir(bundle.parent) == ["bundle"]
+    write_small_bundle(aside, checkpoint="aside")
+    with pytest.raises(ZeroDivisionError), new_bundle(bundle):
+        assert 1 / 0
+    assert os.listdir(bundle.parent) == ["bundle"]
+
+
+def test_a_new_directory_is_refused_once_a_bundle_is_restored(bundle: Path) -> None:
+    bundle.rename(bundle.with_name(".bundle.partial-abcd_123.old"))
+    with pytest.raises(PlumeExportError, match="bundle exists already"), new_directory(bundle):
+        pytest.fail("work was started")
+    open_bundle(bundle)
 
 
 def test_a_symbolic_link_and_its_target_stay(bundle: Path, tmp_path: Path) -> None:
@@ -148,6 +235,13 @@ def test_a_file_inside_a_bundle(bundle: Path) -> None:
     check_outside_bundles(bundle.parent / "out.npy")
 
 
+def test_inside_a_bundle_in_a_cache_of_downloads(bundle: Path, tmp_path: Path) -> None:
+    (bundle / MANIFEST).rename(tmp_path / "blob")
+    (bundle / MANIFEST).symlink_to("../blob")
+    with pytest.raises(PlumeExportError, match="lies inside the bundle"):
+        check_outside_bundles(bundle / "out.npy")
+
+
 def test_files_that_cannot_be_written(bundle: Path) -> None:
     os.mkfifo(bundle.parent / "pipe")
     for name, text in (
@@ -178,6 +272,8 @@ def test_inputs_and_outputs_are_apart(bundle: Path, tmp_path: Path) -> None:
             check_output(output, [given])
     check_output(tmp_path / "checkpoint-onnx", [checkpoint])
     check_output(tmp_path / "new", [tmp_path / "missing"])
+    (tmp_path / "organisation").mkdir()
+    check_output(tmp_path / "organisation", [tmp_path / "organisation" / "hub-id"])
 
 
 def test_the_current_directory_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
