@@ -24,13 +24,14 @@ def calibrate(checkpoint: str, inputs: Path | None, output: Path, revision: str 
 
     Runs the fp32 model over the calibration inputs, its weights read layer by layer.
     """
-    check_writable(output)
+    inputs = inputs or calibration_inputs_file()
+    check_writable(output, [inputs, Path(checkpoint)], suffixes=[".npz"])
     opened = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline)
     from ..precision.calibrate import calibrate, coverage_warning
     from ..precision.ranges import write_ranges
 
     report_step("calibrating")
-    ranges = calibrate(opened, inputs or calibration_inputs_file(), report_step)
+    ranges = calibrate(opened, inputs, report_step)
     write_ranges(ranges, output)
     report_step("done")
     if (warning := coverage_warning(ranges.about)) is not None:

@@ -80,8 +80,7 @@ def embed(
     if resume and restart:
         raise click.UsageError("--resume and --restart exclude each other")
     if output is not None:
-        check_output_file(output)
-        _check_is_no_input(output, [*files, *([] if inputs is None else [inputs])])
+        check_output_file(output, [*map(Path, files), *([] if inputs is None else [inputs])])
         is_skipping = options["on_error"] == "skip" and output.suffix == ".npy"
         check_output_dtype(options["output_dtype"], is_skipping=is_skipping)
         _look_for_stopped_run(output, resume=resume, restart=restart)
@@ -136,11 +135,6 @@ def _look_for_stopped_run(output: Path, *, resume: bool, restart: bool) -> None:
 def _document(output: Path | None, summary: RunSummary, rows: list[EmbeddingDocument] | None = None) -> EmbedDocument:
     skipped = [SkippedDocument(*one) for one in summary.skipped]
     return EmbedDocument(None if output is None else str(output), skipped, rows, summary.embedded, summary.repeated_ids)
-
-
-def _check_is_no_input(output: Path, inputs: Sequence[str | Path]) -> None:
-    if any(output.resolve() == Path(file).resolve() for file in inputs):
-        raise click.UsageError(f"--output {output} is what is embedded; it would be lost")
 
 
 def _is_terminal() -> bool:

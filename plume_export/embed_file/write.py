@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import HIDDEN_NAME_BYTES, as_write_error
-from ..bundle import check_outside_bundles
+from ..bundle import check_is_no_input, check_outside_bundles
 from ..errors import MissingExtraError, PlumeExportError
 from ..runtime.output_dtype import OutputDtype, has_nan, rows_from_embeddings
 from ..stages import FloatArray
@@ -27,23 +27,28 @@ class Block(NamedTuple):
     embeddings: FloatArray  # [inputs, hidden]
 
 
-def check_output_file(output: Path) -> None:
-    """Raise unless embeddings can be written to `output`, before any work is done."""
-    if output.suffix not in OUTPUT_SUFFIXES:
-        raise PlumeExportError(
-            f"The output {output} ends in {output.suffix or 'nothing'!r}.", fix=f"end it in one of {', '.join(OUTPUT_SUFFIXES)}"
-        )
+def check_output_file(output: Path, inputs: Sequence[Path] = ()) -> None:
+    """Raise unless embeddings can be written to `output`, before any work is done. It may lie in a folder that is embedded."""
     if output.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
         except ImportError:
             raise MissingExtraError("pyarrow", "parquet") from None
-    check_writable(output)
+    check_writable(output, [given for given in inputs if os.path.isfile(given)], suffixes=OUTPUT_SUFFIXES)
 
 
-def check_writable(output: Path) -> None:
-    """Raise unless a file can be written to `output`, before any work is done. A bundle holds no files but its own."""
+def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Sequence[str] = ()) -> None:
+    """Raise unless a file can be written to `output`, before any work is done.
+
+    It must end in one of `suffixes`, if there are any, and be apart from every input, be that a file or a directory. A bundle
+    holds no files but its own.
+    """
     fix = "choose a file in a directory that is there and writable"
+    if suffixes and output.suffix not in suffixes:
+        one_of = "one of " if len(suffixes) > 1 else ""
+        raise PlumeExportError(
+            f"The output {output} ends in {output.suffix or 'nothing'!r}.", fix=f"end it in {one_of}{', '.join(suffixes)}"
+        )
     with as_write_error(output):
         if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
             raise PlumeExportError(f"{output} can not be written.", fix=fix)
@@ -52,6 +57,7 @@ def check_writable(output: Path) -> None:
         if output.exists() and not output.is_file():
             raise PlumeExportError(f"The output {output} is not a regular file.", fix=fix)
         check_outside_bundles(output)
+        check_is_no_input(output, inputs)
 
 
 def write_embeddings(

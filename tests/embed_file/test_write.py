@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from plume_export.embed_file import write
+from plume_export.embed_file import check_output_file, write
 from plume_export.embed_file.write import Block, write_embeddings, write_jsonl
+from plume_export.errors import PlumeExportError
 
 ROWS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
 BLOCKS = [Block([f"id {row}" for row in range(first, last)], ROWS[first:last]) for first, last in ((0, 3), (3, 4), (4, 7))]
@@ -47,3 +48,13 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         write_embeddings((1 / 0 for _ in range(1)), 7, 4, tmp_path / "out.npy")  # type: ignore[misc]
     assert [file.name for file in tmp_path.iterdir()] == ["out.npy"]
     assert (tmp_path / "out.npy").read_text() == "before"
+
+
+def test_a_file_of_embeddings_is_no_input(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.touch()
+    (tmp_path / "link.jsonl").symlink_to(output.name)
+    for given in (output, tmp_path / "link.jsonl"):
+        with pytest.raises(PlumeExportError, match="is the input itself"):
+            check_output_file(output, [given])
+    check_output_file(output, [tmp_path, tmp_path / "missing", Path("a\0b"), Path("n" * 5000)])

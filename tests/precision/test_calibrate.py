@@ -133,6 +133,28 @@ def test_output_that_can_not_be_written(tmp_path: Path) -> None:
     assert "reading" not in result.stderr
 
 
+def test_outputs_that_would_destroy_an_input(tmp_path: Path) -> None:
+    inputs = inputs_file(tmp_path, {"id": "a", "text": "a"}).rename(tmp_path / "inputs.npz")
+    (tmp_path / "link.npz").symlink_to(inputs.name)
+    (tmp_path / "checkpoint").mkdir()
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    weights.write_text("weights")
+    before = inputs.read_bytes()
+    for output, text in (
+        (inputs, "is the input itself"),
+        (tmp_path / "link.npz", "is the input itself"),
+        (weights, "ends in '.safetensors'"),
+        (tmp_path / "ranges", "ends in 'nothing'"),
+        (weights.with_name("ranges.npz"), "lies inside its input"),
+    ):
+        given = ["--checkpoint", str(weights.parent), "--inputs", str(inputs)]
+        result = CliRunner().invoke(main, ["calibrate", *given, "--output", str(output)])
+        assert result.exit_code == 1, result.output
+        assert text in result.stderr
+    assert (inputs.read_bytes(), weights.read_text()) == (before, "weights")
+    assert [file.name for file in weights.parent.iterdir()] == [weights.name]
+
+
 def test_ranges_of_another_checkpoint(texts: Ranges, tmp_path: Path) -> None:
     write_ranges(texts, tmp_path / "ranges.npz")
     golden = checkpoint_sha256(open_checkpoint(str(GOLDEN / "checkpoint"), ModelOptions()).tensors)
