@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -18,6 +19,7 @@ from ..whole_file import replacing
 
 OUTPUT_SUFFIXES = (".npy", ".jsonl", ".parquet")
 _ROW_GROUP = 4096
+_FIX = "choose a file in a directory that is there and writable"
 
 
 class Block(NamedTuple):
@@ -43,7 +45,7 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
     It must end in one of `suffixes`, if there are any, and be apart from every input, be that a file or a directory. A bundle
     holds no files but its own.
     """
-    fix = "choose a file in a directory that is there and writable"
+    _check_kind(output)
     if suffixes and output.suffix not in suffixes:
         one_of = "one of " if len(suffixes) > 1 else ""
         raise PlumeExportError(
@@ -51,13 +53,25 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
         )
     with as_write_error(output):
         if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-            raise PlumeExportError(f"{output} can not be written.", fix=fix)
+            raise PlumeExportError(f"{output} can not be written.", fix=_FIX)
         if len(os.fsencode(output.name)) > os.pathconf(output.parent, "PC_NAME_MAX") - HIDDEN_NAME_BYTES:
             raise PlumeExportError(f"The name of the output {output} is too long.", fix="choose a shorter --output")
-        if output.exists() and not output.is_file():
-            raise PlumeExportError(f"The output {output} is not a regular file.", fix=fix)
         check_outside_bundles(output)
         check_is_no_input(output, inputs)
+
+
+def _check_kind(output: Path) -> None:
+    """Raise PlumeExportError for a device, a pipe or a symbolic link: to replace it would not write where it leads."""
+    with as_write_error(output):
+        is_link = output.is_symlink() and not output.is_dir()
+        is_stream = is_link and re.fullmatch("/dev|/proc/.*", os.path.realpath(output.parent))  # as /dev/stdout, /dev/fd/1
+        if is_stream or (output.exists() and not output.is_file() and not output.is_dir()):
+            raise PlumeExportError(f"The output {output} is not a regular file, but a device, pipe or stream.", fix=_FIX)
+        if is_link:
+            raise PlumeExportError(
+                f"The output {output} is a symbolic link to {os.readlink(output)}; neither is replaced.",
+                fix=f"pass {os.path.realpath(output)}, or remove the link",
+            )
 
 
 def write_embeddings(

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from plume_export.embed_file import check_output_file, write
+from plume_export.embed_file import check_output_file, check_writable, write
 from plume_export.embed_file.write import Block, write_embeddings, write_jsonl
 from plume_export.errors import PlumeExportError
 
@@ -40,6 +40,22 @@ def test_ids_of_bytes_that_are_no_text(tmp_path: Path) -> None:
     assert json.loads(file.getvalue())["id"] == "caf\\udce9 é.png"
     write_embeddings([Block([name], ROWS[:1])], 1, 4, tmp_path / "out.parquet")
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet").column("id").to_pylist() == ["caf\\udce9 é.png"]
+
+
+@pytest.mark.parametrize("target", ["target.npy", "nowhere.npy"])
+def test_a_link_is_not_replaced(tmp_path: Path, target: str) -> None:
+    (tmp_path / "target.npy").touch()
+    (tmp_path / "out.npy").symlink_to(target)
+    for check in (check_output_file, check_writable):
+        with pytest.raises(PlumeExportError, match=rf"a symbolic link to {target}(.|\n)*pass {tmp_path / target}, or remove"):
+            check(tmp_path / "out.npy")
+
+
+@pytest.mark.parametrize("output", ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_streams_are_no_outputs(output: str) -> None:
+    for check in (check_output_file, check_writable):
+        with pytest.raises(PlumeExportError, match="is not a regular file, but a device, pipe or stream"):
+            check(Path(output))
 
 
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
