@@ -19,6 +19,7 @@ import msgspec
 
 from ..errors import InputError
 from ..preprocess import Item, item_from_json
+from ..preprocess.item import object_from_pairs
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,10 @@ def select_tasks(tasks: Sequence[RetrievalTask], names: Sequence[str], limit: in
 def _parsed(path: Path, number: int, text: str) -> _Line:
     try:
         line = msgspec.json.decode(text, type=_Line)
-        json.loads(text, object_pairs_hook=_check_keys)  # msgspec takes the last of two
+        json.loads(text, object_pairs_hook=object_from_pairs)  # msgspec takes the last of two
+    except InputError as error:
+        error.add_place(f"{path} line {number}")
+        raise
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise _bad_line(path, number, f"{error}", "write one object a line, with id and query or candidate") from None
     if line.task == "":
@@ -162,13 +166,6 @@ def _input(path: Path, number: int, name: str, content: dict[str, Any]) -> Datas
     except RecursionError:
         raise _bad_line(path, number, "it is nested too deeply", "write the input as for embed --input") from None
     return checked
-
-
-def _check_keys(pairs: list[tuple[str, Any]]) -> None:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"the key {key!r} is there twice")
 
 
 def _check_new(path: Path, number: int, kind: str, name: str, known: Collection[str]) -> None:

@@ -78,7 +78,7 @@ def is_image_source(value: object) -> TypeGuard[ImageSource]:
 def item_from_json(line: str, base_dir: Path) -> Item:
     """Return the Item of one JSON line. Relative paths start at `base_dir`. Raises InputError."""
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=object_from_pairs)
     except (ValueError, RecursionError) as error:
         raise InputError(f"The line is not JSON: {error}.", fix='write one object a line, as {"text": "..."}') from None
     if not isinstance(value, dict):
@@ -87,6 +87,16 @@ def item_from_json(line: str, base_dir: Path) -> Item:
         if key in value:
             value[key] = _resolved(value[key], base_dir)
     return _item_from_mapping(value)
+
+
+def object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, as the `object_pairs_hook` of `json.loads`. Raises InputError for a key that is there twice."""
+    value: dict[str, Any] = {}
+    for key, content in pairs:
+        if key in value:
+            raise InputError(f"The key {key!r} is there twice.", fix="give each key of an object once")
+        value[key] = content
+    return value
 
 
 def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
