@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import PlumeExportError
+from .locked_file import open_locked
 from .progress import Report
 
 # What the longest hidden name has beyond the output's.
@@ -87,11 +88,7 @@ def put_in_place(directory: Path, output: Path, scratch: Path, check: Callable[[
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
     """Let nobody else write `output` meanwhile. Raises PlumeExportError if another thread or process writes it now."""
-    while True:
-        descriptor = _lock(output, os.O_RDWR | os.O_CREAT, is_shared=False)
-        if _is_at(_lock_file(output), descriptor):
-            break
-        os.close(descriptor)  # of a file that who held it before has removed
+    descriptor = open_locked(_lock_file(output), os.O_RDWR | os.O_CREAT, output)
     try:
         yield
     finally:
@@ -102,7 +99,7 @@ def locked(output: Path) -> Iterator[None]:
 def check_not_locked(output: Path) -> None:
     """Raise PlumeExportError if another thread or process writes `output` now."""
     with suppress(FileNotFoundError):
-        os.close(_lock(output, os.O_RDWR, is_shared=True))
+        os.close(open_locked(_lock_file(output), os.O_RDWR, output, is_shared=True))
 
 
 def sync(path: Path) -> None:
@@ -156,31 +153,6 @@ def _parents(output: Path) -> Iterator[None]:
 
 def _lock_file(output: Path) -> Path:
     return output.with_name(f".{output.name}.lock")
-
-
-def _lock(output: Path, flags: int, *, is_shared: bool) -> int:
-    """Return the descriptor of the lock file, locked; the lock ends with the process, however it ends."""
-    import fcntl
-
-    descriptor = os.open(_lock_file(output), flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise PlumeExportError(
-            f"{output} is being written by another process.", fix="wait until it is done, or choose another --output"
-        ) from None
-    except OSError as error:
-        os.close(descriptor)
-        raise WriteError(output, f"its file system has no locks ({error.strerror})") from error
-    return descriptor
-
-
-def _is_at(file: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(file.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _clear_leftovers(output: Path, report: Report, is_whole: Callable[[Path], bool]) -> None:

@@ -81,6 +81,23 @@ def test_what_a_killed_process_left_goes(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_link_at_the_hidden_name_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / ".file.new").symlink_to("victim")
+    write(tmp_path / "file")
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert not (tmp_path / "file").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["file", "victim"]
+
+
+def test_a_link_at_the_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".file.lock").symlink_to("nowhere")
+    with pytest.raises(PlumeExportError, match=r"\.file\.lock is a symbolic link to nowhere"):
+        write(tmp_path / "file")
+    assert os.listdir(tmp_path) == [".file.lock"]
+
+
 def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(PlumeExportError, match="No such file or directory"):
         write(tmp_path / "missing" / "file")

@@ -153,10 +153,12 @@ def _hint_to_resume(output: Path) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        stopped = stopped_run(output)
-        with suppress(OSError):
+        with suppress(OSError, PlumeExportError):  # another run may write it by now
+            stopped = stopped_run(output)
             if stopped is None:
                 note("stopped before anything was done")
+            elif stopped.inputs is None:
+                note("stopped: the journal of what was done is damaged; the same command with --restart starts again")
             else:
                 note(f"stopped: {stopped.inputs} inputs are done and kept; the same command with --resume goes on")
         raise

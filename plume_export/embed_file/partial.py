@@ -19,12 +19,17 @@ import msgspec
 import numpy as np
 
 from ..errors import PlumeExportError
+from ..locked_file import open_hidden, open_locked
 from ..runtime.embedder import Mode
 from .embed import EmbedResult, OnError, Skipped
 from .sources import Source
 from .write import Block
 
 _FIX = "give what it was started with, or --restart to throw it away and start again"
+_CHANGED_FIX = (
+    "give the lines and files that it was started with; files that were copied, moved or touched since count as changed: then "
+    "--restart to throw it away and start again"
+)
 
 # What decoding a line raises.
 _DAMAGE = (ValueError, RecursionError, msgspec.ValidationError)
@@ -80,13 +85,11 @@ class StoppedRun:
 def stopped_run(output: Path) -> StoppedRun | None:
     """Return the run beside `output` that can be resumed; None if there is none, or it has done nothing.
 
-    Raises PlumeExportError if another run is writing it.
+    Raises PlumeExportError if another run is writing it, or if something else is in the place of its files.
     """
     rows, journal = _files(output)
     try:
-        with rows.open("rb") as locked:
-            _lock(locked, rows, is_shared=True)
-        with journal.open("rb") as file:
+        with os.fdopen(open_locked(rows, os.O_RDONLY, output, is_shared=True), "rb"), _opened(journal, os.O_RDONLY) as file:
             return _stopped_run(file)
     except OSError:
         return None
@@ -107,24 +110,26 @@ def _stopped_run(journal: IO[bytes]) -> StoppedRun | None:
 
 
 class PartialRun:
-    """The rows that are done. A context manager: what is done stays for a later run unless it was removed, or is nothing.
+    """The rows that are done. A context manager.
 
-    A stopped run is gone on with if `is_resumed`, thrown away if `is_restarted`. Raises PlumeExportError if it is neither, if
-    it is of other settings, if another run is writing it, and if it can not be written.
+    On exit the files stay for a later run; they are deleted if nothing was done. `is_resumed` continues a stopped run,
+    `is_restarted` discards it; without either, one is an error. Raises PlumeExportError for that, if the stopped run has other
+    settings, if another run is writing it, and if it cannot be written.
     """
 
     def __init__(
         self, output: Path, settings: RunSettings, dimension: int, *, is_resumed: bool, is_restarted: bool = False
     ) -> None:
         self.inputs = 0
+        self._is_removed = False
         self.skipped: list[Skipped] = []
         self._output, self._settings, self._dimension = output, settings, dimension
         self._digest = sha256()
         self._rows_file, self._journal_file = _files(output)
         with self._errors(), ExitStack() as opened:
-            self._rows = opened.enter_context(_opened(self._rows_file))
-            _lock(self._rows, self._rows_file)
-            self._journal = opened.enter_context(_opened(self._journal_file))
+            rows = open_locked(self._rows_file, os.O_RDWR | os.O_CREAT, output)
+            self._rows = opened.enter_context(os.fdopen(rows, "r+b"))
+            self._journal = opened.enter_context(_opened(self._journal_file, os.O_RDWR | os.O_CREAT))
             if not (is_resumed or is_restarted) and (stopped := _stopped_run(self._journal)) is not None:
                 raise stopped.refusal(output)
             self._journal.seek(0)
@@ -146,7 +151,7 @@ class PartialRun:
             done = list(islice(unread, len(window.ids)))
             self._update_digest(done)
             if self._digest.hexdigest() != window.sha256 or [source.id for source in done] != window.ids:
-                raise self._refusal(f"the inputs {first + 1} to {last} are not those that it has embedded")
+                raise self._refusal(f"the inputs {first + 1} to {last} are not those that it has embedded", _CHANGED_FIX)
             first = last
         return unread
 
@@ -174,9 +179,11 @@ class PartialRun:
             yield Block(window.ids, np.frombuffer(self._rows.read(size), np.float32).reshape(-1, self._dimension))
 
     def remove(self) -> None:
-        """Delete both files."""
-        self._journal_file.unlink(missing_ok=True)
-        self._rows_file.unlink(missing_ok=True)
+        """Delete both files, once: from then on another run may make its own."""
+        if not self._is_removed:
+            self._journal_file.unlink(missing_ok=True)
+            self._rows_file.unlink(missing_ok=True)
+            self._is_removed = True
 
     def __enter__(self) -> "PartialRun":
         return self
@@ -270,21 +277,8 @@ def _decoded(line: bytes, kind: Any) -> Any:
     return msgspec.convert(json.loads(line), kind)  # msgspec's own decoder refuses ids of bytes that are no text
 
 
-def _opened(file: Path) -> IO[bytes]:
-    """Open for reading and writing, whatever is there."""
-    return os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-
-
-def _lock(file: IO[bytes], path: Path, *, is_shared: bool = False) -> None:
-    """Two runs must not write the same rows. The lock ends with the process, however it ends."""
-    import fcntl
-
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PlumeExportError(
-            f"Another run is writing {path}.", fix="wait until it is done, or choose another --output"
-        ) from None
+def _opened(file: Path, flags: int) -> IO[bytes]:
+    return os.fdopen(open_hidden(file, flags), "r+b" if flags & os.O_RDWR else "rb")
 
 
 def _flush(file: IO[bytes]) -> None:

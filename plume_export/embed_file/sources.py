@@ -19,7 +19,7 @@ from ..preprocess.suffixes import VIDEO_SUFFIXES
 class Source:
     """One input before it is read: its id, and how to read it. `read` raises InputError.
 
-    `content` is what was given for it, with the size and the time of change of its files; a run that goes on compares it.
+    `content` is what was given for it, with the size, times and inode of its files; a run that goes on compares it.
     `line` is the number of its line, if it has one.
     """
 
@@ -168,8 +168,9 @@ def _names(media: object) -> list[str]:
 
 
 def _state_of(file: Path) -> str:
+    """Return what tells a file from another in its place: `cp -p` keeps its size and time, but not its inode or ctime."""
     try:
         found = file.stat()
     except (OSError, ValueError):  # reading it will tell why
         return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"

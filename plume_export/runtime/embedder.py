@@ -293,7 +293,7 @@ class Embedder:
         is_skipping: bool = False,
         advance: Advance = lambda _: None,
     ) -> FloatArray:
-        """`warnings` are given as if the caller's caller had."""
+        """Warnings point at the line that called `embed` or `encode`."""
         parts, errors, tally = [np.empty((0, self.dimension), np.float32)], list[InputError](), NoticeTally()
         windows = embed_windows(
             self,

@@ -96,7 +96,7 @@ def test_a_stream_is_read_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.Mo
     first, second, third = islice(sources, 3)
     assert stream.tell() < 200
     assert (first.read().text, first.line) == ("a", 1)
-    assert (second.id, second.read().images, second.content.split()[-2]) == ("line 3", ("a.png",), "4")
+    assert (second.id, second.read().images, second.content.split()[-4]) == ("line 3", ("a.png",), "4")
     with pytest.raises(InputError, match=r"^standard input line 4: The line is not JSON"):
         third.read()
     assert sum(1 for _ in sources) == 1000

@@ -1,8 +1,11 @@
 """Embeddings that are written as they come, runs that were stopped, and what they go on with."""
 
+import errno
+import fcntl
 import io
 import json
 import os
+import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from plume_export import locked_file
 from plume_export.embed_file import embed_to_file, embed_to_lines, inputs_from_file, partial, stopped_run
 from plume_export.errors import InputError, PlumeExportError
 from plume_export.preprocess import MediaOptions, NoticeTally
@@ -345,15 +349,23 @@ def test_inputs_that_are_done_have_changed(lines: Path, change: str) -> None:
         embed(lines, resume=True)
 
 
-def test_files_of_inputs_that_are_done_have_changed(lines: Path) -> None:
+@pytest.mark.parametrize("change", ["written", "exchanged for one of equal size and time"])
+def test_files_of_inputs_that_are_done_have_changed(lines: Path, change: str) -> None:
     pictures = [lines.with_name(f"{row}.png") for row in range(INPUTS)]
     for picture in pictures:
         picture.write_bytes(b"some")
     lines.write_text("".join(json.dumps({"text": "t", "image": picture.name}) + "\n" for picture in pictures))
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=17)
-    pictures[3].write_bytes(b"other")
-    with pytest.raises(PlumeExportError, match="the inputs 1 to 16 are not those"):
+    if change == "written":
+        pictures[3].write_bytes(b"other")
+    else:
+        new, state = lines.with_name("new.png"), pictures[3].stat()
+        new.write_bytes(b"same")
+        os.utime(new, ns=(state.st_atime_ns, state.st_mtime_ns))
+        new.replace(pictures[3])
+        assert pictures[3].stat().st_mtime_ns == state.st_mtime_ns
+    with pytest.raises(PlumeExportError, match=r"the inputs 1 to 16 are not those(.|\n)*copied, moved .*restart to throw"):
         embed(lines, resume=True)
 
 
@@ -396,8 +408,63 @@ def test_two_runs_to_one_file(lines: Path) -> None:
     settings = partial.RunSettings("0", "bundle", "gen", 8, 1, False)
     with (
         partial.PartialRun(lines.with_name("out.npy"), settings, 8, is_resumed=False),
-        pytest.raises(PlumeExportError, match=r"Another run is writing .*out\.npy\.partial"),
+        pytest.raises(PlumeExportError, match=r"out\.npy is being written by another process"),
     ):
+        embed(lines)
+
+
+def test_a_run_does_not_take_the_files_of_one_that_has_ended(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has opened the rows when the first ends and removes them; a third has its own rows by then."""
+    rows, lock, begun = lines.with_name(".out.npy.partial"), locked_file._lock, []
+
+    def lock_late(descriptor: int, output: Path, *, is_shared: bool) -> None:
+        if not begun:
+            begun.append(descriptor)
+            rows.rename(rows.with_name("ended"))
+            rows.touch()
+        lock(descriptor, output, is_shared=is_shared)
+
+    monkeypatch.setattr(locked_file, "_lock", lock_late)
+    settings = partial.RunSettings("0", "bundle", "gen", 8, 1, False)
+    second = partial.PartialRun(lines.with_name("out.npy"), settings, 8, is_resumed=False)
+    with second, rows.open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_a_run_removes_its_files_once(lines: Path) -> None:
+    rows, settings = lines.with_name(".out.npy.partial"), partial.RunSettings("0", "bundle", "gen", 8, 1, False)
+    with partial.PartialRun(lines.with_name("out.npy"), settings, 8, is_resumed=False) as run:
+        run.remove()
+        rows.write_text("of another run")
+    assert rows.read_text() == "of another run"
+
+
+@pytest.mark.parametrize("name", [".out.npy.partial", ".out.npy.partial.jsonl", ".out.npy.lock"])
+def test_links_beside_the_output_are_not_followed(lines: Path, name: str) -> None:
+    victim = lines.with_name("victim")
+    victim.write_text("precious")
+    lines.with_name(name).symlink_to("victim")
+    with pytest.raises(PlumeExportError, match=rf"{re.escape(name)} is a symbolic link to victim.*\n  fix: remove it"):
+        embed(lines)
+    assert victim.read_text() == "precious"
+    if "partial" in name:
+        lines.with_name(".out.npy.partial").touch()
+        with pytest.raises(PlumeExportError, match="is a symbolic link to victim"):
+            stopped_run(lines.with_name("out.npy"))
+
+
+def test_a_pipe_beside_the_output_is_refused_and_not_waited_for(lines: Path) -> None:
+    os.mkfifo(lines.with_name(".out.npy.partial"))
+    with pytest.raises(PlumeExportError, match=r"\.out\.npy\.partial is not a regular file"):
+        stopped_run(lines.with_name("out.npy"))
+
+
+def test_a_file_system_without_locks_is_said_to_be_one(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(PlumeExportError, match=r"its file system has no locks.*\n  fix: choose an output on another"):
         embed(lines)
 
 
