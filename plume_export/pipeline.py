@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -111,7 +111,7 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
             float32_layers=float32_layers,
             report=report,
         )
-    return Bundle(output, exported.manifest)
+    return replace(exported, path=output)
 
 
 def _inputs(checkpoint: "Checkpoint", options: ExportOptions) -> list[Path]:
@@ -169,7 +169,7 @@ def build_bundle(
         exported = export_checkpoint(checkpoint, Path(scratch) / "onnx", options, report)
         report(f"compiling for {target}")
         compiled = compile_bundle(exported, staged, target, is_source_kept=False, progress=progress)
-    return Bundle(output, compiled.manifest)
+    return replace(compiled, path=output)
 
 
 def compile_bundle(

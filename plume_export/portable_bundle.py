@@ -23,7 +23,7 @@ from .bundle import (
     Quantisation,
     graphs_of,
     new_bundle,
-    open_bundle,
+    open_written,
     write_manifest,
 )
 from .checkpoint import Checkpoint, origin_of, tokenizer_json_from_checkpoint
@@ -99,7 +99,7 @@ def export_bundle(
             manifest = msgspec.structs.replace(manifest, quantisation=quantise(write))
         detail_of(report)("hashing")
         write_manifest(directory, msgspec.structs.replace(manifest, checkpoint=origin_of(checkpoint)))
-    return open_bundle(output, verify_hashes=False)
+    return open_written(output)
 
 
 def write_graphs(

@@ -8,7 +8,7 @@ tokenizer.json
 selftest/               a few inputs and what the reference computed for them
 """
 
-from .bundle import Bundle, Verify, open_bundle, sha256_of_file
+from .bundle import Bundle, Verify, open_bundle, open_written, sha256_of_file
 from .constants import Constants, read_constants
 from .manifest import (
     CONSTANTS,
@@ -74,6 +74,7 @@ __all__ = [
     "new_bundle",
     "new_directory",
     "open_bundle",
+    "open_written",
     "read_constants",
     "sha256_of_file",
     "staged_bundle",

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -26,10 +26,16 @@ _MOST_MANIFEST_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle on disk."""
+    """A bundle on disk.
+
+    `sha256` is the hash of the manifest's file, which holds the hash of every file; "" while the bundle is being made.
+    `is_verified`: all files had their hashes when it was opened.
+    """
 
     path: Path
     manifest: Manifest
+    sha256: str = ""
+    is_verified: bool = False
 
     def file(self, name: str) -> Path:
         """A file of the bundle, or one that is to be. Raises BundleError for a name that leads out of it."""
@@ -43,17 +49,27 @@ class Bundle:
     def checked_graph_file(self, name: GraphName) -> Path:
         """The graph's file, checked again just before it is read.
 
-        Raises BundleError if it takes weights from files that are not the bundle's.
+        Raises BundleError if it takes weights from files that are not the bundle's, or the bundle was replaced.
         """
+        self.check_not_replaced()
         file = graph_file_name(self.manifest, name)
         if file.endswith(".onnx"):
             check_external_data(self.path, file, self.manifest.files or None)
         return contained_file(self.path, file)
 
+    def check_not_replaced(self) -> None:
+        """Raise BundleError if another bundle is at the path now. Call it after reading a file, too: files are read late."""
+        if not self.sha256:
+            return
+        text = _manifest_text(self.path)
+        if text is None or hashlib.sha256(text).hexdigest() != self.sha256:
+            change = "removed" if text is None else "replaced"
+            raise BundleError(f"The bundle at {self.path} was {change} while it was open.", fix="open it again")
+
     @property
-    def sha256(self) -> str:
-        """The hash of the manifest, which holds the hash of every file."""
-        return sha256_of_file(self.path / MANIFEST)
+    def cache_key(self) -> str:
+        """What embeddings are stored under. Those of files that were not verified are not taken for the bundle's."""
+        return self.sha256 if self.is_verified else f"{self.sha256} unverified"
 
 
 def graph_file_name(manifest: Manifest, name: GraphName) -> str:
@@ -70,21 +86,31 @@ def open_bundle(path: str | os.PathLike[str], *, verify_hashes: Verify = True) -
     schema or something that is no bundle.
     """
     path = Path(path)
-    manifest = read_manifest(path)
+    manifest, sha256 = _decoded_manifest(path)
     _check_whole(path, manifest)
     check_consistency(manifest, str(path / MANIFEST))
     for name, entry in manifest.files.items():
         check_file(path, name, entry, verify_hash=False)
     if verify_hashes:
         try:
-            _verify(path, manifest, is_memory_used=verify_hashes != "always")
+            _verify(path, manifest, sha256, is_memory_used=verify_hashes != "always")
         except OSError as error:
             raise BundleError(f"The bundle {path} cannot be read: {error}.", fix=_COPY_AGAIN) from error
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, sha256, is_verified=bool(verify_hashes))
+
+
+def open_written(path: Path) -> Bundle:
+    """Open a bundle that `write_manifest` has just hashed: it is not hashed again."""
+    return replace(open_bundle(path, verify_hashes=False), is_verified=True)
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read the manifest of a bundle. Raises BundleError if it is missing, damaged, newer or of something else."""
+    return _decoded_manifest(path)[0]
+
+
+def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
+    """Return the manifest and the hash of the bytes that it was decoded from."""
     if not path.is_dir():
         found = "it is a file" if path.exists() else "there is nothing"
         raise BundleError(
@@ -106,7 +132,7 @@ def read_manifest(path: Path) -> Manifest:
                 f"{path} has schema version {head.schema_version}; this plume-export reads up to {SCHEMA_VERSION}.",
                 fix="pip install --upgrade plume-export, or build the bundle again with this version",
             )
-        return manifest_from_json(msgspec.json.decode(text))
+        return manifest_from_json(msgspec.json.decode(text)), hashlib.sha256(text).hexdigest()
     except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors, and so is a text that is not UTF-8
         raise BundleError(f"{path / MANIFEST} is damaged: {error}.", fix="build the bundle again") from None
 
@@ -154,18 +180,18 @@ def check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) ->
         raise BundleError(f"{file} was altered: its sha256 is not the one in the manifest.", fix=_COPY_AGAIN)
 
 
-def _verify(path: Path, manifest: Manifest, *, is_memory_used: bool) -> None:
+def _verify(path: Path, manifest: Manifest, manifest_sha256: str, *, is_memory_used: bool) -> None:
     """Hash every file, unless this very state of them is remembered; remember it."""
     started_ns = now_ns()
     names = (MANIFEST, *manifest.files)
-    state = state_of_bundle(path, sha256_of_file(path / MANIFEST), names)
+    state = state_of_bundle(path, manifest_sha256, names)
     if is_memory_used and is_remembered(state):
         return
     for name, entry in manifest.files.items():
         check_file(path, name, entry, verify_hash=True)
         if name.endswith(".onnx"):
             check_external_data(path, name, manifest.files)
-    if state_of_bundle(path, state.manifest_sha256, names) == state:
+    if state_of_bundle(path, manifest_sha256, names) == state:
         remember(state, verified_from_ns=started_ns)
 
 

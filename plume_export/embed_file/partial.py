@@ -36,7 +36,7 @@ _DAMAGE = (ValueError, RecursionError, msgspec.ValidationError)
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What rows depend on beside the inputs. `bundle` is its hash."""
+    """What rows depend on beside the inputs. `bundle` is its hash, marked if it was not verified."""
 
     version: str
     bundle: str

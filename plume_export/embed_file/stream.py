@@ -42,7 +42,7 @@ def embed_to_file(
     check_output_dtype(output_dtype, is_skipping=on_error == "skip" and output.suffix == ".npy")
     settings = RunSettings(
         version=__version__,
-        bundle=embedder.bundle.sha256,
+        bundle=embedder.bundle.cache_key,
         mode=embedder.mode,
         steps=embedder.steps,
         batch_size=embedder.checked_batch_size(batch_size),

@@ -38,9 +38,11 @@ class OnnxReference(NumpyBuffers):
         if graph not in self._sessions:
             file = self._bundle.checked_graph_file(graph)
             try:
-                self._sessions[graph] = OnnxReferenceSession(self._evaluator(str(file)))
+                session = OnnxReferenceSession(self._evaluator(str(file)))
             except Exception as error:  # protobuf, onnx and numpy each have their own
                 raise BundleError(f"{file} cannot be loaded: {error}", fix="build the bundle again") from error
+            self._bundle.check_not_replaced()
+            self._sessions[graph] = session
         return self._sessions[graph]
 
     def close(self) -> None:

@@ -46,6 +46,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
                 loaded = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
             except Exception as error:  # ONNX Runtime's own have no class in common
                 raise BundleError(f"{file} cannot be loaded: {error}", fix="free memory, or build the bundle again") from error
+            self._bundle.check_not_replaced()
             session = OnnxRuntimeSession(self._onnxruntime, loaded)
             spec = self._bundle.manifest.graphs[graph]
             self._sessions[graph] = GroupedPrefill(session, spec) if graph == "prefill" else session

@@ -42,6 +42,7 @@ class Runner:
         suffix_spec = next(tensor for tensor in self._graphs["latent_step"].inputs if tensor.name == "suffix_embeddings")
         self._compute: DType = suffix_spec.dtype
         constants = read_constants(bundle.path, self._model)
+        bundle.check_not_replaced()
         self._blank = backend.constant(constants.blank_visual_embeddings, self._compute)
         suffix = backend.constant(constants.suffix_embeddings, self._compute)
         rollout = Rollout(backend, self._graphs["latent_step"], suffix, steps)

@@ -84,7 +84,7 @@ def search_folder(
     files_by_hash = _files_by_hash(found.files, cache, skipped, on_error)
     # Another version may prepare pictures otherwise, and a picture that was turned has another embedding.
     is_upright = embedder.media_options.exif_transpose
-    bundle = f"{__version__} {embedder.bundle.sha256}{' exif-transpose' if is_upright else ''}"
+    bundle = f"{__version__} {embedder.bundle.cache_key}{' exif-transpose' if is_upright else ''}"
     known = cache.embeddings(bundle, files_by_hash, embedder.dimension)
     for key, remembered in cache.notices(bundle, known).items():
         notify(replace(notice, name=str(files_by_hash[key][0])) for notice in remembered)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from plume_export.bundle import MANIFEST, Bundle, new_bundle, open_bundle
+from plume_export.bundle.bundle import read_manifest
 from plume_export.errors import BundleError, PlumeExportError
+from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeCpu
 
 from .small_bundle import write_small_bundle
 
@@ -133,3 +135,40 @@ def test_failed_write_leaves_nothing_and_keeps_the_old(copy: Path) -> None:
         fill_the_disk()
     assert sorted(copy.parent.iterdir()) == before
     assert open_bundle(copy).manifest.precision == "fp32"
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_a_bundle_that_was_replaced_while_it_was_open_is_not_read(tmp_path: Path, change: str) -> None:
+    bundle = open_bundle(write_small_bundle(tmp_path / "bundle"))
+    sha256 = bundle.sha256
+    bundle.checked_graph_file("prefill")
+    shutil.rmtree(bundle.path)
+    if change == "replaced":
+        write_small_bundle(bundle.path, checkpoint="another")
+    with pytest.raises(BundleError, match=rf"was {change} while it was open(.|\n)*open it again"):
+        bundle.checked_graph_file("prefill")
+    assert bundle.sha256 == sha256
+
+
+def test_a_backend_does_not_load_the_graph_that_took_the_place_of_its_own(tmp_path: Path) -> None:
+    bundle = open_bundle(write_small_bundle(tmp_path / "bundle"))
+    backend = OnnxRuntimeCpu(bundle)
+    write_small_bundle(bundle.path, checkpoint="another")
+    with pytest.raises(BundleError, match="was replaced while it was open"):
+        backend.session("prefill")
+
+
+def test_a_bundle_that_is_being_made_has_no_manifest_yet(tmp_path: Path) -> None:
+    manifest = read_manifest(write_small_bundle(tmp_path / "bundle"))
+    (tmp_path / "bundle" / MANIFEST).unlink()
+    assert Bundle(tmp_path / "bundle", manifest).checked_graph_file("prefill").is_file()
+
+
+def test_what_was_not_verified_has_another_key(tmp_path: Path) -> None:
+    path = write_small_bundle(tmp_path / "bundle")
+    unverified, verified = open_bundle(path, verify_hashes=False), open_bundle(path)
+    assert not unverified.is_verified
+    assert verified.is_verified
+    assert open_bundle(path, verify_hashes="always").is_verified
+    assert verified.cache_key == verified.sha256 == unverified.sha256
+    assert unverified.cache_key == f"{verified.sha256} unverified"

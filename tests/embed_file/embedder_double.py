@@ -29,7 +29,7 @@ class EmbedderDouble:
     def __init__(self, *, stop_after: int | None = None, **settings: object) -> None:
         self.mode, self.steps, self.allow_control_tokens = "gen", 8, False
         self.media_options = MediaOptions()
-        self.bundle = SimpleNamespace(sha256="bundle")
+        self.bundle = SimpleNamespace(cache_key="bundle")
         self.embedded = 0
         self._stop_after = stop_after
         vars(self).update(settings)

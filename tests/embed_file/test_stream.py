@@ -321,7 +321,7 @@ def test_a_skipped_row_has_no_place_among_integers(lines: Path, dtype: str) -> N
         ({"steps": 4}, "steps was 8 and is 4"),
         ({"batch_size": 2}, "batch_size was 1 and is 2"),
         ({"allow_control_tokens": True}, "allow_control_tokens was False and is True"),
-        ({"bundle": SimpleNamespace(sha256="another")}, "bundle was 'bundle' and is 'another'"),
+        ({"bundle": SimpleNamespace(cache_key="another")}, "bundle was 'bundle' and is 'another'"),
     ],
 )
 def test_a_run_of_other_settings_does_not_go_on(lines: Path, changes: dict[str, object], message: str) -> None:

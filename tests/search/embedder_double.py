@@ -28,7 +28,7 @@ class ColourEmbedder:
     def __init__(self, fails: Sequence[str] = (), *, exif_transpose: bool = False) -> None:
         self.media_options = MediaOptions(exif_transpose)
         manifest = SimpleNamespace(checkpoint=CheckpointOrigin(name="/models/colours"), backend="double", precision="fp32")
-        self.bundle: Any = SimpleNamespace(sha256="0" * 64, manifest=manifest)
+        self.bundle: Any = SimpleNamespace(sha256="0" * 64, cache_key="0" * 64, manifest=manifest)
         self.prepared = 0
         self._fails = fails
 

@@ -10,7 +10,17 @@ from typing import Any
 
 import msgspec
 
-from ...bundle import Bundle, ProductWeights, copy_file, move_file, new_bundle, open_bundle, read_constants, write_manifest
+from ...bundle import (
+    Bundle,
+    ProductWeights,
+    copy_file,
+    move_file,
+    new_bundle,
+    open_bundle,
+    open_written,
+    read_constants,
+    write_manifest,
+)
 from ...errors import BundleError, MissingExtraError, PlumeExportError
 from ...machine.processor import sums_int8_exactly
 from ...progress import Report
@@ -150,6 +160,7 @@ def _write_fused_bundle(
                     unsigned |= take_unsigned_weights(graph)
             _fuse_operators(graph, graph_name, manifest.model)
             ir.save(graph, directory / name)
+        bundle.check_not_replaced()
         if unsigned:
             add_128(directory, unsigned)
         manifest = msgspec.structs.replace(manifest, **changes)
@@ -158,7 +169,7 @@ def _write_fused_bundle(
             if manifest.precision in _PREPACKED:
                 share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)
         write_manifest(directory, manifest)
-    return open_bundle(output, verify_hashes=False)
+    return open_written(output)
 
 
 def _fuse_operators(graph: Any, name: GraphName, model: ModelSpec) -> None:

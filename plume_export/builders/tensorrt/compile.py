@@ -19,7 +19,7 @@ from ...bundle import (
     copy_file,
     move_file,
     new_bundle,
-    open_bundle,
+    open_written,
     read_constants,
     write_manifest,
 )
@@ -88,6 +88,7 @@ def compile_for_tensorrt(
         compilation = _Compilation(source, directory, flavour, recipe, ranges)
         _bring_files(compilation, copy_file if is_source_kept else move_file)
         built = {graph: _build_graph(compilation, graph, partial(progress, graph)) for graph in manifest.graphs}
+        source.check_not_replaced()
         engines = EngineManifest(
             flavour_version=flavour.version,
             device=device_of(flavour),
@@ -101,7 +102,7 @@ def compile_for_tensorrt(
             manifest, backend=flavour.name, model=model, engines=engines, limits=recipe.limits, files={}
         )
         write_manifest(directory, compiled)
-    return open_bundle(output, verify_hashes=False)
+    return open_written(output)
 
 
 def _check_portable(source: Bundle) -> None:

@@ -61,6 +61,7 @@ class OnnxRuntimeCuda(CudaBuffers):
         file = str(self._bundle.checked_graph_file(graph))
         with _as_error(f"can not load {file}"):  # without the fallback, which would print and go on on the CPU
             session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()], enable_fallback=0)
+        self._bundle.check_not_replaced()
         if session.get_providers()[0] != CUDA_PROVIDER:
             raise PlumeExportError(
                 f"ONNX Runtime {self._onnxruntime.__version__} could not load its CUDA provider.",

@@ -93,6 +93,7 @@ class TensorRt(CudaBuffers):
             )
         kernel_cache = KernelCache(self._flavour, self._bundle, graph)
         weights = {name: self._weights.load(name) for name in self._engines.graphs[graph].shared_weights}
+        self._bundle.check_not_replaced()
         return LoadedEngine(self._flavour, engine, kernel_cache, weights, *self._scratch_for(int(engine.device_memory_size_v2)))
 
     def _scratch_for(self, size: int) -> tuple[int, int]:
