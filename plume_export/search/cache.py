@@ -37,8 +37,9 @@ def default_cache_file() -> Path:
 class EmbeddingCache:
     """Remembers a file's hash by path and state, a content's embedding by bundle, and why a content is no picture by reader.
 
-    A context manager. Every row has a checksum. A damaged cache, or one of another version, is renamed to NAME.old, reported,
-    and begun anew. Every method raises PlumeExportError if the file cannot be read or written or is not a cache.
+    A context manager. Every row has a checksum. A damaged cache, or one of another version, is renamed to NAME.old (or
+    NAME.old-2, ...), reported, and begun anew. Every method raises PlumeExportError if the file cannot be read or written or is
+    not a cache.
     """
 
     def __init__(self, path: Path, report: Report = warn) -> None:

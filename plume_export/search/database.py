@@ -5,6 +5,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -19,7 +20,8 @@ _VERSION = 2
 # Tables of version 1, which had no application id.
 _FIRST_TABLES, _FIRST_VERSION = {"files", "embeddings"}, 1
 _MAGIC = b"SQLite format 3\0"
-_SUFFIX = ".sqlite"
+# Source: the SQLite file format, section 1.3.
+_HEADER_BYTES, _ID_BYTES = 100, slice(68, 72)
 _JOURNALS = ("-journal", "-wal", "-shm")
 # A lock is waited for as long as this.
 _TIMEOUT_S = 60
@@ -48,10 +50,11 @@ class RebuiltDatabase:
         self._schema, self._report = schema, report
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._is_ours = False
         self.run(lambda _: None)
 
     def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Return what `work` does in a transaction. It may run again on an empty file: damage looks like a fresh start.
+        """Return what `work` does in a transaction. If the file is damaged, `work` runs a second time, on a new empty file.
 
         A row that fails its check is damage too: `work` raises sqlite3.DatabaseError for it.
         """
@@ -83,7 +86,7 @@ class RebuiltDatabase:
             if self.path.exists() and not self.path.is_file():  # SQLite would put its journal beside /dev/null
                 raise _NotOursError("it is not a regular file")
             os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT, 0o666))
-            self._identity = _identity(self.path)
+            self._identity, self._is_ours = _identity(self.path), False
             connection = sqlite3.connect(self.path, timeout=_TIMEOUT_S, isolation_level=None)
             try:
                 self._check(connection)
@@ -106,16 +109,21 @@ class RebuiltDatabase:
         is_first = version == _FIRST_VERSION and application == 0 and _tables(connection) == _FIRST_TABLES
         if application != _APPLICATION_ID and not is_first:
             raise _NotOursError("it is a database of another program")
+        self._is_ours = True
         if version != _VERSION:
             raise _OtherVersionError(f"it has version {version}; this plume-export writes version {_VERSION}")
 
     def _set_aside(self, reason: str) -> None:
-        """Rename the file and its journals, which must not be applied to the next one."""
+        """Rename the file and its journals, which must not be applied to the next one. Nothing is overwritten."""
         self.close()
-        if not self._may_be_ours():
+        if not self._was_ours():
             raise _NotOursError(reason)
-        aside = self.path.with_name(f"{self.path.name}.old")
-        os.replace(self.path, aside)
+        aside = self._reserved_aside()
+        try:
+            os.replace(self.path, aside)
+        except BaseException:
+            aside.unlink()
+            raise
         for journal in _JOURNALS:
             with suppress(FileNotFoundError):
                 os.replace(f"{self.path}{journal}", f"{aside}{journal}")
@@ -123,10 +131,26 @@ class RebuiltDatabase:
             f"The embedding cache {self.path} cannot be used: {reason}. It was renamed to {aside.name}; a new one begins."
         )
 
-    def _may_be_ours(self) -> bool:
-        """A file that is no database at all is taken for a cache by its name only."""
+    def _was_ours(self) -> bool:
+        """Whether the file is empty, has our application id, or is a database that was ours when it was opened."""
         with self.path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC or self.path.suffix == _SUFFIX
+            header = file.read(_HEADER_BYTES)
+        return (
+            not header
+            or header[_ID_BYTES] == _APPLICATION_ID.to_bytes(4, "big")
+            or (self._is_ours and header.startswith(_MAGIC))
+        )
+
+    def _reserved_aside(self) -> Path:
+        """Return the first free of NAME.old, NAME.old-2 and so on. An empty file holds its place."""
+        for number in count(1):
+            aside = self.path.with_name(f"{self.path.name}.old{'' if number == 1 else f'-{number}'}")
+            if any(os.path.lexists(f"{aside}{journal}") for journal in _JOURNALS):
+                continue
+            with suppress(FileExistsError):
+                os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                return aside
+        raise AssertionError
 
     def _is_replaced(self) -> bool:
         return _identity(self.path) != self._identity
@@ -140,7 +164,7 @@ class RebuiltDatabase:
             if "locked" in str(error):
                 fix = "wait for the other search to end, or pass another --cache"
             elif isinstance(error, _NotOursError):
-                fix = f"pass another --cache, as {self.path.stem}{_SUFFIX}; this file was left as it is"
+                fix = "pass another --cache, or delete the file if nobody needs it; it was left as it is"
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise PlumeExportError(f"The embedding cache {self.path} cannot be used: {reason}.", fix=fix) from error
 

@@ -116,7 +116,8 @@ def test_a_damaged_name_in_the_schema(path: Path) -> None:
 
 
 def test_python_hears_of_it_as_a_warning(path: Path) -> None:
-    path.write_bytes(b"no database" * 100)
+    fill(path)
+    path.write_bytes(path.read_bytes()[:100] + b"no database" * 100)
     with pytest.warns(UserWarning, match=r"renamed to c\.sqlite\.old"):
         EmbeddingCache(path).close()
 
@@ -147,12 +148,16 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE songs (title TEXT)")
     notes = tmp_path / "notes.txt"
     notes.write_text("something else, and long enough not to be taken for an empty file" * 20)
-    for file in (songs, notes):
+    named = tmp_path / "named-so.sqlite"
+    named.write_bytes(b"\xff" * 5000)
+    damaged = tmp_path / "theirs.sqlite"
+    damaged.write_bytes(songs.read_bytes()[:100] + b"\xff" * 5000)
+    for file in (songs, notes, named, damaged):
         before = file.read_bytes()
         with pytest.raises(PlumeExportError, match=r"cannot be used(.|\n)*left as it is"):
             EmbeddingCache(file)
         assert file.read_bytes() == before
-        assert sorted(tmp_path.iterdir()) == [notes, songs]
+        assert sorted(tmp_path.iterdir()) == sorted([notes, songs, named, damaged])
 
 
 @pytest.mark.parametrize("name", ["folder", "notes.txt/c.sqlite", "read-only.sqlite"])
@@ -167,6 +172,21 @@ def test_places_that_cannot_be_written(tmp_path: Path, name: str) -> None:
         read_only.chmod(0o400)
     with pytest.raises(PlumeExportError, match="cannot be used"):
         fill(tmp_path / name)
+
+
+def test_an_earlier_file_that_was_set_aside_is_kept(path: Path) -> None:
+    kept = [path.with_name(name) for name in ("c.sqlite.old", "c.sqlite.old-2-wal", "c.sqlite.old-3", "c.sqlite.old-4")]
+    kept[0].write_text("the user's")
+    kept[1].write_text("a journal of what is gone")
+    for _ in range(2):
+        fill(path)
+        path.write_bytes(path.read_bytes()[:100] + b"\xff" * 5000)
+        reports: list[str] = []
+        EmbeddingCache(path, reports.append).close()
+    assert "renamed to c.sqlite.old-4;" in reports[0]
+    assert kept[0].read_text() == "the user's"
+    assert kept[1].read_text() == "a journal of what is gone"
+    assert kept[2].read_bytes() == kept[3].read_bytes() != b""
 
 
 def test_what_is_no_regular_file_is_left_alone(tmp_path: Path) -> None:
@@ -205,7 +225,7 @@ with EmbeddingCache(Path({str(path)!r})) as cache:
 
 def test_a_journal_is_not_applied_to_the_next_file(path: Path) -> None:
     fill(path)
-    path.write_bytes(b"\xff" * 5000)
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 5000)
     journal = path.with_name("c.sqlite-journal")
     journal.write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(600))
     reports: list[str] = []
@@ -218,7 +238,7 @@ def test_a_damaged_file_that_another_process_has_set_aside(path: Path) -> None:
     fill(path)
     reports: list[str] = []
     with EmbeddingCache(path, reports.append) as one, EmbeddingCache(path, reports.append) as two:
-        path.write_bytes(b"\xff" * 20_000)
+        path.write_bytes(path.read_bytes()[:100] + b"\xff" * 20_000)
         one.add_embeddings("bundle", {HASHES[0]: embedding(HASHES[0])})
         assert check_rows(two) == 1
         two.add_embeddings("bundle", {HASHES[1]: embedding(HASHES[1])})
