@@ -1,7 +1,11 @@
 """Bundles that were verified, remembered in the user's cache: the next start does not read gigabytes again.
 
 A bundle is known by the hash of its manifest and by size, times, inode and device of every file. The time of the inode's
-change counts too, since a copy can keep the other one.
+change counts too, since a copy can keep the other one. What another version of this package verified is verified again.
+
+Two changes are not seen: those written through a memory mapping that was changed before the verification and written back
+after it, and those on a file system whose ctime follows the mtime (FAT, some network and FUSE file systems), where a file's old
+time is set again. `verify_hashes="always"` finds both.
 """
 
 import hashlib
@@ -14,14 +18,17 @@ from pathlib import Path
 
 import msgspec
 
-# A file that was changed so lately may be changed again within the resolution of its time.
-_SETTLED_NS = 100_000_000
+from .. import __version__
+
+# A file that was changed so lately may be changed again within the resolution of its time, which is 2 s on FAT.
+_SETTLED_NS = 3_000_000_000
 _MOST_ENTRIES = 256
 
 
 class BundleState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the file system and the manifest say of a bundle's files: (size, mtime, ctime, inode, device), times in ns."""
 
+    version: str
     path: str
     manifest_sha256: str
     files: dict[str, tuple[int, int, int, int, int]]
@@ -33,7 +40,7 @@ def state_of_bundle(directory: Path, manifest_sha256: str, names: Iterable[str])
     for name in names:
         status = (directory / name).stat()
         files[name] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
-    return BundleState(os.fsencode(directory.resolve()).hex(), manifest_sha256, files)
+    return BundleState(__version__, os.fsencode(directory.resolve()).hex(), manifest_sha256, files)
 
 
 def is_remembered(state: BundleState) -> bool:

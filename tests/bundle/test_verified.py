@@ -75,6 +75,25 @@ def test_another_manifest_is_verified(settled: Path, hashed: list[str]) -> None:
     assert WEIGHTS in hashed
 
 
+def test_what_another_version_verified_is_verified_again(
+    settled: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_bundle(settled)
+    monkeypatch.setattr(verified, "__version__", "0.0.1")
+    hashed.clear()
+    open_bundle(settled)
+    assert WEIGHTS in hashed
+
+
+@pytest.mark.parametrize(("age_s", "is_settled"), [(2, False), (4, True)])
+def test_a_bundle_settles_longer_than_the_coarsest_times(tmp_path: Path, cache: Path, age_s: int, is_settled: bool) -> None:
+    path = write_small_bundle(tmp_path / "bundle")
+    state = verified.state_of_bundle(path, "0" * 64, [TOKENIZER])
+    changed_ns = state.files[TOKENIZER][2]
+    verified.remember(state, verified_from_ns=changed_ns + age_s * 10**9)
+    assert verified.is_remembered(state) == is_settled
+
+
 def test_a_bundle_that_was_just_written_is_not_remembered(tmp_path: Path, cache: Path) -> None:
     open_bundle(write_small_bundle(tmp_path / "bundle"))
     assert not cache.exists()
