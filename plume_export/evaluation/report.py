@@ -39,7 +39,7 @@ class EvaluationReport(msgspec.Struct, frozen=True):
 
 
 def quality_table(quality: BundleQuality) -> Table:
-    """One row a task: mean and interval of every metric."""
+    """One row per task: mean and interval of every metric."""
     title = f"{quality.bundle}: {quality.backend} {quality.precision}, sha256 {quality.sha256[:12]}"
     table = Table(title=title, caption="means over queries, 95 % bootstrap intervals", title_justify="left")
     table.add_column("task")
@@ -54,7 +54,7 @@ def quality_table(quality: BundleQuality) -> Table:
 
 
 def comparison_table(report: EvaluationReport) -> Table:
-    """One row a task: agreement with the other bundle, and the change of Recall@1."""
+    """One row per task: agreement with the other bundle, and the change of Recall@1."""
     assert report.compared is not None
     table = Table(title=f"against {report.compared.bundle}", title_justify="left")
     table.caption = "change: 95 % paired bootstrap interval"

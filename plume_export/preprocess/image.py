@@ -40,8 +40,8 @@ def patches_from_image(image: Image.Image, vision: VisionSpec, preprocess: Prepr
 def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Notify = lambda _: None) -> Image.Image:
     """Return an image as RGB: transparency of RGBA on white, of other modes dropped, EXIF rotation ignored, as published.
 
-    `exif_transpose` turns it upright. `notify` takes what was dropped or ignored. An open file is read from its start and left
-    where it was.
+    `exif_transpose` turns it upright. `notify` is called with a Notice for whatever was dropped or ignored. An open file
+    is read from its start and left where it was.
 
     Raises InputError for a file that is missing, damaged or no image, for an image of more than 8 bits a channel, and for one
     that is empty, too large or too narrow.

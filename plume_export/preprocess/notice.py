@@ -43,11 +43,11 @@ class NoticeTally:
                 self._shown[key] = notice
 
     def lines(self) -> list[str]:
-        """Return one line a kind, for the command line."""
+        """Return one line per kind, for the command line."""
         return [_line(notice, self._counts[key], is_python=False) for key, notice in self._shown.items()]
 
     def warn(self, *, stacklevel: int = 2) -> None:
-        """Give one UserWarning a kind. `stacklevel` is that of `warnings.warn`, as if the caller had called it."""
+        """Give one UserWarning per kind. `stacklevel` is that of `warnings.warn`, as if the caller had called it."""
         for key, notice in self._shown.items():
             warnings.warn(_line(notice, self._counts[key], is_python=True), UserWarning, stacklevel=stacklevel + 1)
 
