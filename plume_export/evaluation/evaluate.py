@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from ..bundle import Bundle, Manifest, open_bundle
 from ..embed_file import OnError
 from ..preprocess import MediaOptions, Notify
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder, Mode
 from ..runtime.onnx_reference import OnnxReference
+from ..spec import ModelSpec
 from .compare import compare_rankings
 from .dataset import RetrievalTask
 from .metrics import check_evaluate_extra, measure_quality
@@ -65,7 +68,9 @@ def evaluate(
         return EvaluationReport(evaluated, media=media)
     before, compared = _measure(other, tasks, options, is_rounded=False, progress=progress, notify=lambda _: None)
     comparison = [compare_rankings(one, two) for one, two in zip(before, rankings, strict=True)]
-    return EvaluationReport(evaluated, compared, comparison, _same_checkpoint(opened.manifest, other.manifest), media)
+    same = _same_checkpoint(opened.manifest, other.manifest)
+    differences = model_differences(opened.manifest.model, other.manifest.model)
+    return EvaluationReport(evaluated, compared, comparison, same, media, differences)
 
 
 def _measure(
@@ -99,5 +104,13 @@ def _open(bundle: Bundle, options: EvaluationOptions, *, is_rounded: bool) -> Em
 
 
 def _same_checkpoint(one: Manifest, other: Manifest) -> bool | None:
-    first, second = one.checkpoint.tensors_sha256, other.checkpoint.tensors_sha256
-    return None if first is None or second is None else first == second
+    first, second = ((origin.tensors_sha256, origin.config_sha256) for origin in (one.checkpoint, other.checkpoint))
+    return None if None in first or None in second else first == second
+
+
+def model_differences(one: ModelSpec, other: ModelSpec) -> list[str]:
+    """Return the settings in which two models differ, by dotted name, as in "preprocess.max_pixels"."""
+    first, second = msgspec.to_builtins(one), msgspec.to_builtins(other)
+    return [
+        f"{part}.{name}" for part, settings in first.items() for name, value in settings.items() if value != second[part][name]
+    ]

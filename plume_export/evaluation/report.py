@@ -27,8 +27,8 @@ class BundleQuality(msgspec.Struct, frozen=True):
 class EvaluationReport(msgspec.Struct, frozen=True):
     """A bundle's quality; with a second bundle, its quality too and how far the two agree (`comparison`).
 
-    `same_checkpoint`: whether both were made from the same tensors; None if a bundle does not record their hash.
-    `media`: how pictures and videos were read.
+    `same_checkpoint`: whether both were made from the same tensors and config.json; None if a bundle lacks their hashes.
+    `media`: how pictures and videos were read. `model_differences`: settings in which the models of the two bundles differ.
     """
 
     evaluated: BundleQuality
@@ -36,6 +36,7 @@ class EvaluationReport(msgspec.Struct, frozen=True):
     comparison: list[TaskComparison] = []
     same_checkpoint: bool | None = None
     media: MediaOptions = MediaOptions()
+    model_differences: list[str] = []
 
 
 def quality_table(quality: BundleQuality) -> Table:
@@ -87,11 +88,17 @@ def skipped_lines(report: EvaluationReport) -> list[str]:
 
 
 def checkpoint_line(report: EvaluationReport) -> str | None:
-    """Say that the bundles are of different checkpoints, or that this may be so; None if nothing tells so."""
-    if report.compared is None or report.same_checkpoint:
+    """Say that the bundles are of different models or checkpoints, or that this may be so; None if nothing tells so."""
+    if report.compared is None:
+        return None
+    differences = ", ".join(report.model_differences)
+    if report.same_checkpoint is not False and differences:
+        return f"the bundles' models differ in {differences}: what changed is the model, not the precision alone"
+    if report.same_checkpoint:
         return None
     names = f"{report.compared.checkpoint} and {report.evaluated.checkpoint}"
     if report.same_checkpoint is False:
+        names += f", whose models differ in {differences}" if differences else ""
         return f"the bundles are of different checkpoints ({names}): what changed is the model, not the precision alone"
     if report.compared.checkpoint != report.evaluated.checkpoint:
         return (

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.console import Console
 from plume_export.errors import InputError
 from plume_export.evaluation.compare import ChangedAnswer, TaskComparison
 from plume_export.evaluation.dataset import read_dataset
+from plume_export.evaluation.evaluate import model_differences
 from plume_export.evaluation.metrics import MEASURES, Estimate, TaskQuality
 from plume_export.evaluation.ranking import check_files, distinct_inputs
 from plume_export.evaluation.report import (
@@ -20,6 +22,7 @@ from plume_export.evaluation.report import (
     comparison_table,
     skipped_lines,
 )
+from plume_export.spec import PLUME_2B
 
 METRICS = dict.fromkeys(MEASURES, Estimate(0.5, 0.25, 0.75))
 CHANGES = dict.fromkeys(MEASURES, Estimate(0.0033, -0.001, 0.0077))
@@ -103,3 +106,12 @@ def test_a_missing_picture_names_line_and_id(tmp_path: Path, missing: dict[str, 
     lines[1]["candidate"] = {"text": "a"}
     file.write_text("\n".join(map(json.dumps, lines)))
     check_files(distinct_inputs(read_dataset(file)))
+
+
+def test_models_that_differ_in_a_setting_are_named() -> None:
+    other = msgspec.structs.replace(PLUME_2B, preprocess=msgspec.structs.replace(PLUME_2B.preprocess, max_pixels=1_000_000))
+    assert model_differences(PLUME_2B, PLUME_2B) == []
+    assert model_differences(PLUME_2B, other) == ["preprocess.max_pixels"]
+    line = checkpoint_line(msgspec.structs.replace(report(), model_differences=model_differences(PLUME_2B, other)))
+    assert line is not None
+    assert "models differ in preprocess.max_pixels:" in line
