@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "modelopt": ("lief", "nvidia-modelopt", "onnx-graphsurgeon", "onnxslim"),
     "evaluate": ("pytrec-eval-terrier", "scipy"),
     "video": ("av",),
+    "heif": ("pillow-heif",),
     "parquet": ("pyarrow",),
 }
 # TensorRT comes with JetPack there, and in wheels everywhere else.

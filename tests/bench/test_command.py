@@ -18,7 +18,6 @@ from plume_export.bench.report.tables import latency_table
 from plume_export.bundle import MANIFEST, Bundle, write_manifest
 from plume_export.cli import main
 from plume_export.recipe import ShapeRanges
-from plume_export.spec import RolloutSpec
 
 from ..cli.failures import assert_fails
 
@@ -130,7 +129,7 @@ def test_environment_says_what_and_where(against_pytorch: dict[str, Any], tiny_c
 def test_table_and_page(with_page: tuple[Result, str]) -> None:
     result, page = with_page
     assert result.exit_code == 0, result.output
-    for title in ("latency, end to end", "throughput", "cold start s", "rollout of", "against this machine's limits"):
+    for title in ("latency, end to end", "throughput", "Cold start:", "rollout of", "against this machine's limits"):
         assert title in result.stdout
     assert "tiny-cpu (2)" in result.stdout
     assert page.count("<svg ") == 3
@@ -180,8 +179,9 @@ def test_unknown_opponents_and_sizes_are_refused(tiny_cpu: Bundle, tmp_path: Pat
 
 
 def test_another_model_is_no_opponent(tiny_cpu: Bundle, tmp_path: Path) -> None:
-    shorter = msgspec.structs.replace(tiny_cpu.manifest.model, rollout=RolloutSpec(latent_steps=4))
-    other = copy_with(tiny_cpu, tmp_path / "other", model=shorter)
+    model = tiny_cpu.manifest.model
+    other_router = msgspec.structs.replace(model, rollout=msgspec.structs.replace(model.rollout, top_k=1))
+    other = copy_with(tiny_cpu, tmp_path / "other", model=other_router)
     assert_fails(run(tiny_cpu.path, "--against", other), "another model", "its rollout is")
 
 

@@ -53,7 +53,7 @@ def test_hub_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("name resolution failed")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    assert_refused("nobody/nothing", "the hub did not deliver it", "name resolution failed", "--offline")
+    assert_refused("nobody/nothing", "the hub did not deliver it", "name resolution failed", "offline takes")
 
 
 def test_lora_adapter(copy: Path) -> None:
@@ -78,7 +78,7 @@ def test_no_config(copy: Path) -> None:
 
 def test_broken_config(copy: Path) -> None:
     (copy / "config.json").write_text("{")
-    assert_refused(copy, "config.json", "can not be read")
+    assert_refused(copy, "config.json", "cannot be read")
 
 
 def test_unknown_model_type(copy: Path) -> None:

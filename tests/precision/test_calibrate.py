@@ -65,7 +65,7 @@ def test_command_writes_ranges_of_all_phases(tmp_path: Path) -> None:
         {"id": "picture", "image": str(GOLDEN / "images" / "transparent.png")},
         {"id": "clip", "text": "What moves?", "video": [str(GOLDEN / "videos" / f"small_{index}.png") for index in range(2)]},
     )
-    arguments = ["calibrate", "--checkpoint", str(checkpoint), "--inputs", str(inputs), "--output", str(output)]
+    arguments = ["calibrate", "--checkpoint", str(checkpoint), "--inputs", str(inputs), "--output", str(output), "-v"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{output}\n"

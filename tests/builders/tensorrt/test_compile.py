@@ -44,7 +44,7 @@ def test_by_command(tiny_bf16: Bundle, recipe: str, tmp_path: Path) -> None:
     arguments = ["compile", str(tiny_bf16.path), "--target", recipe, "--output", str(tmp_path / "engines")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    for part in ("latent_step", "file / weights", "weights that more than one engine holds: 0.9 MB"):
+    for part in ("latent_step", "file /", "weights that more than one engine holds: 0.9 MB"):
         assert part in result.stdout
 
 
@@ -79,7 +79,7 @@ def test_a_graph_that_can_not_be_parsed(tiny_fp16: Bundle, recipe: str, tmp_path
     broken = tmp_path / "broken"
     shutil.copytree(tiny_fp16.path, broken)
     (broken / "prefill.onnx").write_bytes(b"no graph")
-    with pytest.raises(PlumeExportError, match=r"prefill\.onnx.*can not parse"):
+    with pytest.raises(PlumeExportError, match=r"prefill\.onnx is damaged: it is not an ONNX graph"):
         compile_bundle(open_bundle_unchecked(broken, tiny_fp16), tmp_path / "out", recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
