@@ -180,7 +180,7 @@ def test_unknown_opponents_and_sizes_are_refused(tiny_cpu: Bundle, tmp_path: Pat
 
 def test_another_model_is_no_opponent(tiny_cpu: Bundle, tmp_path: Path) -> None:
     model = tiny_cpu.manifest.model
-    other_router = msgspec.structs.replace(model, rollout=msgspec.structs.replace(model.rollout, top_k=1))
+    other_router = msgspec.structs.replace(model, rollout=msgspec.structs.replace(model.rollout, router_context="none"))
     other = copy_with(tiny_cpu, tmp_path / "other", model=other_router)
     assert_fails(run(tiny_cpu.path, "--against", other), "another model", "its rollout is")
 
