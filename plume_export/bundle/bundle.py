@@ -112,16 +112,15 @@ def read_manifest(path: Path) -> Manifest:
 def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
     """Return the manifest and the hash of the bytes that it was decoded from."""
     if not path.is_dir():
-        found = "it is a file" if path.exists() else "there is nothing"
-        raise BundleError(
-            f"There is no bundle at {path}: {found}.", fix="check the path, or plume-export build --output " + str(path)
-        )
+        found = "it is a file" if path.exists() else "the directory does not exist"
+        raise BundleError(f"No bundle at {path}: {found}.", fix="check the path; plume-export build makes one")
     if (path / MANIFEST).is_symlink():
         contained_file(path, MANIFEST)
     text = _manifest_text(path)
     if text is None:
         raise BundleError(
-            f"{path} is not a bundle: it has no {MANIFEST}.", fix="pass the directory that plume-export build wrote"
+            f"{path} is not a bundle: it has no {MANIFEST}.",
+            fix="pass the directory of a bundle, which build, export or compile wrote",
         )
     try:
         head = msgspec.json.decode(text, type=_Head)

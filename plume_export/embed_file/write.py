@@ -49,7 +49,10 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
     if suffixes and output.suffix not in suffixes:
         one_of = "one of " if len(suffixes) > 1 else ""
         raise PlumeExportError(
-            f"The output {output} ends in {output.suffix or 'nothing'!r}.", fix=f"end it in {one_of}{', '.join(suffixes)}"
+            f"The output {output} has the suffix {output.suffix!r}."
+            if output.suffix
+            else f"The output {output} has no suffix.",
+            fix=f"end it in {one_of}{', '.join(suffixes)}",
         )
     with as_write_error(output):
         if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():

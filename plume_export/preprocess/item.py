@@ -114,7 +114,8 @@ def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
 
 def _resolved(value: object, base_dir: Path) -> object:
     if isinstance(value, str):
-        return str(base_dir / value)
+        is_address = "://" in value or value.startswith("data:")  # refused when it is read, as it was written
+        return value if is_address else str(base_dir / value)
     if isinstance(value, list):
         return [_resolved(element, base_dir) for element in value]
     return value

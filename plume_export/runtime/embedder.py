@@ -253,7 +253,7 @@ class Embedder:
         if batch_size < 1 or (most is not None and batch_size > most):
             raise PlumeExportError(
                 f"batch_size is {batch_size}; the bundle {self.bundle.path} takes 1 to {most or 'any number'}.",
-                fix="lower --batch-size, or compile with a --target whose batch reaches it",
+                fix="choose a --batch-size in that range, or compile with a --target whose batch reaches it",
             )
         return batch_size
 

@@ -29,7 +29,7 @@ def test_a_whole_bundle_opens(copy: Path) -> None:
 
 
 def test_missing_directory() -> None:
-    with pytest.raises(BundleError, match=r"no bundle at .*: there is nothing"):
+    with pytest.raises(BundleError, match=r"No bundle at .*: the directory does not exist"):
         open_bundle("no/such/bundle")
 
 

@@ -151,4 +151,4 @@ def test_errors_come_before_the_work(tiny_cpu: Bundle, dataset: Path, tmp_path: 
     assert "no task 'x'" in run("evaluate", tiny_cpu.path, "--dataset", dataset, "--task", "x").stderr
     missing = run("evaluate", tiny_cpu.path, "--dataset", dataset, "--compare", tmp_path / "none")
     assert missing.exit_code == 1
-    assert "There is no bundle" in missing.stderr
+    assert "No bundle at" in missing.stderr

@@ -143,8 +143,8 @@ def test_outputs_that_would_destroy_an_input(tmp_path: Path) -> None:
     for output, text in (
         (inputs, "is the input itself"),
         (tmp_path / "link.npz", "is the input itself"),
-        (weights, "ends in '.safetensors'"),
-        (tmp_path / "ranges", "ends in 'nothing'"),
+        (weights, "has the suffix '.safetensors'"),
+        (tmp_path / "ranges", "has no suffix"),
         (weights.with_name("ranges.npz"), "lies inside its input"),
     ):
         given = ["--checkpoint", str(weights.parent), "--inputs", str(inputs)]

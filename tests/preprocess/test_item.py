@@ -113,3 +113,8 @@ def test_item_from_json(line: dict[str, object], expected: Item) -> None:
 def test_wrong_json(line: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         item_from_json(line, BASE)
+
+
+@pytest.mark.parametrize("address", ["http://host/x.png", "data:image/png;base64,AAAA"])
+def test_an_address_in_a_line_stays_as_it_was_written(address: str) -> None:
+    assert item_from_json(json.dumps({"image": [address, "p.png"]}), Path("/base")).images == (address, "/base/p.png")

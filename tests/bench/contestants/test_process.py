@@ -54,7 +54,7 @@ def test_memory_is_the_process_s_own(worker: WorkerProcess) -> None:
 
 
 def test_errors_cross_with_their_fix(worker: WorkerProcess, tmp_path: Path) -> None:
-    with pytest.raises(PlumeExportError, match="the bundle: There is no bundle at") as caught:
+    with pytest.raises(PlumeExportError, match="the bundle: No bundle at") as caught:
         worker.ask(Load(BundleContestant("the bundle", str(tmp_path / "none"), threads=1)), Done)
     assert caught.value.fix is not None
     assert worker.ask(AskMemory(), Memory).peak > 0  # it goes on
