@@ -16,15 +16,15 @@ import psutil
 from .worker import Done, Job, work
 
 _POLL_S = 0.2
-# Of a process that waits for other work of the machine: it is given more time than one that computes.
-_WAITING_FACTOR = 6
+# A process that sleeps is given more time than one that computes. One that waits for a busy machine is not asleep.
+_SLEEPING_FACTOR = 6
 _JOB_CASES = 2500
 _LOG_BYTES = 4000
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one case may take, and all of them. `hang_s` is of processor time, or six times that on the clock."""
+    """What one case may take, and all of them. `hang_s` is of processor time, or six times that asleep."""
 
     hang_s: float = 10.0
     memory_bytes: int = 2 << 30
@@ -184,18 +184,22 @@ class _Process:
         return message
 
     def _start(self) -> None:
-        self._wall_start, self._cpu_start = time.monotonic(), self._cpu_seconds()
+        self._cpu_start, self._last_cpu_s, self._awake_s = self._cpu_seconds(), 0.0, time.monotonic()
 
     def _failure(self, limits: Limits) -> Failure | None:
         try:
             resident_bytes = self._watched.memory_info().rss
-            cpu_s, wall_s = self._cpu_seconds() - self._cpu_start, time.monotonic() - self._wall_start
+            is_asleep = self._watched.status() == psutil.STATUS_SLEEPING
         except psutil.Error:  # it ended; the pipe says so next
             return None
         if resident_bytes > limits.memory_bytes:
             return Failure("memory", f"{resident_bytes >> 20} MiB")
-        if self._is_ready and (cpu_s > limits.hang_s or wall_s > _WAITING_FACTOR * limits.hang_s):
-            return Failure("hang", f"{cpu_s:.1f} s of processor time, {wall_s:.1f} s on the clock\n{self._tail()}")
+        cpu_s, now_s = self._cpu_seconds() - self._cpu_start, time.monotonic()
+        if not is_asleep or cpu_s != self._last_cpu_s:
+            self._last_cpu_s, self._awake_s = cpu_s, now_s
+        asleep_s = now_s - self._awake_s
+        if self._is_ready and (cpu_s > limits.hang_s or asleep_s > _SLEEPING_FACTOR * limits.hang_s):
+            return Failure("hang", f"{cpu_s:.1f} s of processor time, {asleep_s:.1f} s asleep\n{self._tail()}")
         return None
 
     def _cpu_seconds(self) -> float:
