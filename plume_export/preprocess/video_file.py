@@ -144,8 +144,11 @@ def _opened(name: str) -> Iterator[tuple[Any, Any]]:
         with av.open(os.path.abspath(name), options={"format_whitelist": ",".join(_CONTAINERS)}) as container:
             if not container.streams.video:
                 raise InputError(f"{name} has no video stream.", fix="pass a complete video file")
-            _check_size(name, container.streams.video[0].width, container.streams.video[0].height)
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise InputError(f"The video {name} is in a codec that FFmpeg does not know.", fix=_REENCODE)
+            _check_size(name, stream.width, stream.height)
+            yield container, stream
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
             f"{name} can not be read as a video: {error}.", fix="pass a complete MP4, MKV, WebM or other video file"

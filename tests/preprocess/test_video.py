@@ -164,6 +164,12 @@ class TestFile:
         monkeypatch.chdir(tmp_path)
         assert len(read_video_frames("clip12:30.mp4")) == 4
 
+    def test_an_unknown_codec(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "clip.avi", 4, codec="mpeg4")
+        path.write_bytes(path.read_bytes().replace(b"FMP4", b"ZZZZ"))
+        with pytest.raises(InputError, match="a codec that FFmpeg does not know"):
+            read_video_frames(path)
+
     def test_frames_that_are_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(video_file, "MAX_FRAME_PIXELS", 96 * 64 - 1)
         with pytest.raises(InputError, match="frames of 96x64 = 6144 pixels; the limit is 6143"):
