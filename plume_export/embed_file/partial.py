@@ -189,10 +189,17 @@ class PartialRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.inputs == 0:
+        if self.inputs == 0 and not self._has_window():  # a signal may come after the first window was written
             self.remove()
         with suppress(OSError):  # what could not be written was an error already, and is tried again here
             self._opened.close()
+
+    def _has_window(self) -> bool:
+        try:
+            self._journal.seek(0)
+            return not self._is_removed and _stopped_run(self._journal) is not None
+        except OSError:
+            return False
 
     @property
     def _row_bytes(self) -> int:

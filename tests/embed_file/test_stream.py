@@ -163,6 +163,26 @@ def test_cut_at_any_byte(lines: Path) -> None:
             assert embed(lines, resume=True).bytes == whole
 
 
+def test_a_signal_just_after_the_first_window_was_written_loses_nothing(lines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = embed(lines, "whole.npy").bytes
+    write_line = partial.PartialRun._write_line
+
+    def write_and_stop(run: partial.PartialRun, value: object) -> None:
+        write_line(run, value)  # type: ignore[arg-type]
+        if isinstance(value, partial._Window):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(partial.PartialRun, "_write_line", write_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            embed(lines)
+    stopped = stopped_run(lines.with_name("out.npy"))
+    assert stopped is not None
+    resumed = embed(lines, resume=True)
+    assert resumed.embedded == INPUTS - stopped.inputs
+    assert resumed.bytes == whole
+
+
 def test_resume_with_nothing_there_starts(lines: Path) -> None:
     assert embed(lines, resume=True).bytes == embed(lines, "whole.npy").bytes
 
