@@ -111,8 +111,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
     """Return the manifest and the hash of the bytes that it was decoded from."""
-    if not path.is_dir():
-        found = "it is a file" if path.exists() else "the directory does not exist"
+    if not os.path.isdir(path):  # false as well for a name that the system refuses
+        found = "it is a file" if os.path.exists(path) else "the directory does not exist"
         raise BundleError(f"No bundle at {path}: {found}.", fix="check the path; plume-export build makes one")
     if (path / MANIFEST).is_symlink():
         contained_file(path, MANIFEST)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,7 +134,7 @@ def _opened(name: str) -> Iterator[tuple[Any, Any]]:
         import av
     except ImportError:
         raise MissingExtraError("av", "video") from None
-    if not Path(name).is_file():
+    if not os.path.isfile(name):  # false as well for a name that the system refuses
         raise InputError(
             f"The video {name} does not exist.", fix="check the path; in a JSON lines file it is relative to that file"
         )

@@ -28,9 +28,10 @@ def test_a_whole_bundle_opens(copy: Path) -> None:
     assert open_bundle(copy).manifest.precision == "fp32"
 
 
-def test_missing_directory() -> None:
+@pytest.mark.parametrize("name", ["no/such/bundle", "a" * 5000, "a\0b"])
+def test_missing_directory(name: str) -> None:
     with pytest.raises(BundleError, match=r"No bundle at .*: the directory does not exist"):
-        open_bundle("no/such/bundle")
+        open_bundle(name)
 
 
 def test_directory_without_manifest(tmp_path: Path) -> None:
