@@ -169,7 +169,7 @@ def main() -> None:
     cases = []
     for case in run_cases(EmulatedMachine(options.directory, options.python)):
         cases.append(case)
-        click.echo(f"{case.core}, {case.bundle}: {case.selftest}", err=True)
+        click.echo(f"{case.core}, {case.bundle}: {case.selftest}, cosine {case.embed_cosine:.7f}", err=True)
     _print(cases)
     (options.directory / "cases.json").write_text(json.dumps([asdict(case) for case in cases], indent=2) + "\n")
     raise SystemExit(0 if all(case.is_good for case in cases) else 1)
