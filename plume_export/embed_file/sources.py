@@ -47,7 +47,7 @@ def inputs_from_file(path: Path) -> Inputs:
     The file is read twice: once to check and count it, then as its lines are needed.
     """
     lines = _lines_of_file(path)
-    return Inputs(lines, None if path.exists() and not path.is_file() else sum(1 for _ in lines.numbered()))
+    return Inputs(lines, None if os.path.exists(path) and not os.path.isfile(path) else sum(1 for _ in lines.numbered()))
 
 
 def inputs_from_stream(stream: IO[bytes] | None) -> Inputs:
@@ -124,7 +124,7 @@ class _Lines:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\n")
                     if text.strip():
                         yield number, text
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # a NUL in the path, or bytes that are not UTF-8
             raise InputError(f"The inputs file {self.name} can not be read: {error}.", fix="pass UTF-8 JSON lines") from None
 
 

@@ -74,7 +74,7 @@ def read_dataset(path: Path) -> list[RetrievalTask]:
     """
     try:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a NUL in the path, or bytes that are not UTF-8
         raise InputError(f"The dataset {path} cannot be read: {error}.", fix="pass a UTF-8 JSON lines file") from None
     lines = [(number, _parsed(path, number, text)) for number, text in enumerate(texts, start=1) if text.strip()]
     tasks: dict[str, RetrievalTask] = {}

@@ -108,3 +108,9 @@ def test_a_stream_is_read_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_stream_without_a_line(stream: io.BytesIO | None, message: str) -> None:
     with pytest.raises(InputError, match=f"Standard input {message}"):
         inputs_from_stream(stream)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_a_path_that_the_system_refuses(name: str) -> None:
+    with pytest.raises(InputError, match="read"):
+        inputs_from_file(Path(name))

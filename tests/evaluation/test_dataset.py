@@ -173,3 +173,9 @@ def test_no_queries_and_no_file(tmp_path: Path) -> None:
         read_dataset(write(tmp_path, *CANDIDATES))
     with pytest.raises(InputError, match="cannot be read"):
         read_dataset(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
+def test_a_path_that_the_system_refuses(name: str) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_dataset(Path(name))
