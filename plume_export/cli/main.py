@@ -1,6 +1,5 @@
 """The command group."""
 
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from .failure import exit_with
+from .signals import stop_on_signals
 from .streams import prepare_streams, printing
 from .switches import switch_options
 
@@ -73,8 +73,4 @@ class _Group(click.Group):
 @click.version_option(package_name="plume-export", prog_name="plume-export")
 def main() -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""
-    # What is half-written is cleaned up then, as on Ctrl-C.
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    stop_on_signals()
