@@ -39,7 +39,7 @@ class WriteError(PlumeExportError):
 
     def __init__(self, output: Path, reason: str) -> None:
         super().__init__(
-            f"{output} can not be written: {reason}.", fix="free space or choose another --output; nothing was left behind"
+            f"{output} cannot be written: {reason}.", fix="free space or choose another --output; nothing was left behind"
         )
         self.reason = reason
 

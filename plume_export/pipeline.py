@@ -121,7 +121,7 @@ def _inputs(checkpoint: "Checkpoint", options: ExportOptions) -> list[Path]:
 
 
 def _by_ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> tuple["Quantise | None", dict[str, float]]:
-    """Return what makes integers, and the layers that float16 can not hold: both follow from ranges, where they are needed."""
+    """Return what makes integers, and the layers that float16 cannot hold: both follow from ranges, where they are needed."""
     from .precision.calibrate import ranges_of
     from .precision.guard import guard_text, guarded_layers
     from .precision.quantise import Quantiser, checked_schemes
@@ -199,7 +199,7 @@ def compile_bundle(
 
 
 def check_target(recipe: Recipe, precision: Precision) -> None:
-    """Raise for a precision that the target can not run and for a builder that is not there, before anything is built."""
+    """Raise for a precision that the target cannot run and for a builder that is not there, before anything is built."""
     if recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx":
         import_flavour(recipe.backend)
     else:
@@ -233,7 +233,7 @@ def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Prec
 
 
 def obstacle_to_running(bundle: Bundle) -> str | None:
-    """Say why a bundle that was built here can not run here; None: it can, as far as the driver tells."""
+    """Say why a bundle that was built here cannot run here; None: it can, as far as the driver tells."""
     backend = bundle.manifest.backend
     if backend in ("onnx", "onnxruntime"):
         return None

@@ -79,7 +79,7 @@ def plan_memory(
         )
     if recipe.weights == "shared" and precision not in SHAREABLE:
         raise PlumeExportError(
-            f"Engines in {precision} can not share their weights: a whole copy would be laid out anew in every pass.",
+            f"Engines in {precision} cannot share their weights: a whole copy would be laid out anew in every pass.",
             fix="--weights baked, or --precision int8",
         )
     item = DTYPE_BYTES[COMPUTE_DTYPE[precision]]

@@ -65,7 +65,7 @@ def export_bundle(
     `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. For an integer precision,
     `quantise` gets a function that writes the graphs as a plan has them, and calls it as often as it likes. `traced_in`
     is the precision of the graphs that it starts from; None: the floats of `precision`. `float32_layers` are layers that
-    float16 can not hold, with their largest magnitude.
+    float16 cannot hold, with their largest magnitude.
     """
     assert (quantise is not None) == (precision in INTEGER_PRECISIONS)
     traced_in = traced_in or precision

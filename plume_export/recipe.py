@@ -113,7 +113,7 @@ def read_recipe(target: str) -> Recipe:
     try:
         recipe = msgspec.toml.decode(file.read_bytes(), type=Recipe)
     except OSError as error:
-        raise PlumeExportError(f"The recipe {file} can not be read: {error.strerror}.", fix="check the path") from None
+        raise PlumeExportError(f"The recipe {file} cannot be read: {error.strerror}.", fix="check the path") from None
     except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors, and so is a text that is not UTF-8
         raise PlumeExportError(
             f"The recipe {file} is wrong: {error}.", fix=f"see {recipes_directory() / 'README.md'} for the keys of a recipe"
@@ -125,7 +125,7 @@ def read_recipe(target: str) -> Recipe:
 
 
 def check_recipe_fits_model(recipe: Recipe, model: ModelSpec, suffix_tokens: int, target: str) -> None:
-    """Raise PlumeExportError if the model can not serve the recipe's largest prompt with rollout and suffix behind it."""
+    """Raise PlumeExportError if the model cannot serve the recipe's largest prompt with rollout and suffix behind it."""
     if recipe.shapes is None:
         return
     room = model.decoder.max_positions - model.rollout.latent_steps - suffix_tokens

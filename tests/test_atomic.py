@@ -152,7 +152,7 @@ def test_a_failed_fsync_changes_nothing(output: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "fsync", fsync)
     if fails_at < 3:
-        with pytest.raises(PlumeExportError, match=r"output can not be written: Input/output error"):
+        with pytest.raises(PlumeExportError, match=r"output cannot be written: Input/output error"):
             write(output, "new")
     else:
         write(output, "new")
@@ -171,7 +171,7 @@ def test_a_file_system_that_cannot_sync_a_directory(output: Path, monkeypatch: p
     write(output, "new")
     assert (output / "text").read_text() == "new"
     refuses_files = True
-    with pytest.raises(PlumeExportError, match="can not be written"):
+    with pytest.raises(PlumeExportError, match="cannot be written"):
         write(output, "newer")
 
 
@@ -185,11 +185,11 @@ def test_errors_of_file_systems_name_the_output(output: Path, name: str) -> None
 
     with pytest.raises(PlumeExportError) as raised:
         fail()
-    assert raised.value.message == f"{output} can not be written: {os.strerror(number)}."
+    assert raised.value.message == f"{output} cannot be written: {os.strerror(number)}."
 
 
 def test_a_file_that_is_missing_is_named(output: Path) -> None:
-    expected = r"output can not be written: No such file or directory: .*gone\.bin\."
+    expected = r"output cannot be written: No such file or directory: .*gone\.bin\."
     with pytest.raises(PlumeExportError, match=expected), scratch_directory(output) as scratch:
         (scratch / "gone.bin").read_bytes()
 
@@ -214,7 +214,7 @@ def test_parents_that_were_made_for_nothing_go(tmp_path: Path) -> None:
         with scratch_directory(tmp_path / "a" / "b" / "output"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(PlumeExportError, match=r"b/output can not be written: No space left"):
+    with pytest.raises(PlumeExportError, match=r"b/output cannot be written: No space left"):
         fail()
     assert not list(tmp_path.iterdir())
 
@@ -226,4 +226,4 @@ def test_an_error_within_names_the_output(output: Path) -> None:
 
     with pytest.raises(PlumeExportError) as raised:
         fail()
-    assert raised.value.message == f"{output} can not be written: No space left on device."
+    assert raised.value.message == f"{output} cannot be written: No space left on device."

@@ -120,7 +120,7 @@ def test_what_is_no_text_of_a_recipe(tmp_path: Path, content: bytes) -> None:
 def test_unknown_targets_and_files(tmp_path: Path) -> None:
     with pytest.raises(PlumeExportError, match="no target 'orin'.*\n.*jetson-orin-nano-8gb"):  # noqa: RUF043
         read_recipe("orin")
-    with pytest.raises(PlumeExportError, match="can not be read"):
+    with pytest.raises(PlumeExportError, match="cannot be read"):
         read_recipe(str(tmp_path / "none.toml"))
 
 

@@ -24,7 +24,7 @@ class InputSize(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class InputSet:
-    """Rows of a JSON lines file that can be measured; `left_out` says why others can not, by name."""
+    """Rows of a JSON lines file that can be measured; `left_out` says why others cannot, by name."""
 
     file: Path
     rows: list[int]
@@ -53,16 +53,16 @@ class Sizer:
         return self.prompt_tokens(text) - self.shortest_prompt + 1
 
     def size(self, name: str, item: Item) -> InputSize:
-        """Raises InputError for an input that the bundle can not take."""
+        """Raises InputError for an input that the bundle cannot take."""
         if self.bundle.manifest.modalities == "text" and (item.images or item.video is not None):
             raise InputError("The bundle was built for text only.", fix="leave the input out")
         return _size_of(name, self._preprocessor.prepare(item))
 
 
 def latency_inputs(sizers: Sequence[Sizer], inputs: Path | None, directory: Path) -> InputSet:
-    """Return the user's inputs, or drawn ones. Of the drawn ones, those that a bundle can not take are left out.
+    """Return the user's inputs, or drawn ones. Of the drawn ones, those that a bundle cannot take are left out.
 
-    Raises InputError for an input of the user's that can not be embedded.
+    Raises InputError for an input of the user's that cannot be embedded.
     """
     file = inputs or write_latency_inputs(directory, sizers[0].text_tokens)
     rows, sizes, left_out = [], [], {}

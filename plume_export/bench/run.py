@@ -32,7 +32,7 @@ Report = Callable[[str], None]
 
 
 def run_bench(options: BenchOptions, report: Report) -> BenchReport:
-    """Measure; `report` is told what is being done. Raises PlumeExportError for whatever can not be measured as asked."""
+    """Measure; `report` is told what is being done. Raises PlumeExportError for whatever cannot be measured as asked."""
     check_threads(options.threads)
     if find_spec("onnx_ir") is None:
         raise MissingExtraError("onnx-ir", "bench")

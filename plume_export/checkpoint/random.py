@@ -64,7 +64,7 @@ def write_random_checkpoint(
 
     `tiny` is a few MB; `2b-slice` has the 2B's widths with 4 decoder layers and 4 vision blocks; `2b` the full published
     dimensions. `layout` "flat" is transformers 4.51's keys, "nested" 4.52's. Raises PlumeExportError if `output` holds
-    anything or can not be written.
+    anything or cannot be written.
     """
     dtype = dtype or ("float32" if preset == "tiny" else "bfloat16")
     if shard_bytes is None and preset != "tiny":

@@ -72,7 +72,7 @@ def embed(
 ) -> Answer:
     """Embed texts, images and videos with a bundle. A folder among FILES stands for the pictures and videos below it."""
     if inputs is not None and (files or text is not None):
-        raise click.UsageError("--input can not be combined with FILES or --text")
+        raise click.UsageError("--input cannot be combined with FILES or --text")
     if inputs is None and not files and text is None:
         raise click.UsageError("nothing to embed: give FILES, --text or --input")
     if output is None and (resume or restart):

@@ -262,7 +262,7 @@ class PartialRun:
             raise self._refusal("; ".join(changed))
 
     def _refusal(self, reason: str, fix: str = _FIX) -> PlumeExportError:
-        return PlumeExportError(f"The run in {self._rows_file} can not go on: {reason}.", fix=fix)
+        return PlumeExportError(f"The run in {self._rows_file} cannot go on: {reason}.", fix=fix)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -270,7 +270,7 @@ class PartialRun:
             yield
         except OSError as error:
             raise PlumeExportError(
-                f"{self._rows_file} can not be written: {error.strerror or error}.",
+                f"{self._rows_file} cannot be written: {error.strerror or error}.",
                 fix="free space, then go on with --resume; or choose another --output",
             ) from error
 

@@ -42,7 +42,7 @@ class Inputs:
 
 
 def inputs_from_file(path: Path) -> Inputs:
-    """Return one source a line of a JSON lines file; blank lines are left out. Raises InputError if it can not be read.
+    """Return one source a line of a JSON lines file; blank lines are left out. Raises InputError if it cannot be read.
 
     The file is read twice: once to check and count it, then as its lines are needed.
     """
@@ -91,7 +91,7 @@ def inputs_from_arguments(arguments: Sequence[str], text: str | None) -> Inputs:
 
 
 def sources_from_file(path: Path) -> list[Source]:
-    """Return the sources of a JSON lines file, all at once. Raises InputError if it can not be read."""
+    """Return the sources of a JSON lines file, all at once. Raises InputError if it cannot be read."""
     return list(_lines_of_file(path))
 
 
@@ -125,7 +125,7 @@ class _Lines:
                     if text.strip():
                         yield number, text
         except (OSError, ValueError) as error:  # a NUL in the path, or bytes that are not UTF-8
-            raise InputError(f"The inputs file {self.name} can not be read: {error}.", fix="pass UTF-8 JSON lines") from None
+            raise InputError(f"The inputs file {self.name} cannot be read: {error}.", fix="pass UTF-8 JSON lines") from None
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _FileReader:
 
 
 def _fields(line: str) -> dict[str, Any]:
-    """Return what a line holds; nothing where it can not be read."""
+    """Return what a line holds; nothing where it cannot be read."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

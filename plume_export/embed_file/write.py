@@ -56,7 +56,7 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
         )
     with as_write_error(output):
         if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-            raise PlumeExportError(f"{output} can not be written.", fix=_FIX)
+            raise PlumeExportError(f"{output} cannot be written.", fix=_FIX)
         if len(os.fsencode(output.name)) > os.pathconf(output.parent, "PC_NAME_MAX") - HIDDEN_NAME_BYTES:
             raise PlumeExportError(f"The name of the output {output} is too long.", fix="choose a shorter --output")
         check_outside_bundles(output)

@@ -53,7 +53,7 @@ def evaluate(
     """Return the quality of `bundle`, and against `compare` where given.
 
     `notify` takes the notices of the inputs, once. Raises MissingExtraError, PlumeExportError for options out of range,
-    BundleError for either bundle, InputError for an input that can not be embedded.
+    BundleError for either bundle, InputError for an input that cannot be embedded.
     """
     check_evaluate_extra()
     media = options.media
@@ -62,7 +62,7 @@ def evaluate(
     opened = open_bundle(bundle, verify_hashes=options.verify_hashes)
     other = None if compare is None else open_bundle(compare, verify_hashes=options.verify_hashes)
     if other is not None:
-        _open(other, options, is_rounded=False).close()  # what can not run is refused before the long work
+        _open(other, options, is_rounded=False).close()  # what cannot run is refused before the long work
     rankings, evaluated = _measure(opened, tasks, options, is_rounded=options.is_rounded, progress=progress, notify=notify)
     if other is None:
         return EvaluationReport(evaluated, media=media)

@@ -73,7 +73,7 @@ def rank_tasks(
 ) -> list[TaskRanking]:
     """Embed every input and rank.
 
-    With `on_error="skip"` an input that can not be read is left out: a candidate of all pools, a query with its scores, as
+    With `on_error="skip"` an input that cannot be read is left out: a candidate of all pools, a query with its scores, as
     is a query that loses its last positive. With "fail" it raises InputError, as does a task that loses all its queries.
     """
     inputs = distinct_inputs(tasks)

@@ -82,6 +82,6 @@ def import_runtime(name: FlavourName) -> Flavour:
         return Flavour(name, import_module(module))
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: what NVIDIA's own loader raises
         raise PlumeExportError(
-            f"The Python package {module!r} is installed and can not be imported: {error}.",
+            f"The Python package {module!r} is installed and cannot be imported: {error}.",
             fix=f"pip install --force-reinstall 'plume-export[{extra}]' (on Jetson: install JetPack's TensorRT again)",
         ) from None

@@ -77,7 +77,7 @@ def output_of(command: tuple[str, ...]) -> str | None:
 
 
 def text_of(file: Path) -> str | None:
-    """Return the text of a file; None if it can not be read."""
+    """Return the text of a file; None if it cannot be read."""
     try:
         return file.read_text(errors="replace")
     except OSError:

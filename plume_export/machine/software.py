@@ -15,7 +15,7 @@ FLAVOUR_TITLES: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx"
 
 @dataclass(frozen=True)
 class InstalledFlavour:
-    """A flavour of TensorRT. Version None: it can not build engines; `problem` says why, `fix` what helps."""
+    """A flavour of TensorRT. Version None: it cannot build engines; `problem` says why, `fix` what helps."""
 
     name: FlavourName
     version: str | None
@@ -59,7 +59,7 @@ def find_software() -> Software:
 
 
 def find_flavour_state(name: FlavourName) -> InstalledFlavour:
-    """Return a flavour's version, or why it can not build engines."""
+    """Return a flavour's version, or why it cannot build engines."""
     try:
         return InstalledFlavour(name, import_flavour(name).version)
     except PlumeExportError as error:

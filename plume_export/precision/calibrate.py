@@ -18,7 +18,7 @@ from .streamed_model import NamedInput, StreamedModel
 def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Report = lambda _: None) -> Ranges:
     """Return the ranges of every linear layer over the inputs of a JSON lines file, in the format of `embed --input`.
 
-    Memory stays bounded by a layer, a batch's activations and the inputs' pixels. Raises InputError for an input that can not
+    Memory stays bounded by a layer, a batch's activations and the inputs' pixels. Raises InputError for an input that cannot
     be read, PlumeExportError if there is none and for a model that gives NaN or infinity.
     """
     sources = sources_from_file(inputs_file)

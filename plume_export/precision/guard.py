@@ -26,7 +26,7 @@ def guarded_layers(ranges: Ranges) -> dict[str, float]:
         if seen.output_abs_max > limit and name.rsplit(".", 1)[-1] in _ATTENTION_INPUTS:
             raise PlumeExportError(
                 f"The output of {name} reaches {seen.output_abs_max:,.0f}; float16 ends at {FLOAT16_MAX:,.0f}, and attention "
-                "can not be kept in float32.",
+                "cannot be kept in float32.",
                 fix="--precision bf16",
             )
         largest = max(float(seen.input_abs_max.max()), seen.output_abs_max)

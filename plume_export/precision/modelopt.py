@@ -42,7 +42,7 @@ def modelopt_name() -> str:
 def modelopt(settings: ModelOptSettings | None = None) -> QuantiseFile:
     """Return the function that quantises a graph's file. Raises MissingExtraError.
 
-    The function raises PlumeExportError with what ModelOpt says of a graph that it can not quantise.
+    The function raises PlumeExportError with what ModelOpt says of a graph that it cannot quantise.
     """
     settings, quantize = settings or ModelOptSettings(), _quantize()
 
@@ -63,7 +63,7 @@ def modelopt(settings: ModelOptSettings | None = None) -> QuantiseFile:
                 )
         except Exception as error:  # whatever it stumbles over
             raise PlumeExportError(
-                f"{modelopt_name()} can not quantise {source.name}: {type(error).__name__}: {error}", fix="--quantizer own"
+                f"{modelopt_name()} cannot quantise {source.name}: {type(error).__name__}: {error}", fix="--quantizer own"
             ) from error
 
     return quantise_file

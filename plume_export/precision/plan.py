@@ -108,7 +108,7 @@ def plan_quantisation(
 
 
 def check_plan(model: ModelSpec, schemes: Mapping[GraphName, IntegerPrecision], kept: Collection[str]) -> None:
-    """Raise PlumeExportError for a layer that does not exist, and for schemes that can not share the decoder's weights."""
+    """Raise PlumeExportError for a layer that does not exist, and for schemes that cannot share the decoder's weights."""
     _check_kept(kept, linear_layers(model))
     _check_shared(schemes)
 

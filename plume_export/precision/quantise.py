@@ -47,7 +47,7 @@ class Quantiser:
         self.plan = plan_quantisation(checkpoint.model, read, self._ranges, self._schemes, kept)
 
     def __call__(self, write: WriteGraphs) -> Quantisation:
-        """Write until the promise is kept; raises PlumeExportError for one that can not be."""
+        """Write until the promise is kept; raises PlumeExportError for one that cannot be."""
         plan, measured = self.plan, None
         if self._options.min_cosine == 0:
             self._report("writing weights")
@@ -126,7 +126,7 @@ def _broken(promise: float | None, tried: Mapping[int, MeasuredCosine]) -> Plume
     count = max(tried, key=lambda count: tried[count].worst)
     best = tried[count]
     return PlumeExportError(
-        f"The promise of a cosine of {promise} can not be kept. The best found, with {count} layers in 16 bit: "
+        f"The promise of a cosine of {promise} cannot be kept. The best found, with {count} layers in 16 bit: "
         f"{best.worst:.5f} worst (input {best.worst_input!r}), {best.mean:.5f} mean.",
         fix=f"--min-cosine {int(1000 * best.worst) / 1000}, calibrate with inputs like yours (--ranges), or --precision fp16",
     )

@@ -104,7 +104,7 @@ def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
         for phase, name in sorted({_phase_and_name(key) for key in arrays}):
             linears[phase][name] = _linear_range(f"{phase}/{name}", arrays)
     except OSError as error:
-        raise PlumeExportError(f"The ranges {file} can not be read: {error.strerror or error}.", fix="check the path") from None
+        raise PlumeExportError(f"The ranges {file} cannot be read: {error.strerror or error}.", fix="check the path") from None
     except (KeyError, ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise PlumeExportError(f"{file} holds no ranges: {reason}.", fix="pass what plume-export calibrate wrote") from None

@@ -68,7 +68,7 @@ def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Not
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged data
         reason = "it is a directory" if path is not None and os.path.isdir(path) else _reason(error)
         raise InputError(
-            f"{name} can not be read as an image: {reason}.",
+            f"{name} cannot be read as an image: {reason}.",
             fix=_fix_of_unreadable(name),
         ) from error
 
@@ -119,7 +119,7 @@ def _rgb_from_image(image: Image.Image, name: str, path: str | None, exif_transp
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged data
-        raise InputError(f"{name} can not be decoded: {_reason(error)}.", fix="pass a complete image") from error
+        raise InputError(f"{name} cannot be decoded: {_reason(error)}.", fix="pass a complete image") from error
     if turn is not None:
         notify([Notice("rotation ignored", name)])
     if transparency:

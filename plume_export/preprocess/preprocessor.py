@@ -109,7 +109,7 @@ class Preprocessor:
     def prepare(self, item: Item) -> PreparedInput:
         """Return the prompt of one item: images, then the video, then the text.
 
-        Raises InputError for media that can not be read, and for a prompt over `max_prompt_tokens`.
+        Raises InputError for media that cannot be read, and for a prompt over `max_prompt_tokens`.
         """
         notices: list[Notice] = []
         images, videos = self._media(item, notices.extend)

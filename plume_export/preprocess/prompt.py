@@ -25,7 +25,7 @@ class PromptTokenizer:
     A user's text is literal: `<|im_end|>` in it stays text. `allow_control_tokens` encodes the prompt as one string, as the
     published code does; texts without control tokens give the same ids either way.
 
-    Raises BundleError if the tokenizer can not be read or lacks a control token.
+    Raises BundleError if the tokenizer cannot be read or lacks a control token.
     """
 
     def __init__(self, tokenizer_json: str | bytes, rollout: RolloutSpec, *, allow_control_tokens: bool = False) -> None:
@@ -89,7 +89,7 @@ def _tokenizers_from_json(tokenizer_json: str | bytes) -> tuple[Tokenizer, Token
         full_json = tokenizer_json.decode() if isinstance(tokenizer_json, bytes) else tokenizer_json
         tokenizers = (Tokenizer.from_str(full_json), Tokenizer.from_str(json.dumps(plain)))
     except Exception as error:  # tokenizers raises plain Exception
-        raise BundleError(f"The tokenizer can not be read: {error}.", fix="export the bundle again") from error
+        raise BundleError(f"The tokenizer cannot be read: {error}.", fix="export the bundle again") from error
     for tokenizer in tokenizers:
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -150,7 +150,7 @@ def _opened(name: str) -> Iterator[tuple[Any, Any]]:
             yield container, stream
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(
-            f"{name} can not be read as a video: {error}.", fix="pass a complete MP4, MKV, WebM or other video file"
+            f"{name} cannot be read as a video: {error}.", fix="pass a complete MP4, MKV, WebM or other video file"
         ) from error
 
 

@@ -6,7 +6,7 @@ from .backend import Backend
 
 
 def open_backend(bundle: Bundle, *, threads: int | None = None) -> Backend:
-    """Open the backend of a bundle. Raises PlumeExportError for one that this machine can not run."""
+    """Open the backend of a bundle. Raises PlumeExportError for one that this machine cannot run."""
     backend = bundle.manifest.backend
     if backend in ("onnx", "onnxruntime"):
         from .onnxruntime_cpu import OnnxRuntimeCpu

@@ -192,7 +192,7 @@ def test_a_batch_over_the_bundle_s_limit_is_refused(tiny_cpu: Bundle, tmp_path: 
 
 
 def test_bad_files_are_refused_before_any_work(tiny_cpu: Bundle, tmp_path: Path) -> None:
-    assert_fails(run(tiny_cpu.path, "--html", tmp_path / "none" / "report.html"), "can not be written")
+    assert_fails(run(tiny_cpu.path, "--html", tmp_path / "none" / "report.html"), "cannot be written")
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "gone", "image": "gone.png"}\n')
     assert_fails(run(tiny_cpu.path, "--inputs", bad), "'gone'", "does not exist")

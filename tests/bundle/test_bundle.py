@@ -132,7 +132,7 @@ def test_failed_write_leaves_nothing_and_keeps_the_old(copy: Path) -> None:
             (directory / "half").write_text("half")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(PlumeExportError, match="can not be written: No space left"):
+    with pytest.raises(PlumeExportError, match="cannot be written: No space left"):
         fill_the_disk()
     assert sorted(copy.parent.iterdir()) == before
     assert open_bundle(copy).manifest.precision == "fp32"

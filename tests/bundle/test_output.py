@@ -250,7 +250,7 @@ def test_files_that_cannot_be_written(bundle: Path) -> None:
         ("n" * 300, "too long"),
         ("p" * 300 + "/a", "too long"),
         ("pipe", "not a regular file"),
-        ("bundle", "can not be written"),
+        ("bundle", "cannot be written"),
     ):
         with pytest.raises(PlumeExportError, match=text):
             check_writable(bundle.parent / name)

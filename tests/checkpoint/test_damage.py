@@ -166,7 +166,7 @@ def test_json_that_is_nested_without_end(copy: Path, name: str) -> None:
 
 def test_a_tokenizer_that_is_no_model(copy: Path) -> None:
     edit(copy / "tokenizer.json", lambda tokenizer: tokenizer.update(model={"type": "none"}))
-    assert "tokenizer cannot be read" in assert_refused(copy).message.replace("can not", "cannot")
+    assert "tokenizer cannot be read" in assert_refused(copy).message
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"chat_template": null}'])

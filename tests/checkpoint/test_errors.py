@@ -1,4 +1,4 @@
-"""Checkpoints that can not be used: each a clear error that names the thing and the fix."""
+"""Checkpoints that cannot be used: each a clear error that names the thing and the fix."""
 
 import json
 import shutil

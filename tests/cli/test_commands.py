@@ -310,7 +310,7 @@ def test_truncated_image(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
 
 def test_bad_outputs(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
     assert_fails(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "out.txt"), ".npy, .jsonl, .parquet")
-    assert_fails(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "no" / "out.npy"), "can not be written")
+    assert_fails(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "no" / "out.npy"), "cannot be written")
 
 
 def test_missing_inputs_file(run: Run, tiny_cpu: Bundle) -> None:
@@ -413,7 +413,7 @@ def test_full_disk_halfway(tmp_path: Path, tiny_checkpoint: Path) -> None:
     command = [sys.executable, "-m", "plume_export", "export", "--checkpoint", str(tiny_checkpoint), "-o", "bundle"]
     result = subprocess.run(command, cwd=tmp_path, preexec_fn=limit_file_size, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "error: bundle can not be written: File too large" in result.stderr
+    assert "error: bundle cannot be written: File too large" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 

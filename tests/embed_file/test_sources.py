@@ -38,12 +38,12 @@ def test_only_the_lines_that_are_needed_are_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no\.jsonl can not be read(.|\n)*UTF-8"):
+    with pytest.raises(InputError, match=r"no\.jsonl cannot be read(.|\n)*UTF-8"):
         inputs_from_file(tmp_path / "no.jsonl")
-    with pytest.raises(InputError, match="can not be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         sources_from_file(tmp_path)
     (tmp_path / "in.jsonl").write_bytes(b'{"text": "a"}\n' * 5000 + b"\xff\n")
-    with pytest.raises(InputError, match="can not be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         inputs_from_file(tmp_path / "in.jsonl")
 
 

@@ -348,7 +348,7 @@ def test_a_run_of_other_settings_does_not_go_on(lines: Path, changes: dict[str, 
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
     with pytest.raises(
-        PlumeExportError, match=rf"out\.npy\.partial can not go on: {message}\.\n  fix: .*restart to throw it away"
+        PlumeExportError, match=rf"out\.npy\.partial cannot go on: {message}\.\n  fix: .*restart to throw it away"
     ):
         embed(lines, resume=True, **changes)  # type: ignore[arg-type]
     assert embed(lines, resume=True).embedded == 8  # what was done is still there
@@ -498,7 +498,7 @@ def test_a_full_disk_names_the_way_on(lines: Path, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patch:
         patch.setattr(partial, "_flush", full)
-        with pytest.raises(PlumeExportError, match=r"can not be written: No space left on device\.\n  fix: .*resume"):
+        with pytest.raises(PlumeExportError, match=r"cannot be written: No space left on device\.\n  fix: .*resume"):
             embed(lines)
     assert embed(lines, resume=True).embedded == INPUTS - 16
 

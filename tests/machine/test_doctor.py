@@ -146,7 +146,7 @@ def no_tensorrt() -> Iterator[None]:
         ("__version__ = '10.3.0'", "tensorrt 10.3.0 comes without the ONNX parser", "install the full package"),
         (
             "raise ImportError('libnvinfer.so.10: not there')",
-            "installed and can not be imported: libnvinfer.so.10",
+            "installed and cannot be imported: libnvinfer.so.10",
             "reinstall",
         ),
     ],

@@ -116,7 +116,7 @@ def test_no_inputs(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text("\n\n")
     with pytest.raises(PlumeExportError, match=r"none\.jsonl are empty.*\n.*inputs"):
         ranges_of(tiny_checkpoint, tmp_path / "none.jsonl")
-    with pytest.raises(InputError, match=r"gone\.jsonl can not be read"):
+    with pytest.raises(InputError, match=r"gone\.jsonl cannot be read"):
         ranges_of(tiny_checkpoint, tmp_path / "gone.jsonl")
 
 
@@ -129,7 +129,7 @@ def test_bad_input_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_output_that_can_not_be_written(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["calibrate", "--output", str(tmp_path / "none" / "ranges.npz")])
     assert result.exit_code == 1
-    assert "can not be written" in result.stderr
+    assert "cannot be written" in result.stderr
     assert "reading" not in result.stderr
 
 

@@ -52,7 +52,7 @@ def test_what_it_says_of_a_graph_is_told(monkeypatch: pytest.MonkeyPatch, capsys
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "modelopt.onnx.quantization", stand_in)
     monkeypatch.setattr(module, "version", lambda _: "9.9")
-    with pytest.raises(PlumeExportError, match=r"modelopt 9\.9 can not quantise prefill\.onnx: ValueError: no such layer type"):
+    with pytest.raises(PlumeExportError, match=r"modelopt 9\.9 cannot quantise prefill\.onnx: ValueError: no such layer type"):
         modelopt()(Path("prefill.onnx"), Path("out.onnx"), [])
     assert "chatter" not in capsys.readouterr().out
 

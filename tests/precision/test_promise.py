@@ -57,7 +57,7 @@ def test_without_a_promise_it_is_measured_once() -> None:
 
 def test_a_promise_that_can_not_be_kept() -> None:
     scale = Scale(0.9, 0.001)
-    with pytest.raises(PlumeExportError, match=r"0\.95 can not be kept.*10 layers in 16 bit: 0\.91000 worst") as error:
+    with pytest.raises(PlumeExportError, match=r"0\.95 cannot be kept.*10 layers in 16 bit: 0\.91000 worst") as error:
         keep_promise(plan_with(10), 0.95, scale)
     assert "min_cosine 0.909" in str(error.value) or "min_cosine 0.91" in str(error.value)
     assert scale.measured == [0, 1, 2, 4, 8, 10]

@@ -106,7 +106,7 @@ class TestErrors:
     @pytest.mark.parametrize("content", [b"", b"just text", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
     def test_not_an_image(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "note.png").write_bytes(content)
-        with pytest.raises(InputError, match=r"note\.png can not be read as an image"):
+        with pytest.raises(InputError, match=r"note\.png cannot be read as an image"):
             load_image(tmp_path / "note.png")
 
     @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "tiff"])
@@ -114,7 +114,7 @@ class TestErrors:
         path = tmp_path / f"image.{suffix}"
         noise(80, 80).save(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(InputError, match=rf"image\.{suffix} can not be"):
+        with pytest.raises(InputError, match=rf"image\.{suffix} cannot be"):
             load_image(path)
 
     def test_null_byte_in_path(self) -> None:
@@ -153,11 +153,11 @@ def test_postscript_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_pdf_is_to_be_rendered(tmp_path: Path) -> None:
     (tmp_path / "page.pdf").write_bytes(b"%PDF-1.7")
-    with pytest.raises(InputError, match=r"page\.pdf can not be read as an image(.|\n)*render its pages"):
+    with pytest.raises(InputError, match=r"page\.pdf cannot be read as an image(.|\n)*render its pages"):
         load_image(tmp_path / "page.pdf")
 
 
 def test_a_video_is_none_either(tmp_path: Path) -> None:
     (tmp_path / "clip.MP4").write_bytes(b"\0\0\0\x1cftypisom")
-    with pytest.raises(InputError, match=r"clip\.MP4 can not be read as an image(.|\n)*\{\"video\": "):
+    with pytest.raises(InputError, match=r"clip\.MP4 cannot be read as an image(.|\n)*\{\"video\": "):
         load_image(tmp_path / "clip.MP4")

@@ -47,7 +47,7 @@ def test_heic_without_its_package_names_the_extra(heic: Path, monkeypatch: pytes
 def test_damaged_heic(heic: Path) -> None:
     content = heic.read_bytes()
     for broken in (content[:40], content[:-200], content[:12]):
-        with pytest.raises(InputError, match=r"the image of [\d,]+ bytes can not be"):
+        with pytest.raises(InputError, match=r"the image of [\d,]+ bytes cannot be"):
             load_image(broken)
 
 

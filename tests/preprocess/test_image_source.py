@@ -47,11 +47,11 @@ def test_a_file_in_an_archive(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_are_named_by_their_size() -> None:
-    with pytest.raises(InputError, match="the image of 9 bytes can not be read as an image: its format is unknown"):
+    with pytest.raises(InputError, match="the image of 9 bytes cannot be read as an image: its format is unknown"):
         load_image(b"no image!")
     opened = io.BytesIO(b"no image!")
     opened.seek(3)
-    with pytest.raises(InputError, match="the open image file can not be read"):
+    with pytest.raises(InputError, match="the open image file cannot be read"):
         load_image(opened)
     assert opened.tell() == 3
     with pytest.raises(InputError, match="the image of 0 bytes"):

@@ -107,7 +107,7 @@ def test_missing_control_tokens_are_named() -> None:
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "not json"])
 def test_unreadable_tokenizer(content: str) -> None:
-    with pytest.raises(BundleError, match="tokenizer can not be read"):
+    with pytest.raises(BundleError, match="tokenizer cannot be read"):
         PromptTokenizer(content, ROLLOUT)
 
 

@@ -141,7 +141,7 @@ class TestFile:
     @pytest.mark.parametrize("content", [b"", b"no video at all"])
     def test_not_a_video(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "note.mp4").write_bytes(content)
-        with pytest.raises(InputError, match=r"note\.mp4 can not be read as a video"):
+        with pytest.raises(InputError, match=r"note\.mp4 cannot be read as a video"):
             read_video_frames(tmp_path / "note.mp4")
 
     def test_truncated_file(self, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ class TestFile:
     def test_a_list_of_other_files_is_no_video(self, tmp_path: Path, text: str) -> None:
         write_video(tmp_path / "other.mp4", 4)
         (tmp_path / "list.mp4").write_text(text)
-        with pytest.raises(InputError, match=r"list\.mp4 can not be read as a video"):
+        with pytest.raises(InputError, match=r"list\.mp4 cannot be read as a video"):
             read_video_frames(tmp_path / "list.mp4")
 
     def test_a_name_with_a_colon(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ class TestFile:
         small = write_video(tmp_path / "small.ts", 12, codec="mpeg2video", fps=25)
         large = write_video(tmp_path / "large.ts", 12, codec="mpeg2video", fps=25, size=(192, 128))
         (tmp_path / "both.ts").write_bytes(small.read_bytes() + large.read_bytes())
-        with pytest.raises(InputError, match=r"changes its size from 96x64 to 192x128|can not be read|expected at least"):
+        with pytest.raises(InputError, match=r"changes its size from 96x64 to 192x128|cannot be read|expected at least"):
             read_video_frames(tmp_path / "both.ts")
 
     def test_a_count_that_is_another_each_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """TensorRT's runtime API over an emulated CUDA device: an engine is the path of an ONNX file, which ONNX Runtime runs in place.
 
 It is as strict as the documented API: shapes outside the profile are refused, every tensor needs its aligned address, scratch
-memory must be given, and what a context does only in the first run after new shapes can not be recorded.
+memory must be given, and what a context does only in the first run after new shapes cannot be recorded.
 """
 
 from collections.abc import Callable

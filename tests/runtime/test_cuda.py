@@ -244,7 +244,7 @@ def test_a_corrupted_engine(trt: EmulatedTensorRt, tiny_fp32: Bundle, tmp_path: 
     bundle.graph_file("prefill").write_bytes(b"\x00" * bundle.graph_file("prefill").stat().st_size)
     with pytest.raises(BundleError, match=r"prefill\.engine was altered"):
         open_bundle(bundle.path)
-    with opened(trt, bundle) as embedder, pytest.raises(BundleError, match=r"can not load .*prefill\.engine on Emulated GPU"):
+    with opened(trt, bundle) as embedder, pytest.raises(BundleError, match=r"cannot load .*prefill\.engine on Emulated GPU"):
         embedder.embed(["a text"])
 
 

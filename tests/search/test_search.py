@@ -101,7 +101,7 @@ def test_folders_without_pictures(search: Search, tmp_path: Path) -> None:
     (tmp_path / "empty" / "a.png").write_text("")
     nothing = search(tmp_path / "empty", "a").stderr
     assert "no picture that can be embedded" in nothing
-    assert "a.png can not be read as an image" in nothing
+    assert "a.png cannot be read as an image" in nothing
     assert "is not a folder" in search(tmp_path / "none", "a").stderr
 
 
@@ -127,7 +127,7 @@ def test_the_page_needs_nothing_beside_it(search: Search, folder: Path, tmp_path
 def test_a_page_that_can_not_be_written_stops_at_once(search: Search, folder: Path, tmp_path: Path) -> None:
     result = search(folder, "a", "--html", tmp_path / "none" / "out.html")
     assert result.exit_code == 1
-    assert "can not be written" in result.stderr
+    assert "cannot be written" in result.stderr
     assert not (tmp_path / "cache").exists()
 
 

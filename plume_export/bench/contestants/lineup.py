@@ -35,7 +35,7 @@ class Lineup:
 def line_up(options: BenchOptions, threads: int) -> Lineup:
     """Open and check everyone. PyTorch stands before other bundles: cosines are taken with the first after the bundle.
 
-    Raises PlumeExportError for what is not there, does not fit together, or can not serve the batch sizes.
+    Raises PlumeExportError for what is not there, does not fit together, or cannot serve the batch sizes.
     """
     bundle = open_bundle(options.bundle, verify_hashes=options.verify_hashes)
     _check_against(options)

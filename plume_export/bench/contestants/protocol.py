@@ -48,7 +48,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Embedded(msgspec.Struct, frozen=True, tag=True):
-    """Seconds from the inputs' files to the embeddings, of which so many in each stage (none where it can not tell)."""
+    """Seconds from the inputs' files to the embeddings, of which so many in each stage (none where it cannot tell)."""
 
     seconds: float
     stages: dict[str, float]

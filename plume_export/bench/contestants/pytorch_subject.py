@@ -22,7 +22,7 @@ class PytorchSubject:
         self._device = contestant.device
         if self._device == "cuda" and not torch.cuda.is_available():
             raise PlumeExportError(
-                f"PyTorch {torch.__version__} can not use the GPU here.",
+                f"PyTorch {torch.__version__} cannot use the GPU here.",
                 fix="install a PyTorch with CUDA, or leave out --against pytorch",
             )
         torch.set_num_threads(contestant.threads)

@@ -16,7 +16,7 @@ class Subject(Protocol):
         """Return unit vectors [inputs, hidden] when all work is done; the inputs' files are read in it."""
 
     def stage_seconds(self) -> dict[str, float]:
-        """Return what each stage of the last `embed` took; nothing where it can not tell."""
+        """Return what each stage of the last `embed` took; nothing where it cannot tell."""
 
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
         """Return the parts of the rollout of one input, for every run."""

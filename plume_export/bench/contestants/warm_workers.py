@@ -34,7 +34,7 @@ class WarmWorkers:
 def warm_workers(contestants: Sequence[Contestant], inputs: Rows, texts: Rows, report: Report) -> Iterator[WarmWorkers]:
     """Yield workers that have embedded every input several times and every text once; at the end their processes are gone.
 
-    What torch.compile can not do, or not in time, is left out. Raises PlumeExportError for everything else.
+    What torch.compile cannot do, or not in time, is left out. Raises PlumeExportError for everything else.
     """
     with ExitStack() as opened:
         workers, not_run = {}, {}

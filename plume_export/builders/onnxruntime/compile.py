@@ -70,7 +70,7 @@ def compile_for_onnxruntime(
     is stored anew: widened tensors, and the transition's experts in int8. Integers are uint8 where this processor wants that
     (unsigned_weights).
 
-    Raises BundleError for a bundle that is not portable; PlumeExportError for a precision that the provider can not run, and
+    Raises BundleError for a bundle that is not portable; PlumeExportError for a precision that the provider cannot run, and
     where ONNX Runtime fails; MissingExtraError without it.
     """
     bundle = source if isinstance(source, Bundle) else open_bundle(source)
@@ -90,7 +90,7 @@ def compile_for_onnxruntime_cuda(
 ) -> Bundle:
     """Write a bundle for the CUDA provider that serves the shapes of a recipe, with images scaled down to them.
 
-    Raises as `compile_for_onnxruntime` does, and PlumeExportError for a recipe that the model can not serve.
+    Raises as `compile_for_onnxruntime` does, and PlumeExportError for a recipe that the model cannot serve.
     """
     _check_source(source, "onnxruntime-cuda")
     changes = {"backend": "onnxruntime-cuda", **_limits_of(source, target, recipe)}
@@ -105,10 +105,10 @@ def _limits_of(source: Bundle, target: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def check_onnxruntime_precision(backend: RecipeBackend, precision: Precision) -> None:
-    """Raise for a precision that a provider of ONNX Runtime can not run."""
+    """Raise for a precision that a provider of ONNX Runtime cannot run."""
     if (backend, precision) in _REFUSED:
         reason, fix = _REFUSED[backend, precision]
-        raise PlumeExportError(f"The backend {backend} can not run --precision {precision}: ONNX Runtime's {reason}.", fix=fix)
+        raise PlumeExportError(f"The backend {backend} cannot run --precision {precision}: ONNX Runtime's {reason}.", fix=fix)
 
 
 def _check_source(bundle: Bundle, backend: RecipeBackend) -> None:

@@ -1,7 +1,7 @@
 """Have products take their int8 weights in uint8, around 128, for processors whose sums of uint8 by int8 saturate.
 
 ONNX Runtime would make that change for itself, in memory, once for each session that loads the weights, and what it changed
-it can not map from a file.
+it cannot map from a file.
 
 Requires: int8 weights that nothing but products reads, in any graph of the bundle. Ensures: graphs and files agree once both
 functions have run; sums and results are the same.

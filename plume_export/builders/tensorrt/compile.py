@@ -74,7 +74,7 @@ def compile_for_tensorrt(
 ) -> Bundle:
     """Write a bundle of engines. Baked engines hold their weights; shared ones take the weight file's, which comes along.
 
-    Raises BundleError for a bundle that is not portable; PlumeExportError for a recipe that the model can not serve, for what
+    Raises BundleError for a bundle that is not portable; PlumeExportError for a recipe that the model cannot serve, for what
     the builder refuses, for a builder that was killed, and for an engine that its audit finds defective.
     """
     manifest = source.manifest
@@ -114,19 +114,19 @@ def _check_portable(source: Bundle) -> None:
 
 
 def _check_shareable(source: Bundle, recipe: Recipe) -> None:
-    """Integers alone in a weight can not be an engine's input: TensorRT-RTX lays out the whole weights anew in every pass."""
+    """Integers alone in a weight cannot be an engine's input: TensorRT-RTX lays out the whole weights anew in every pass."""
     quantisation = source.manifest.quantisation
     weight_only = [] if quantisation is None else [name for name, scheme in quantisation.graphs.items() if scheme != "int8"]
     if recipe.weights == "shared" and weight_only:
         raise PlumeExportError(
-            f"The engines can not share the weights of {source.path}: {', '.join(weight_only)} would need scratch memory for a "
+            f"The engines cannot share the weights of {source.path}: {', '.join(weight_only)} would need scratch memory for a "
             "whole copy of them, laid out anew in every pass.",
             fix='weights = "baked" in the recipe, or a bundle in int8 or fp16',
         )
 
 
 def _ranges_of(source: Bundle, recipe: Recipe, target: str) -> AxisRanges:
-    """Return the ranges of the recipe. Raises PlumeExportError if the model can not serve them."""
+    """Return the ranges of the recipe. Raises PlumeExportError if the model cannot serve them."""
     model = source.manifest.model
     suffix_tokens = len(read_constants(source.path, model).suffix_embeddings)
     check_recipe_fits_model(recipe, model, suffix_tokens, target)

@@ -45,7 +45,7 @@ def layers_by_inspector(flavour: Flavour, file: Path) -> tuple[EngineLayer, ...]
         engine = trt.Runtime(log).deserialize_cuda_engine(memoryview(mapped))
     if engine is None:
         raise PlumeExportError(
-            f"{flavour.name} {flavour.version} can not load {file.name} to list its layers: {reasons_in(log.lines)}.",
+            f"{flavour.name} {flavour.version} cannot load {file.name} to list its layers: {reasons_in(log.lines)}.",
             fix="run this where the engine runs: on a machine with its GPU (plume-export doctor)",
         )
     text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)

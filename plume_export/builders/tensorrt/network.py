@@ -32,7 +32,7 @@ def network_from_onnx(flavour: Flavour, builder: Any, logger: Any, file: Path) -
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(file)):
         reasons = "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors))
-        raise PlumeExportError(f"{flavour.name} {flavour.version} can not parse {file.name}: {reasons}.", fix="export again")
+        raise PlumeExportError(f"{flavour.name} {flavour.version} cannot parse {file.name}: {reasons}.", fix="export again")
     return network, parser
 
 

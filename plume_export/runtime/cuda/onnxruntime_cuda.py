@@ -29,7 +29,7 @@ class OnnxRuntimeCuda(CudaBuffers):
     The rollout is queued call by call: ONNX Runtime computes shapes on the host and copies them in every run, which a CUDA
     graph must not hold.
 
-    Raises PlumeExportError without a driver or GPU, and where ONNX Runtime has no CUDA provider or can not load it.
+    Raises PlumeExportError without a driver or GPU, and where ONNX Runtime has no CUDA provider or cannot load it.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -59,7 +59,7 @@ class OnnxRuntimeCuda(CudaBuffers):
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
         file = str(self._bundle.checked_graph_file(graph))
-        with _as_error(f"can not load {file}"):  # without the fallback, which would print and go on on the CPU
+        with _as_error(f"cannot load {file}"):  # without the fallback, which would print and go on on the CPU
             session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()], enable_fallback=0)
         self._bundle.check_not_replaced()
         if session.get_providers()[0] != CUDA_PROVIDER:

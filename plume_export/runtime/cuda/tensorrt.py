@@ -87,7 +87,7 @@ class TensorRt(CudaBuffers):
             engine = self._runtime.deserialize_cuda_engine(memoryview(mapped))
         if engine is None:
             raise BundleError(
-                f"{self._flavour.name} {self._flavour.version} can not load {file} on {self._device.name}, compute capability "
+                f"{self._flavour.name} {self._flavour.version} cannot load {file} on {self._device.name}, compute capability "
                 f"{self._device.compute_capability}: {reasons_in(self._log.lines)}.",
                 fix=rebuild_command(self._bundle),
             )
@@ -104,7 +104,7 @@ class TensorRt(CudaBuffers):
         return self._scratch, self._scratch_size
 
     def _made(self, what: str, make: Callable[[], Any]) -> Any:
-        """Return what TensorRT makes. It answers with None, or its binding with TypeError, where it can not."""
+        """Return what TensorRT makes. It answers with None, or its binding with TypeError, where it cannot."""
         self._log.lines.clear()
         try:
             made = make()
@@ -208,7 +208,7 @@ class TensorRtSession:
         try:
             missing = self._context.infer_shapes()
         except RuntimeError as error:
-            raise self._failed(f"can not infer its shapes ({error})") from None
+            raise self._failed(f"cannot infer its shapes ({error})") from None
         if missing:
             raise self._failed(f"lacks {', '.join(missing)}")
         for name, buffer in binding.outputs.items():

@@ -52,7 +52,7 @@ def test_embeddings_are_those_of_weights_laid_out_in_memory(tiny_cpu: Bundle, un
 
 
 def test_bytes_of_the_layouts_are_what_is_read(tiny_fp32: Bundle, tmp_path: Path) -> None:
-    """ONNX Runtime compares them with what its kernel lays out, so damaged ones can not be taken."""
+    """ONNX Runtime compares them with what its kernel lays out, so damaged ones cannot be taken."""
     bundle = compile_for_onnxruntime(tiny_fp32, tmp_path / "damaged")
     (first, *_) = _layouts(bundle.graph_file("prefill")).values()
     match = re.fullmatch(r".*\|(\d+);(\d+).*", first)

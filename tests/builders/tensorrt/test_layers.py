@@ -115,6 +115,6 @@ def test_without_a_list_the_engine_is_loaded_which_needs_a_gpu(tiny_engines: Bui
     manifest = tiny_engines.bundle.manifest
     unlisted = {name: entry for name, entry in manifest.files.items() if not name.endswith(".layers.json")}
     bundle = Bundle(tiny_engines.bundle.path, msgspec.structs.replace(manifest, files=unlisted))
-    with pytest.raises(PlumeExportError, match=r"can not load prefill\.engine to list its layers: .*CUDA") as caught:
+    with pytest.raises(PlumeExportError, match=r"cannot load prefill\.engine to list its layers: .*CUDA") as caught:
         layers_of_engine(bundle, "prefill")
     assert "plume-export doctor" in str(caught.value)
