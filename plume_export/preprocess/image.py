@@ -14,10 +14,11 @@ from ..spec import PreprocessSpec, VisionSpec
 from .image_array import image_from_array
 from .image_depth import check_depth
 from .image_format import has_more_frames, open_image
+from .image_mode import check_mode
 from .image_source import name_of_source, readable
 from .item import ImageSource
 from .notice import Notice, Notify
-from .orientation import turn_to_upright
+from .orientation import orientation_of, turn_to_upright
 from .patches import Grid, Patches, patches_from_frames
 from .suffixes import VIDEO_SUFFIXES
 from .transparency import dropped_transparency, without_transparency
@@ -43,8 +44,8 @@ def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Not
     `exif_transpose` turns it upright. `notify` is called with a Notice for whatever was dropped or ignored. An open file
     is read from its start and left where it was.
 
-    Raises InputError for a file that is missing, damaged or no image, for an image of more than 8 bits a channel, and for one
-    that is empty, too large or too narrow.
+    Raises InputError for a file that is missing, damaged or no image, for an image of more than 8 bits a channel or of a mode
+    that has no conversion, and for one that is empty, too large or too narrow.
     """
     if isinstance(source, np.ndarray):
         image = image_from_array(source)
@@ -113,7 +114,9 @@ def _rgb_from_image(image: Image.Image, name: str, path: str | None, exif_transp
     try:
         image.load()  # before the tag of its rotation is looked for
         check_depth(image, name, path)
-        rgb, turn, transparency = _converted(image), turn_to_upright(image), dropped_transparency(image)
+        check_mode(image, name, path)
+        rgb, orientation, transparency = _converted(image), orientation_of(image), dropped_transparency(image)
+        turn = turn_to_upright(orientation)
         if turn is not None and exif_transpose:
             rgb, turn = rgb.transpose(turn), None
     except InputError:
@@ -122,6 +125,8 @@ def _rgb_from_image(image: Image.Image, name: str, path: str | None, exif_transp
         raise InputError(f"{name} cannot be decoded: {_reason(error)}.", fix="pass a complete image") from error
     if turn is not None:
         notify([Notice("rotation ignored", name)])
+    if orientation is None and exif_transpose:
+        notify([Notice("rotation unreadable", name)])
     if transparency:
         notify([Notice("transparency dropped", name, detail=transparency)])
     return rgb

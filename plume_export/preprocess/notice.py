@@ -9,7 +9,9 @@ from typing import Literal, TypeAlias
 LONG_PROMPT_TOKENS = 8192
 FEWER_FRAMES = 32
 
-NoticeKind = Literal["rotation ignored", "transparency dropped", "frames ignored", "text names a file", "long prompt"]
+NoticeKind = Literal[
+    "rotation ignored", "rotation unreadable", "transparency dropped", "frames ignored", "text names a file", "long prompt"
+]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ def _line(notice: Notice, count: int, *, is_python: bool) -> str:
         return (
             f"{_subject(notice, count, 'picture')} {_verb(count, 'carries', 'carry')} an EXIF rotation: it was ignored, as in "
             f"the published code; {switch} turns pictures upright"
+        )
+    if notice.kind == "rotation unreadable":
+        return (
+            f"{_subject(notice, count, 'picture')} {_verb(count, 'has', 'have')} an EXIF block that cannot be read: "
+            f"{_verb(count, 'it was', 'they were')} embedded as stored; turn {_verb(count, 'it', 'them')} upright in an image "
+            "editor if need be"
         )
     if notice.kind == "transparency dropped":
         return (

@@ -46,3 +46,11 @@ def test_warnings_speak_python_and_point_at_the_caller() -> None:
     assert rotated[0].filename == __file__
     with pytest.warns(UserWarning, match="video_frames=32 makes"):
         tally_of(LONG).warn()
+
+
+def test_pictures_that_could_not_be_turned() -> None:
+    unreadable = Notice("rotation unreadable", "a.jpg")
+    (one,) = tally_of(unreadable).lines()
+    assert one.startswith("a.jpg has an EXIF block that cannot be read: it was embedded as stored")
+    (two,) = tally_of(unreadable, unreadable).lines()
+    assert two.startswith("2 pictures (the first: a.jpg) have an EXIF block that cannot be read: they were embedded as stored")
