@@ -102,6 +102,12 @@ def check_not_locked(output: Path) -> None:
         os.close(open_locked(_lock_file(output), os.O_RDWR, output, is_shared=True))
 
 
+def moved_aside(output: Path) -> Path | None:
+    """Return the newest of what writers that were killed had moved aside for `output`; None: nothing. Raises OSError."""
+    aside = [file for file, is_aside in _leftovers(output) if is_aside]
+    return max(aside, key=lambda file: file.stat().st_ctime_ns, default=None)
+
+
 def sync(path: Path) -> None:
     """Make a file's bytes or a directory's names lasting. Raises OSError, also for what was written to it before.
 
@@ -167,12 +173,11 @@ def _clear_leftovers(output: Path, report: Report, is_whole: Callable[[Path], bo
 
 def _restore(output: Path, report: Report) -> None:
     """Move the newest of what was moved aside back, if nothing or an empty directory stands at `output`."""
-    aside = [file for file, is_aside in _leftovers(output) if is_aside]
-    if not aside or (output.exists() and any(output.iterdir())):
+    newest = moved_aside(output)
+    if newest is None or (output.exists() and any(output.iterdir())):
         return
     if output.exists():
         output.rmdir()
-    newest = max(aside, key=lambda file: file.stat().st_ctime_ns)
     newest.rename(output)
     report(f"restored {output}, which a build that was killed had moved to {newest.name}")
 

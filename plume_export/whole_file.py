@@ -1,12 +1,14 @@
 """A file that is written whole or not at all, by one process at a time."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .atomic import WriteError, locked, sync
+from .atomic import WriteError, as_write_error, locked, sync
+from .errors import PlumeExportError
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -16,8 +18,9 @@ def replacing(output: Path) -> Iterator[IO[bytes]]:
     """Write to a hidden file beside `output`, and rename it once it is on the disk; on an error nothing changes.
 
     What a process that was killed left there is replaced, and so is a link there. Raises PlumeExportError if `output` cannot be
-    written, or if another thread or process writes it now.
+    written or replaced, or if another thread or process writes it now.
     """
+    check_replaceable(output)
     temporary = output.with_name(f".{output.name}.new")
     try:
         with locked(output):
@@ -35,3 +38,20 @@ def replacing(output: Path) -> Iterator[IO[bytes]]:
                 sync(output.parent)
     except OSError as error:
         raise WriteError(output, error.strerror or str(error)) from error
+
+
+def check_replaceable(output: Path) -> None:
+    """Raise PlumeExportError for a device, a pipe or a symbolic link: to replace it would not write where it leads."""
+    with as_write_error(output):
+        is_link = output.is_symlink()
+        is_stream = is_link and re.fullmatch("/dev|/proc/.*", os.path.realpath(output.parent))  # as /dev/stdout, /dev/fd/1
+        if is_stream or (output.exists() and not output.is_file() and not output.is_dir()):
+            raise PlumeExportError(
+                f"The output {output} is not a regular file, but a device, pipe or stream.",
+                fix="choose a file in a directory that is there and writable",
+            )
+        if is_link:
+            raise PlumeExportError(
+                f"The output {output} is a symbolic link to {os.readlink(output)}; neither is replaced.",
+                fix=f"pass {os.path.realpath(output)}, or remove the link",
+            )

@@ -91,6 +91,25 @@ def test_a_link_at_the_hidden_name_is_replaced_and_not_followed(tmp_path: Path) 
     assert sorted(os.listdir(tmp_path)) == ["file", "victim"]
 
 
+@pytest.mark.parametrize("target", ["victim", "nowhere", "directory"])
+def test_a_link_as_the_output_is_neither_followed_nor_replaced(tmp_path: Path, target: str) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").symlink_to(target)
+    with pytest.raises(PlumeExportError, match=rf"file is a symbolic link to {target}; neither is replaced(.|\n)*pass "):
+        write(tmp_path / "file")
+    assert os.readlink(tmp_path / "file") == target
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert sorted(os.listdir(tmp_path)) == ["directory", "file", "victim"]
+
+
+def test_a_pipe_as_the_output_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises(PlumeExportError, match="is not a regular file, but a device, pipe or stream"):
+        write(tmp_path / "file")
+    assert (tmp_path / "file").is_fifo()
+
+
 def test_a_link_at_the_lock_is_named(tmp_path: Path) -> None:
     (tmp_path / ".file.lock").symlink_to("nowhere")
     with pytest.raises(PlumeExportError, match=r"\.file\.lock is a symbolic link to nowhere"):

@@ -10,6 +10,7 @@ selftest/               a few inputs and what the reference computed for them
 
 from .bundle import Bundle, Verify, open_bundle, open_written, sha256_of_file
 from .constants import Constants, read_constants
+from .contained import is_plain_name
 from .manifest import (
     CONSTANTS,
     MANIFEST,
@@ -70,6 +71,7 @@ __all__ = [
     "check_outside_bundles",
     "copy_file",
     "graphs_of",
+    "is_plain_name",
     "move_file",
     "new_bundle",
     "new_directory",

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+import shlex
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from ..errors import BundleError
+from ..atomic import check_not_locked, moved_aside
+from ..errors import BundleError, PlumeExportError
 from ..spec import GraphName
 from .consistency import check_consistency
 from .contained import check_plain_name, contained_file
@@ -112,8 +115,7 @@ def read_manifest(path: Path) -> Manifest:
 def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
     """Return the manifest and the hash of the bytes that it was decoded from."""
     if not os.path.isdir(path):  # false as well for a name that the system refuses
-        found = "it is a file" if os.path.exists(path) else "the directory does not exist"
-        raise BundleError(f"No bundle at {path}: {found}.", fix="check the path; plume-export build makes one")
+        raise _missing(path)
     if (path / MANIFEST).is_symlink():
         contained_file(path, MANIFEST)
     text = _manifest_text(path)
@@ -134,6 +136,20 @@ def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
         return manifest_from_json(msgspec.json.decode(text)), hashlib.sha256(text).hexdigest()
     except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors, and so is a text that is not UTF-8
         raise BundleError(f"{path / MANIFEST} is damaged: {error}.", fix="build the bundle again") from None
+
+
+def _missing(path: Path) -> BundleError:
+    """Name what a build that was killed, between two renames, left of the bundle that stood here."""
+    if os.path.exists(path):
+        return BundleError(f"No bundle at {path}: it is a file.", fix="check the path; plume-export build makes one")
+    message = f"No bundle at {path}: the directory does not exist."
+    with suppress(OSError, ValueError, PlumeExportError):  # no such name can be, or somebody writes there now
+        check_not_locked(path)
+        aside = moved_aside(path)
+        if aside is not None and is_bundle(aside):
+            way = f"`mv {shlex.quote(str(aside))} {shlex.quote(str(path))}` restores it, as does the next build into {path}"
+            return BundleError(f"{message} A build that was killed left the bundle that stood there at {aside}.", fix=way)
+    return BundleError(message, fix="check the path; plume-export build makes one")
 
 
 def is_bundle(path: Path) -> bool:

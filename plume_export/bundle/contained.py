@@ -39,11 +39,12 @@ def contained_file(directory: Path, name: str) -> Path:
 
 def check_plain_name(directory: Path, name: str) -> None:
     """Raise BundleError unless `name` is a relative path with slashes that stays in the bundle on every system."""
-    if not _is_plain(name):
+    if not is_plain_name(name):
         raise BundleError(f"The bundle {directory} names the file {name!r}; expected a plain path inside it.", fix=_UNTRUSTED)
 
 
-def _is_plain(name: str) -> bool:
+def is_plain_name(name: str) -> bool:
+    """Whether a name is a relative path with slashes that stays in its directory on every system, links aside."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..bundle import MANIFEST
 from ..errors import CheckpointError
 from ..samples import PLUME_TINY, plume_tiny_directory
+from .named_files import check_listed_files
 
 _PATTERNS = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -88,6 +89,7 @@ def _check_contents(directory: Path) -> None:
             f"{directory} is a LoRA adapter, not a whole checkpoint.",
             fix="merge it first: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(DIR)",
         )
+    check_listed_files(directory)
     if any(directory.glob("*.safetensors")) or (directory / "model.safetensors.index.json").is_file():
         return
     pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))

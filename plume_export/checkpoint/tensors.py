@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .named_files import check_stands_beside
 
 INDEX = "model.safetensors.index.json"
 
@@ -130,10 +131,7 @@ def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
         raise CheckpointError(f"{index} is damaged: {error}.", fix="download or copy the checkpoint again") from None
     files: dict[str, set[str]] = {}
     for key, name in weight_map.items():
-        if Path(name).name != name:
-            raise CheckpointError(
-                f"{index} names the shard {name!r}; expected a file beside it.", fix="download or copy the checkpoint again"
-            )
+        check_stands_beside(index, f"the shard {name!r}", name)
         files.setdefault(name, set()).add(key)
     for name in files:
         if not (directory / name).is_file():

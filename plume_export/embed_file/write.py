@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -15,7 +14,7 @@ from ..bundle import check_is_no_input, check_outside_bundles
 from ..errors import MissingExtraError, PlumeExportError
 from ..runtime.output_dtype import OutputDtype, has_nan, rows_from_embeddings
 from ..stages import FloatArray
-from ..whole_file import replacing
+from ..whole_file import check_replaceable, replacing
 
 OUTPUT_SUFFIXES = (".npy", ".jsonl", ".parquet")
 _ROW_GROUP = 4096
@@ -45,7 +44,7 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
     It must end in one of `suffixes`, if there are any, and be apart from every input, be that a file or a directory. A bundle
     holds no files but its own.
     """
-    _check_kind(output)
+    check_replaceable(output)
     if suffixes and output.suffix not in suffixes:
         one_of = "one of " if len(suffixes) > 1 else ""
         raise PlumeExportError(
@@ -61,20 +60,6 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
             raise PlumeExportError(f"The name of the output {output} is too long.", fix="choose a shorter --output")
         check_outside_bundles(output)
         check_is_no_input(output, inputs)
-
-
-def _check_kind(output: Path) -> None:
-    """Raise PlumeExportError for a device, a pipe or a symbolic link: to replace it would not write where it leads."""
-    with as_write_error(output):
-        is_link = output.is_symlink() and not output.is_dir()
-        is_stream = is_link and re.fullmatch("/dev|/proc/.*", os.path.realpath(output.parent))  # as /dev/stdout, /dev/fd/1
-        if is_stream or (output.exists() and not output.is_file() and not output.is_dir()):
-            raise PlumeExportError(f"The output {output} is not a regular file, but a device, pipe or stream.", fix=_FIX)
-        if is_link:
-            raise PlumeExportError(
-                f"The output {output} is a symbolic link to {os.readlink(output)}; neither is replaced.",
-                fix=f"pass {os.path.realpath(output)}, or remove the link",
-            )
 
 
 def write_embeddings(

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from plume_export.atomic import scratch_directory
 from plume_export.bundle import MANIFEST, Bundle, new_bundle, open_bundle
 from plume_export.bundle.bundle import read_manifest
 from plume_export.errors import BundleError, PlumeExportError
@@ -32,6 +34,24 @@ def test_a_whole_bundle_opens(copy: Path) -> None:
 def test_missing_directory(name: str) -> None:
     with pytest.raises(BundleError, match=r"No bundle at .*: the directory does not exist"):
         open_bundle(name)
+
+
+@pytest.mark.parametrize("name", ["bundle", "a bundle"])
+def test_what_a_killed_build_left_of_a_missing_bundle_is_named(tmp_path: Path, tiny_fp32: Bundle, name: str) -> None:
+    path = tmp_path / name
+    shutil.copytree(tiny_fp32.path, path)
+    aside = path.rename(path.with_name(f".{name}.partial-abcd_123.old"))
+    (tmp_path / f".{name}.partial-abcd_124").mkdir()
+    with pytest.raises(BundleError, match=r"the directory does not exist\. A build that was killed left") as raised:
+        open_bundle(path)
+    assert str(aside) in raised.value.message
+    assert "the next build into" in str(raised.value.fix)
+    with scratch_directory(path):  # restores it
+        aside = path.rename(aside)
+        with pytest.raises(BundleError, match=r"the directory does not exist\.\n"):  # it is being written
+            open_bundle(path)
+    subprocess.run(str(raised.value.fix).split("`")[1], shell=True, check=True)
+    assert open_bundle(path).manifest.precision == "fp32"
 
 
 def test_directory_without_manifest(tmp_path: Path) -> None:

@@ -118,10 +118,48 @@ def test_tensors_without_axes(copy: Path) -> None:
         assert f"The tensor {name} has shape []" in assert_refused(copy).message
 
 
-@pytest.mark.parametrize("shard", ["../outside.safetensors", "/etc/passwd", "a/b.safetensors"])
+@pytest.mark.parametrize(
+    "shard", ["../outside.safetensors", "/etc/passwd", "a/b.safetensors", "..", ".", "", "a\0b", "C:x", "a\\b"]
+)
 def test_a_shard_elsewhere(copy: Path, shard: str) -> None:
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
     assert "expected a file beside it" in assert_refused(copy).message
+
+
+def test_a_shard_that_is_a_link(copy: Path) -> None:
+    """As in the hub's cache, whose snapshots link to the files beside them."""
+    (copy.parent / "blobs").mkdir()
+    (copy / "model.safetensors").rename(copy.parent / "blobs" / "1f2e")
+    (copy / "model-1.safetensors").symlink_to("../blobs/1f2e")
+    weight_map = dict.fromkeys(load_file(copy / "model-1.safetensors"), "model-1.safetensors")
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert open_checkpoint(str(copy), ModelOptions()).tensors.names
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "listed"),
+    [
+        ("tokenizer_config.json", "fast_tokenizer_files", "../outside/tokenizer.4.0.0.json"),
+        ("tokenizer_config.json", "fast_tokenizer_files", "/outside/tokenizer.4.0.0.json"),
+        ("config.json", "configuration_files", "elsewhere/config.4.0.0.json"),
+        ("config.json", "configuration_files", 4),
+    ],
+)
+def test_a_file_of_transformers_elsewhere(copy: Path, name: str, key: str, listed: object) -> None:
+    content = json.loads((copy / name).read_text())
+    (copy / name).write_text(json.dumps(content | {key: [listed]}))
+    error = assert_refused(copy)
+    assert str(copy / name) in error.message
+    assert key in error.message
+    (copy / name).write_text(json.dumps(content | {key: f"{name}, no list"}))
+    assert f"has a {key} that is no list of names" in assert_refused(copy).message
+
+
+def test_files_of_transformers_beside_the_usual_ones_are_fine(copy: Path) -> None:
+    content = json.loads((copy / "tokenizer_config.json").read_text())
+    content["fast_tokenizer_files"] = ["tokenizer.json", "tokenizer.4.0.0.json"]
+    (copy / "tokenizer_config.json").write_text(json.dumps(content))
+    open_checkpoint(str(copy), ModelOptions())
 
 
 def test_a_path_that_is_a_file(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,15 @@ def test_round_trip(file: Path) -> None:
         np.testing.assert_array_equal(getattr(seen, name), value)
 
 
+def test_a_link_is_no_output(file: Path) -> None:
+    before = file.read_bytes()
+    file.with_name("link.npz").symlink_to(file.name)
+    with pytest.raises(PlumeExportError, match=r"link\.npz is a symbolic link to ranges\.npz; neither is replaced"):
+        write_ranges(RANGES, file.with_name("link.npz"))
+    assert file.with_name("link.npz").is_symlink()
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -28,6 +28,7 @@ from ...machine.flavour import Flavour, device_of, import_flavour
 from ...progress import Report
 from ...recipe import BuilderSettings, Recipe, check_recipe_fits_model, model_scaled_to
 from ...spec import GraphName, GraphSpec, TensorSpec
+from ...whole_file import check_replaceable
 from .audit import check_engine, copied_weight_bytes
 from .engine import EngineRequest, EngineResult, Message, Progress
 from .graph_weights import GraphWeights, duplicate_bytes, weights_of_graph
@@ -180,14 +181,19 @@ def _ranges_of_graph(compilation: _Compilation, graph: GraphName) -> dict[str, t
 
 
 def timing_cache_file(flavour: Flavour) -> str | None:
-    """Return where measured timings are kept for the next build. TensorRT-RTX measures nothing when it builds."""
+    """Return where measured timings are kept for the next build. TensorRT-RTX measures nothing when it builds.
+
+    Raises PlumeExportError for a symbolic link there, before the minutes of a build.
+    """
     if flavour.name == "tensorrt-rtx":
         return None
     from platformdirs import user_cache_path
 
     directory = user_cache_path("plume-export", appauthor=False)
     directory.mkdir(parents=True, exist_ok=True)
-    return str(directory / f"timings-tensorrt-{flavour.version}")
+    file = directory / f"timings-tensorrt-{flavour.version}"
+    check_replaceable(file)
+    return str(file)
 
 
 def build_in_child(request: EngineRequest, progress: Callable[[Progress], None]) -> EngineResult:
