@@ -8,7 +8,7 @@ ENVIRONMENT = ".venv-plume"
 
 
 def test_the_commands_use_an_environment_of_their_own() -> None:
-    for file in (ROOT / "README.md", ROOT / "engines" / "README.md"):
+    for file in (ROOT / "README.md", ROOT / "docs" / "index.md", ROOT / "docs" / "jetson.md", ROOT / "CONTRIBUTING.md"):
         commands = re.findall(r"-m venv (.*?) && \. (\S+)/bin/activate", file.read_text())
         assert commands
         for created, activated in commands:

@@ -120,7 +120,7 @@ def _cuda_checks(cuda: CudaVersions | None) -> Iterator[Check]:
     driver = cuda_version_text(cuda.driver)
     fix = (
         f"the driver, of CUDA {driver}, is too old for the CUDA runtime {runtime}: update the NVIDIA driver "
-        f"(TensorRT and ONNX Runtime also come for CUDA {cuda.driver // 1000}: see engines/README.md)"
+        f"(TensorRT and ONNX Runtime also come for CUDA {cuda.driver // 1000}: see docs/targets.md)"
     )
     yield Check("CUDA driver", None if cuda.is_driver_too_old else driver, fix)
 

@@ -184,7 +184,7 @@ def check_driver(cudart: Any) -> None:
         served, needed = cuda_version_text(driver), cuda_version_text(runtime)
         raise PlumeExportError(
             f"The NVIDIA driver serves CUDA {served}; the CUDA runtime here is {needed}.",
-            fix=f"update the driver (TensorRT and ONNX Runtime also come for CUDA {driver // 1000}: see engines/README.md)",
+            fix=f"update the driver (TensorRT and ONNX Runtime also come for CUDA {driver // 1000}: see docs/targets.md)",
         )
     if code != cudart.cudaError_t.cudaSuccess or count == 0:
         raise PlumeExportError(f"No CUDA device can be used: {_reason(cudart, code)}.", fix="plume-export doctor")
