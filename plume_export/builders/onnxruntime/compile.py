@@ -132,6 +132,7 @@ def _write_fused_bundle(
     from .cached_start import cache_prompt_start
     from .dynamic_quantisation import quantise_dynamically
     from .shared_prepacking import share_prepacked_weights
+    from .source_graph import expecting_exported, read_source_graph
     from .unsigned_weights import FilePart, add_128, take_unsigned_weights
 
     manifest = bundle.manifest
@@ -153,20 +154,23 @@ def _write_fused_bundle(
         for name, graph_name in rewritten.items():
             # Read from its new directory, so that weights are found there whether they were copied or moved.
             copy_file(bundle.checked_graph_file(graph_name), directory / name)
-            graph = ir.load(directory / name)
-            if is_dynamic:
-                quantise_dynamically(graph, weights)
-                if product_weights == "uint8":
-                    unsigned |= take_unsigned_weights(graph)
-            _fuse_operators(graph, graph_name, manifest.model)
-            ir.save(graph, directory / name)
+            graph = read_source_graph(directory / name, manifest.graphs[graph_name], bundle.graph_file(graph_name))
+            with expecting_exported(bundle.graph_file(graph_name)):
+                if is_dynamic:
+                    quantise_dynamically(graph, weights)
+                    if product_weights == "uint8":
+                        unsigned |= take_unsigned_weights(graph)
+                _fuse_operators(graph, graph_name, manifest.model)
+                ir.save(graph, directory / name)
         bundle.check_not_replaced()
-        if unsigned:
-            add_128(directory, unsigned)
         manifest = msgspec.structs.replace(manifest, **changes)
-        if manifest.backend == "onnxruntime":
-            manifest = msgspec.structs.replace(manifest, cached_start=cache_prompt_start(directory, manifest))
-            if manifest.precision in _PREPACKED:
+        with expecting_exported(bundle.graph_file("prefill")):
+            if unsigned:
+                add_128(directory, unsigned)
+            if manifest.backend == "onnxruntime":
+                manifest = msgspec.structs.replace(manifest, cached_start=cache_prompt_start(directory, manifest))
+        if manifest.backend == "onnxruntime" and manifest.precision in _PREPACKED:
+            with expecting_exported(bundle.graph_file("latent_step")):
                 share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)
         write_manifest(directory, manifest)
     return open_written(output)

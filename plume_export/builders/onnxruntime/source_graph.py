@@ -1,0 +1,97 @@
+"""The graphs that a bundle brings. They may be anybody's: passes expect what an export writes, and find out that it is not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ...errors import BundleError, PlumeExportError
+from ...spec import DType, GraphSpec, TensorSpec
+
+_FIX = "export the bundle again with this version of plume-export"
+_DTYPES: dict[DType, ir.DataType] = {
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
+    "int8": ir.DataType.INT8,
+    "int64": ir.DataType.INT64,
+}
+
+
+def read_source_graph(file: Path, spec: GraphSpec, source: Path) -> ir.Model:
+    """Read a graph of the inputs and outputs of `spec`. `source` is the file that `file` was copied from.
+
+    Raises BundleError for a file that is no graph, or one of other inputs and outputs.
+    """
+    with expecting_exported(source):
+        graph = ir.load(file)
+        for kind, expected, values in (
+            ("input", spec.inputs, graph.graph.inputs),
+            ("output", spec.outputs, graph.graph.outputs),
+        ):
+            found = {str(value.name): value for value in values}
+            for tensor in expected:
+                _check_value(source, kind, tensor, found.pop(tensor.name, None))
+            for name in found:
+                raise BundleError(f"{source} has the {kind} {name!r}, which the manifest does not name.", fix=_FIX)
+        _check_connected(source, graph)
+    return graph
+
+
+@contextmanager
+def expecting_exported(file: Path) -> Iterator[None]:
+    """Raise whatever a pass stumbles over as a BundleError that names the graph: it is not what an export writes.
+
+    What the operating system refuses, and errors for a user, stay what they are.
+    """
+    try:
+        yield
+    except (PlumeExportError, OSError, MemoryError):
+        raise
+    except Exception as error:  # of asserts, of look-ups, and of libraries that parse and rewrite
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise BundleError(
+            f"{file} is not the graph that plume-export export writes for this model: {reason or type(error).__name__}.",
+            fix=_FIX,
+        ) from error
+
+
+def _check_value(file: Path, kind: str, expected: TensorSpec, found: ir.Value | None) -> None:
+    received = "missing"
+    if found is not None:
+        shape = None if found.shape is None else list(found.shape.dims)
+        if found.dtype == _DTYPES[expected.dtype] and shape is not None and _fits(shape, expected):
+            return
+        sizes = "of no known shape" if shape is None else "[" + ", ".join(map(_axis_text, shape)) + "]"
+        received = f"{found.dtype.name if found.dtype is not None else 'untyped'} {sizes}"
+    axes = ", ".join(map(str, expected.axes))
+    raise BundleError(
+        f"{file}: the {kind} {expected.name} is {received}; the manifest says {expected.dtype} [{axes}].", fix=_FIX
+    )
+
+
+def _fits(shape: list[int | ir.SymbolicDim], expected: TensorSpec) -> bool:
+    """Whether sizes are those of the contract where both are numbers."""
+    if len(shape) != len(expected.axes):
+        return False
+    return all(
+        size == axis for size, axis in zip(shape, expected.axes, strict=True) if isinstance(size, int) and isinstance(axis, int)
+    )
+
+
+def _check_connected(file: Path, graph: ir.Model) -> None:
+    """Raise BundleError for a value that is used and that nothing computes. ONNX Runtime loads some graphs much later."""
+    used = [
+        (node.name or node.op_type, value) for node in graph.graph.all_nodes() for value in node.inputs if value is not None
+    ]
+    used += [("the graph's output", value) for value in graph.graph.outputs]
+    for user, value in used:
+        if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
+            raise BundleError(
+                f"{file}: {user} takes {value.name!r}, which is no input, no weight and computed by no node.", fix=_FIX
+            )
+
+
+def _axis_text(axis: int | ir.SymbolicDim) -> str:
+    return str(axis) if isinstance(axis, int) else str(axis.value or "?")
