@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .api import build, compile, export
     from .bundle import Bundle, open_bundle
-    from .errors import BundleError, CheckpointError, InputError, MissingExtraError, PlumeExportError
+    from .errors import BundleError, CheckpointError, InputError, MissingExtraError, OptionError, PlumeExportError
     from .pipeline import ModelOptions
     from .precision.options import QuantiseOptions
     from .preprocess.item import ImageSource, Item, VideoSource
@@ -24,6 +24,7 @@ __all__ = [
     "Item",
     "MissingExtraError",
     "ModelOptions",
+    "OptionError",
     "PlumeExportError",
     "QuantiseOptions",
     "VideoSource",
@@ -45,6 +46,7 @@ _MODULES = {
     "CheckpointError": "errors",
     "InputError": "errors",
     "MissingExtraError": "errors",
+    "OptionError": "errors",
     "PlumeExportError": "errors",
     "ModelOptions": "pipeline",
     "QuantiseOptions": "precision.options",

@@ -11,6 +11,7 @@ from .pipeline import (
     ExportOptions,
     ModelOptions,
     build_bundle,
+    check_checkpoint_name,
     check_target,
     compile_bundle,
     default_output,
@@ -90,10 +91,11 @@ def compile(
         PlumeExportError: The target does not exist, cannot run the bundle's precision or does not fit its device; or the
             output cannot be written. What stands there stays.
     """
+    target = _resolved(target)
+    read_recipe(target)  # a target that does not exist is refused first
     path = Path(output)
     check_output(path, [bundle.path if isinstance(bundle, Bundle) else Path(bundle)])
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
-    target = _resolved(target)
     report(f"compiling for {target}")
     return compile_bundle(opened, path, target, report=report, progress=progress)
 
@@ -145,6 +147,7 @@ def _options(
 
 def _checked_output(checkpoint: _Path, output: _Path | None, options: ExportOptions, target: str) -> Path:
     """Return where the bundle goes. Raises before the checkpoint is read, which may be downloaded."""
+    check_checkpoint_name(os.fspath(checkpoint))
     path = default_output(os.fspath(checkpoint), options.precision, target) if output is None else Path(output)
     ranges = options.quantise.ranges_file
     check_output(path, [Path(checkpoint), *([] if ranges is None else [ranges])])

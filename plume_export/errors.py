@@ -34,6 +34,10 @@ class PlumeExportError(Exception):
         self.fix = fix if self.fix is None else f"{self.fix}; {fix}"
 
 
+class OptionError(PlumeExportError):
+    """An option's value, or several together, that are wrong whatever the files hold. The command line exits with code 2."""
+
+
 class CheckpointError(PlumeExportError):
     """A checkpoint that is missing, damaged or not PLUME's."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from .builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
 from .bundle import Bundle, Modalities, check_output, graphs_of, staged_bundle
-from .errors import BundleError, MissingExtraError, PlumeExportError
+from .errors import BundleError, MissingExtraError, OptionError
 from .machine.flavour import import_flavour
 from .machine.gpu import device_memory, find_gpus, system_memory
 from .machine.onnxruntime_module import import_onnxruntime
@@ -58,10 +58,16 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for name, allowed in (("precision", PRECISIONS), ("modalities", get_args(Modalities))):
             if getattr(self, name) not in allowed:
-                raise PlumeExportError(
+                raise OptionError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}.", fix=f"--{name} {allowed[0]}"
                 )
         check_quantise_options(self.precision, graphs_of(self.modalities), self.quantise)
+
+
+def check_checkpoint_name(name: str) -> None:
+    """Raise OptionError for an empty name, which as a path would be the current directory."""
+    if not name.strip():
+        raise OptionError("The name of the checkpoint is empty.", fix="--checkpoint with a directory or a hub id")
 
 
 def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = None, offline: bool = False) -> "Checkpoint":
@@ -71,6 +77,7 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
 
     Raises CheckpointError for whatever is missing, damaged or not PLUME's, PlumeExportError for options that do not fit it.
     """
+    check_checkpoint_name(name)
     require_export_packages()
     from .checkpoint import (
         Checkpoint,

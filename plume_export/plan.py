@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from .batch_memory import DTYPE_BYTES, buffer_bytes
-from .errors import PlumeExportError
+from .errors import OptionError, PlumeExportError
 from .layout import expected_tensors
 from .recipe import Device, Recipe, ShapeRanges
 from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INT4_BLOCK, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
@@ -28,6 +28,9 @@ _INTEGER_TENSORS = re.compile(
 )
 # With these, engines can take their weights as inputs; of other integers TensorRT-RTX lays out a whole copy anew in every pass.
 SHAREABLE: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+_CANNOT_SHARE = "Engines in {} cannot share their weights: a whole copy would be laid out anew in every pass."
+_SHARING_FIX = "--weights baked, or --precision int8"
+Weights = Literal["baked", "shared"]
 # TensorRT-RTX's builder: 9.9 GB for the 2B in fp16 (3.1 GB of weights in prefill), 1.3 to 1.7 GB for 2b-slice in integers;
 # 0.7 GB with shared weights.
 _BUILDER_WEIGHT_COPIES = 3.15
@@ -69,19 +72,22 @@ class Plan:
         return None if self.device_bytes is None else self.total <= self.device_bytes
 
 
+def check_shareable(weights: Weights | None, precision: Precision | None) -> None:
+    """Raise OptionError for weights that engines of a precision cannot share. None is not given."""
+    if weights == "shared" and precision is not None and precision not in SHAREABLE:
+        raise OptionError(_CANNOT_SHARE.format(precision), fix=_SHARING_FIX)
+
+
 def plan_memory(
     target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName] = GRAPH_NAMES
 ) -> Plan:
     """Return what the engines of a recipe need; `graphs` are those of the bundle. Source: the graphs' contracts (spec.py)."""
     if recipe.backend in ("onnxruntime-cpu", "onnxruntime-cuda"):
-        raise PlumeExportError(
+        raise OptionError(
             f"The target {target} has no engines to plan for.", fix="--target with a recipe of TensorRT or TensorRT-RTX"
         )
     if recipe.weights == "shared" and precision not in SHAREABLE:
-        raise PlumeExportError(
-            f"Engines in {precision} cannot share their weights: a whole copy would be laid out anew in every pass.",
-            fix="--weights baked, or --precision int8",
-        )
+        raise PlumeExportError(_CANNOT_SHARE.format(precision), fix=_SHARING_FIX)
     item = DTYPE_BYTES[COMPUTE_DTYPE[precision]]
     specs = {graph: spec for graph, spec in graph_specs(model, precision).items() if graph in graphs}
     layers = {"vision_encoder": model.vision.depth, "prefill": model.decoder.layers, "latent_step": model.decoder.layers}

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .errors import PlumeExportError
+from .errors import OptionError, PlumeExportError
 from .spec import ModelSpec, Precision
 
 RecipeBackend = Literal["onnxruntime-cpu", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
@@ -107,7 +107,7 @@ def read_recipe(target: str) -> Recipe:
     """
     file = Path(target) if target.endswith(_SUFFIX) else recipes_directory() / f"{target}{_SUFFIX}"
     if not target.endswith(_SUFFIX) and target not in recipe_names():
-        raise PlumeExportError(
+        raise OptionError(
             f"There is no target {target!r}.", fix=f"--target {', '.join(recipe_names())}, or the path of a .toml recipe"
         )
     try:

@@ -15,6 +15,7 @@ from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, open_b
 from .embed_file import sources_from_file
 from .errors import BundleError
 from .machine.resident_memory import resident_memory
+from .machine.thread_count import check_threads
 from .npz_file import read_npz
 from .parity import ParityReport, compare_inputs
 from .preprocess import Item, item_from_json
@@ -61,6 +62,7 @@ def run_selftest(
     bundle: str | os.PathLike[str] | Bundle, *, threads: int | None = None, verify_hashes: bool = True
 ) -> SelftestReport:
     """Run the captured inputs on this machine and compare. Raises BundleError if the bundle carries none."""
+    check_threads(threads)
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
     items, expected = _read_captured(bundle)
     manifest = bundle.manifest

@@ -65,3 +65,18 @@ def test_no_fix_of_the_package_shows_flags_to_python() -> None:
     assert sum("--" in fix for fix in fixes) > 20
     outside_of_commands = [re.sub(r"`[^`]*`|(plume-export|pip|python3) [^,;)]*", "", keywords_from_flags(fix)) for fix in fixes]
     assert not [fix for fix in outside_of_commands if re.search(r"(^|\s)--[a-z]", fix)]
+
+
+def test_no_message_of_the_package_shows_flags_to_python() -> None:
+    """Every literal message outside of the command line: it is the same in both, so it names no flag."""
+    messages = [
+        "".join(part.value if isinstance(part, ast.Constant) else "X" for part in parts)
+        for file in PACKAGE.rglob("*.py")
+        if not file.is_relative_to(PACKAGE / "cli")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error") and node.args
+        for parts in [node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else [node.args[0]]]
+        if all(isinstance(part, ast.FormattedValue) or type(getattr(part, "value", None)) is str for part in parts)
+    ]
+    assert len(messages) > 200
+    assert [message for message in messages if keywords_from_flags(message) != message] == []

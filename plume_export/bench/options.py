@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import PlumeExportError
+from ..errors import OptionError
 
 # "pytorch" stands for all that there are for the bundle's device.
 PYTORCH = "pytorch"
@@ -37,5 +37,5 @@ def batch_sizes_from_text(text: str) -> tuple[int, ...]:
     """Return the sizes of "1,8". Raises PlumeExportError for anything else."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise PlumeExportError(f"--batch is {text!r}; expected numbers from 1 on with commas between them.", fix="--batch 1,8")
+        raise OptionError(f"The batch sizes are {text!r}; expected numbers from 1 on, separated by commas.", fix="--batch 1,8")
     return tuple(sorted({int(part) for part in parts}))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, PlumeExportError
+from ..errors import CheckpointError, OptionError, PlumeExportError
 from ..layout import expected_tensors
 from ..spec import (
     DecoderSpec,
@@ -209,7 +209,7 @@ def _preprocess_spec(directory: Path, min_pixels: int | None, max_pixels: int | 
             )
     preprocess = PreprocessSpec(**_given({"min_pixels": min_pixels, "max_pixels": max_pixels}), **_image_statistics(directory))
     if preprocess.min_pixels > preprocess.max_pixels:
-        raise PlumeExportError(
+        raise OptionError(
             f"min_pixels is {preprocess.min_pixels} and max_pixels {preprocess.max_pixels}; expected min <= max.",
             fix="--min-pixels and --max-pixels in that order",
         )

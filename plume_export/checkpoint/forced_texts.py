@@ -1,6 +1,6 @@
 """Whether the forced texts around the rollout lead where the model's states are read."""
 
-from ..errors import BundleError, CheckpointError, PlumeExportError
+from ..errors import BundleError, CheckpointError, OptionError, PlumeExportError
 from ..preprocess import PromptTokenizer
 from ..spec import ModelSpec
 
@@ -18,12 +18,12 @@ def check_forced_texts(tokenizer_json: str, model: ModelSpec) -> None:
     for name, last in _LAST_TOKENS.items():
         text = getattr(model.rollout, name)
         if not text.endswith(last):
-            raise PlumeExportError(
+            raise OptionError(
                 f"The {name} {text!r} does not end with {last}, where the model's state is read.",
                 fix=f"--{name} with a text that ends with {last}, or leave it out for the published one",
             )
         if found := [token for token in _ELSEWHERE if token in text]:
-            raise PlumeExportError(
+            raise OptionError(
                 f"The {name} {text!r} holds {found[0]}, which stands before it in every prompt.",
                 fix=f"leave it out of --{name}",
             )

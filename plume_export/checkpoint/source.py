@@ -21,8 +21,6 @@ def resolve_checkpoint(name: str, *, revision: str | None = None, offline: bool)
 
     Raises CheckpointError for what is missing, unreachable or not a safetensors checkpoint.
     """
-    if not name.strip():
-        raise CheckpointError("The name of the checkpoint is empty.", fix="--checkpoint with a directory or a hub id")
     directory = Path(name)
     if name == PLUME_TINY and not _is_dir(directory):
         directory = plume_tiny_directory()

@@ -11,7 +11,7 @@ from .. import api
 from ..bundle import Bundle
 from ..machine.target import AUTO, target_of_this_machine
 from ..pipeline import ModelOptions, obstacle_to_running, open_checkpoint, require_export_packages
-from ..plan import nearest_that_fits, plan_memory
+from ..plan import check_shareable, nearest_that_fits, plan_memory
 from ..precision.options import QUANTIZERS, QuantiseOptions, Quantizer
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY
@@ -210,6 +210,7 @@ def _planned(_context: click.Context, _parameter: click.Parameter, target: str) 
 @click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
 def plan(target: str, precision: Any, weights: Any, checkpoint: str | None, revision: str | None, offline: bool) -> Answer:
     """Compute what a target's engines need on its device."""
+    check_shareable(weights, precision)
     recipe = read_recipe(target)
     recipe = msgspec.structs.replace(recipe, weights=weights or recipe.weights)
     model = PLUME_2B

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ..embed_file import check_writable
-from ..pipeline import ModelOptions, open_checkpoint
+from ..pipeline import ModelOptions, check_checkpoint_name, open_checkpoint
 from ..samples import PLUME_TINY, calibration_inputs_file
 from .documents import document_from_path
 from .messages import report_step, warn
@@ -24,6 +24,7 @@ def calibrate(checkpoint: str, inputs: Path | None, output: Path, revision: str 
 
     Runs the fp32 model over the calibration inputs, its weights read layer by layer.
     """
+    check_checkpoint_name(checkpoint)
     inputs = inputs or calibration_inputs_file()
     check_writable(output, [inputs, Path(checkpoint)], suffixes=[".npz"])
     opened = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline)

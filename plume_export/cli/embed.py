@@ -53,7 +53,7 @@ _DTYPE_HELP = "int8: round(127 x). binary: bits of x > 0, packed as by numpy.pac
 @click.option("--resume", is_flag=True, help=_RESUME_HELP)
 @click.option("--restart", is_flag=True, help=_RESTART_HELP)
 @click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
-@click.option("--steps", type=int, help="Shorten the rollout (0: none), for ablations.")
+@click.option("--steps", type=click.IntRange(min=0), help="Shorten the rollout (0: none), for ablations.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")

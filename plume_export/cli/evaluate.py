@@ -27,7 +27,7 @@ from .verify import verify_option
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N queries of every task; pools stay whole.")
 @click.option("--rounded", is_flag=True, help="Round BUNDLE after every operator (onnx's evaluator, slow): true 16-bit error.")
 @click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
-@click.option("--steps", type=int, help="Shorten the rollout (0: none), for ablations.")
+@click.option("--steps", type=click.IntRange(min=0), help="Shorten the rollout (0: none), for ablations.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
@@ -45,9 +45,9 @@ def evaluate(
     """Measure retrieval on a dataset. Recall, MRR and nDCG come with 95 % bootstrap intervals."""
     if rounded and options["threads"] is not None:
         raise click.UsageError("--threads has no effect with --rounded: onnx's evaluator runs in numpy")
+    settings = EvaluationOptions(is_rounded=rounded, **options)
     tasks = select_tasks(read_dataset(dataset), names, limit)
     tally = NoticeTally()
-    settings = EvaluationOptions(is_rounded=rounded, **options)
     report = evaluate_bundle(bundle, tasks, settings, compare=compare, progress=progress, notify=tally.add)
     print_notices(tally)
     for line in skipped_lines(report):

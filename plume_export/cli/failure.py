@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-from ..errors import PlumeExportError
+from ..errors import OptionError, PlumeExportError
 from .messages import echo_on_stderr
 from .streams import forget_output
 from .switches import document_from_value
@@ -66,6 +66,8 @@ def error_text(error: BaseException) -> ErrorText:
     if isinstance(error, PlumeExportError):
         about: dict[str, Any] = {name: getattr(error, name, None) for name in ("input", "index")}
         return ErrorText(type(error).__name__, error.message, error.fix, **about)
+    if isinstance(error, click.UsageError) and isinstance(error.__cause__, OptionError):
+        return ErrorText("UsageError", error.__cause__.message, error.__cause__.fix)
     if isinstance(error, click.UsageError):
         path = "plume-export" if error.ctx is None else error.ctx.command_path
         return ErrorText("UsageError", error.format_message(), f"{path} --help")

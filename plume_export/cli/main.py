@@ -69,7 +69,13 @@ class _Group(click.Group):
         sys.exit(exit_code)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, params=switch_options())
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 failed; 2 usage: an option or a value of one that is wrong whatever the files hold; "
+    "128 and its number: stopped by a signal."
+)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, params=switch_options(), epilog=_EXIT_CODES)
 @click.version_option(package_name="plume-export", prog_name="plume-export")
 def main() -> None:
     """Export, compile and run PLUME, a universal multimodal embedding model."""

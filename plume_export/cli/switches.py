@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
@@ -11,6 +12,7 @@ from typing import Any
 import click
 import msgspec
 
+from ..errors import OptionError
 from .streams import printing
 
 _META_KEY = "plume_export.switches"
@@ -77,10 +79,14 @@ class Command(click.Command):
         super().__init__(*arguments, **options)
         self.params.extend(switch_options())
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        with _as_usage(context):
+            return super().parse_args(context, args)
+
     def invoke(self, context: click.Context) -> Any:
         from .chatter import without_chatter
 
-        with without_chatter():
+        with without_chatter(), _as_usage(context):
             answer = super().invoke(context)
         if not isinstance(answer, Answer):
             assert answer is None
@@ -94,6 +100,17 @@ class Command(click.Command):
 
 
 command = partial(click.command, cls=Command)
+
+
+@contextmanager
+def _as_usage(context: click.Context) -> Iterator[None]:
+    """Say in click's way what is wrong with an option that the package refuses."""
+    try:
+        yield
+    except OptionError as error:
+        if switches().is_debug:
+            raise
+        raise click.UsageError(error.command_line_text, context) from error
 
 
 def document_from_value(value: Any) -> bytes:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..atomic import HIDDEN_NAME_BYTES, as_write_error
 from ..bundle import check_is_no_input, check_outside_bundles
-from ..errors import MissingExtraError, PlumeExportError
+from ..errors import MissingExtraError, OptionError, PlumeExportError
 from ..runtime.output_dtype import OutputDtype, has_nan, rows_from_embeddings
 from ..stages import FloatArray
 from ..whole_file import check_replaceable, replacing
@@ -47,7 +47,7 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
     check_replaceable(output)
     if suffixes and output.suffix not in suffixes:
         one_of = "one of " if len(suffixes) > 1 else ""
-        raise PlumeExportError(
+        raise OptionError(
             f"The output {output} has the suffix {output.suffix!r}."
             if output.suffix
             else f"The output {output} has no suffix.",

@@ -8,9 +8,10 @@ import msgspec
 
 from ..bundle import Bundle, Manifest, open_bundle
 from ..embed_file import OnError
+from ..machine.thread_count import check_threads
 from ..preprocess import MediaOptions, Notify
 from ..progress import OpenProgress
-from ..runtime.embedder import Embedder, Mode
+from ..runtime.embedder import Embedder, Mode, check_rollout
 from ..runtime.onnx_reference import OnnxReference
 from ..spec import ModelSpec
 from .compare import compare_rankings
@@ -22,7 +23,10 @@ from .report import BundleQuality, EvaluationReport
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How to embed. `is_rounded` runs the evaluated bundle, not the compared one, in onnx's reference evaluator."""
+    """How to embed. `is_rounded` runs the evaluated bundle, not the compared one, in onnx's reference evaluator.
+
+    Raises OptionError for values that no bundle takes.
+    """
 
     mode: Mode = "gen"
     steps: int | None = None
@@ -35,9 +39,14 @@ class EvaluationOptions:
     video_frames: int | None = None
     video_fps: float | None = None
 
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+        check_rollout(self.mode, self.steps)
+        _ = self.media  # its values are checked
+
     @property
     def media(self) -> MediaOptions:
-        """How pictures and videos are read. Raises PlumeExportError for values out of range."""
+        """How pictures and videos are read."""
         return MediaOptions(self.exif_transpose, self.video_frames, self.video_fps)
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from ..errors import PlumeExportError
+from ..errors import OptionError
 
 
 def check_threads(threads: int | None) -> None:
@@ -15,7 +15,7 @@ def check_threads(threads: int | None) -> None:
         return
     cpus = os.cpu_count() or 1
     if not 1 <= threads <= cpus:
-        raise PlumeExportError(
+        raise OptionError(
             f"threads is {threads}; expected 1 to {cpus}: this machine has {cpus} logical CPUs, of which this process may use "
             f"{_usable_cpus(cpus)}.",
             fix="a --threads in that range, or none: one thread for each core that this process may use",

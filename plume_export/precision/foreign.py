@@ -77,7 +77,7 @@ class ForeignQuantiser:
         if self._min_cosine is not None and measured.worst < self._min_cosine:
             raise PlumeExportError(
                 f"The cosine of {self._name} is {measured.worst:.5f} at worst (input {measured.worst_input!r}), "
-                f"{measured.mean:.5f} mean; --min-cosine asks for {self._min_cosine}.",
+                f"{measured.mean:.5f} mean; the threshold asks for {self._min_cosine}.",
                 fix="--quantizer own, which keeps layers in 16 bit until it is reached, or a lower --min-cosine",
             )
         return measured

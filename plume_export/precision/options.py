@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from ..errors import PlumeExportError
+from ..errors import OptionError
 from ..spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, PRECISIONS, GraphName, IntegerPrecision, Precision
 
 # Whose int8: this toolkit's, or that of NVIDIA's ModelOpt.
@@ -61,7 +61,7 @@ def precisions_from_text(text: str, graphs: Sequence[GraphName] = GRAPH_NAMES) -
     if sorted(named) != sorted(graphs) or any(len(pair) < 2 for pair in pairs):
         not_built = [graph for graph in GRAPH_NAMES if graph in named and graph not in graphs]
         reason = f", and {', '.join(not_built)} is not built" if not_built else ""
-        raise PlumeExportError(
+        raise OptionError(
             f"The precisions {text!r} name {', '.join(named)}; expected each of {', '.join(graphs)} once{reason}.",
             fix="--precision " + ",".join(f"{graph}={_EXAMPLE[graph]}" for graph in graphs),
         )
@@ -74,19 +74,19 @@ def check_quantise_options(precision: Precision, graphs: Sequence[GraphName], op
     """Raise PlumeExportError for options that do not go together, before any work. `graphs` are those that are built."""
     not_built = [graph for graph in options.schemes if graph not in graphs]
     if not_built:
-        raise PlumeExportError(
+        raise OptionError(
             f"The graph {not_built[0]} is to be {options.schemes[not_built[0]]}, and is not built; the graphs are "
             f"{', '.join(graphs)}.",
             fix="name the graphs that are built alone, or --modalities all",
         )
     if options.schemes and _coarsest(options.schemes) != precision:
         chosen = ", ".join(f"{graph}={scheme}" for graph, scheme in options.schemes.items())
-        raise PlumeExportError(
+        raise OptionError(
             f"The precision is {precision}, and its graphs are {chosen}; expected the coarsest of the graphs'.",
             fix=f"--precision {_coarsest(options.schemes)}",
         )
     if options.min_cosine is not None and not 0 <= options.min_cosine <= 1:
-        raise PlumeExportError(f"min_cosine is {options.min_cosine}; expected 0 to 1.", fix="--min-cosine 0.99")
+        raise OptionError(f"min_cosine is {options.min_cosine}; expected 0 to 1.", fix="--min-cosine 0.99")
     check_meant_for_integers(precision, options)
     check_meant_for_modelopt(precision, graphs, options)
 
@@ -94,12 +94,12 @@ def check_quantise_options(precision: Precision, graphs: Sequence[GraphName], op
 def check_meant_for_integers(precision: Precision, options: QuantiseOptions) -> None:
     """Raise for options that only integers have, given with another precision."""
     if precision not in INTEGER_PRECISIONS and (options.kept or options.min_cosine is not None):
-        raise PlumeExportError(
-            f"--min-cosine and --keep are for integers; the precision is {precision}.",
+        raise OptionError(
+            f"A least cosine and layers to keep in 16 bit are for integers; the precision is {precision}.",
             fix=f"--precision {' or '.join(INTEGER_PRECISIONS)}, or leave them out",
         )
     if COMPUTE_DTYPE[precision] != "float16" and options.ranges_file is not None:
-        raise PlumeExportError(f"--ranges is for integers and fp16; the precision is {precision}.", fix="leave it out")
+        raise OptionError(f"Ranges are for integers and fp16; the precision is {precision}.", fix="leave it out")
 
 
 def check_meant_for_modelopt(precision: Precision, graphs: Sequence[GraphName], options: QuantiseOptions) -> None:
@@ -108,12 +108,12 @@ def check_meant_for_modelopt(precision: Precision, graphs: Sequence[GraphName], 
         return
     if precision != "int8" or (options.schemes and options.schemes != dict.fromkeys(graphs, "int8")):
         chosen = ", ".join(f"{graph}={scheme}" for graph, scheme in options.schemes.items()) or precision
-        raise PlumeExportError(
-            f"--quantizer modelopt is for int8 in all graphs; the precision is {chosen}.", fix="--precision int8"
+        raise OptionError(
+            f"The quantizer modelopt is for int8 in all graphs; the precision is {chosen}.", fix="--precision int8"
         )
     if options.kept or options.ranges_file is not None:
-        raise PlumeExportError(
-            "--keep and --ranges are for plume-export's own quantizer; modelopt chooses layers and ranges by itself.",
+        raise OptionError(
+            "Layers to keep in 16 bit and ranges are for plume-export's own quantizer; modelopt chooses both by itself.",
             fix="leave them out, or --quantizer own",
         )
 
@@ -127,4 +127,4 @@ def _precision(text: str, allowed: tuple[Precision, ...]) -> Precision:
     for precision in allowed:
         if text == precision:
             return precision
-    raise PlumeExportError(f"There is no precision {text!r} here.", fix=f"one of {', '.join(allowed)}")
+    raise OptionError(f"There is no precision {text!r} here.", fix=f"one of {', '.join(allowed)}")

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ..errors import PlumeExportError
+from ..errors import OptionError
 from .video_file import MAX_FRAMES, MIN_FRAMES, SAMPLED_FPS
 
 
@@ -24,16 +24,16 @@ class MediaOptions:
     def __post_init__(self) -> None:
         frames, fps = self.video_frames, self.video_fps
         if frames is not None and fps is not None:
-            raise PlumeExportError(f"video_frames is {frames} and video_fps is {fps}.", fix="give one of the two")
+            raise OptionError(f"video_frames is {frames} and video_fps is {fps}.", fix="give one of the two")
         if frames is not None and (type(frames) is not int or not 2 <= frames <= MAX_FRAMES or frames % 2):
-            raise PlumeExportError(
+            raise OptionError(
                 f"video_frames is {frames!r}; expected an even number from 2 to {MAX_FRAMES}: two frames share their tokens.",
                 fix="choose a number in that range, as 32",
             )
         if fps is not None and (type(fps) not in (int, float) or not (math.isfinite(fps) and fps > 0)):
-            raise PlumeExportError(
+            raise OptionError(
                 f"video_fps is {fps!r}; expected a number above 0, in frames a second.",
                 fix=f"choose one, as {SAMPLED_FPS:g} (the default); {MIN_FRAMES} to {MAX_FRAMES} frames are taken in all",
             )
         if type(self.exif_transpose) is not bool:
-            raise PlumeExportError(f"exif_transpose is {self.exif_transpose!r}.", fix="pass True or False")
+            raise OptionError(f"exif_transpose is {self.exif_transpose!r}.", fix="pass True or False")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import TOKENIZER, Bundle, Verify, open_bundle
-from ..errors import InputError, PlumeExportError
+from ..errors import InputError, OptionError, PlumeExportError
 from ..machine.thread_count import check_threads
 from ..preprocess import Item, ItemLike, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
 from ..progress import Advance, progress_bar
@@ -65,13 +65,14 @@ class Embedder:
             if backend is not None:
                 opened.callback(backend.close)
             check_threads(threads)
+            check_rollout(mode, steps)
             self.media_options = MediaOptions(exif_transpose, video_frames, video_fps)
             if not isinstance(bundle, Bundle):
                 bundle = open_bundle(bundle, verify_hashes=verify_hashes)
             self.bundle = bundle
             self.stopwatch = Stopwatch()
-            self.mode, self.allow_control_tokens = _checked_mode(mode), allow_control_tokens
-            self.steps = _checked_steps(steps, mode, bundle.manifest.model.rollout.latent_steps)
+            self.mode, self.allow_control_tokens = mode, allow_control_tokens
+            self.steps = _checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
             self.preprocessor = Preprocessor(
                 bundle.file(TOKENIZER).read_text(encoding="utf-8"),
                 bundle.manifest.model,
@@ -136,7 +137,7 @@ class Embedder:
                 f"embed takes a list of items; got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
             )
         if on_error not in get_args(OnError):
-            raise PlumeExportError(f"on_error is {on_error!r}.", fix=f"choose one of {', '.join(get_args(OnError))}")
+            raise OptionError(f"on_error is {on_error!r}.", fix=f"choose one of {', '.join(get_args(OnError))}")
         is_skipping = on_error == "skip"
         check_output_dtype(output_dtype, is_skipping=is_skipping)
         embeddings = self._embed(items, _add_position, batch_size=batch_size, is_skipping=is_skipping)
@@ -367,12 +368,22 @@ def is_one_item(items: object) -> bool:
     return isinstance(items, str | Mapping | Item) or is_image_source(items)
 
 
-def _checked_steps(steps: int | None, mode: Mode, latent_steps: int) -> int:
+def check_rollout(mode: Mode, steps: int | None) -> None:
+    """Raise OptionError for what no bundle takes."""
+    if mode not in get_args(Mode):
+        raise OptionError(f"mode is {mode!r}.", fix=f"choose one of {', '.join(get_args(Mode))}")
+    if steps is None:
+        return
+    if mode == "disc":
+        raise OptionError(f"steps is {steps}, and the mode disc has no rollout.", fix="leave one of the two out")
+    if steps < 0:
+        raise OptionError(f"steps is {steps}; expected 0 or more.", fix="choose a number of latent steps; 0 leaves them out")
+
+
+def _checked_steps(steps: int | None, latent_steps: int) -> int:
     if steps is None:
         return latent_steps
-    if mode == "disc":
-        raise PlumeExportError(f"steps is {steps}, and the mode disc has no rollout.", fix="leave one of the two out")
-    if not 0 <= steps <= latent_steps:
+    if steps > latent_steps:
         raise PlumeExportError(
             f"steps is {steps}; this bundle's rollout takes 0 to {latent_steps}.",
             fix="choose a number in that range, or export with a larger --latent-steps",
@@ -380,17 +391,11 @@ def _checked_steps(steps: int | None, mode: Mode, latent_steps: int) -> int:
     return steps
 
 
-def _checked_mode(mode: Mode) -> Mode:
-    if mode not in get_args(Mode):
-        raise PlumeExportError(f"mode is {mode!r}.", fix=f"choose one of {', '.join(get_args(Mode))}")
-    return mode
-
-
 def _check_conversion(convert_to_numpy: bool, convert_to_tensor: bool, normalize_embeddings: bool) -> None:
     if not normalize_embeddings:
-        raise PlumeExportError("normalize_embeddings is False; embeddings are unit vectors.", fix="leave it out")
+        raise OptionError("normalize_embeddings is False; embeddings are unit vectors.", fix="leave it out")
     if convert_to_tensor or not convert_to_numpy:
-        raise PlumeExportError(
+        raise OptionError(
             f"convert_to_numpy is {convert_to_numpy} and convert_to_tensor is {convert_to_tensor}; embeddings are in numpy.",
             fix="leave both out, then torch.from_numpy(vectors)",
         )

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PlumeExportError
+from ..errors import OptionError
 from ..stages import FloatArray
 
 OutputDtype = Literal["float32", "float16", "int8", "binary"]
@@ -37,9 +37,9 @@ def has_nan(dtype: OutputDtype) -> bool:
 def check_output_dtype(dtype: OutputDtype, *, is_skipping: bool) -> None:
     """Raise PlumeExportError for an unknown dtype, and for one without NaN where rows may have to be left out."""
     if dtype not in OUTPUT_DTYPES:
-        raise PlumeExportError(f"output_dtype is {dtype!r}.", fix=f"choose one of {', '.join(OUTPUT_DTYPES)}")
+        raise OptionError(f"output_dtype is {dtype!r}.", fix=f"choose one of {', '.join(OUTPUT_DTYPES)}")
     if is_skipping and not has_nan(dtype):
-        raise PlumeExportError(
+        raise OptionError(
             f"{dtype} has no NaN, so no row of it can stand for an input that was skipped.",
             fix="--output-dtype float32 or float16, or do not skip",
         )

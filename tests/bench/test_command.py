@@ -19,7 +19,7 @@ from plume_export.bundle import MANIFEST, Bundle, write_manifest
 from plume_export.cli import main
 from plume_export.recipe import ShapeRanges
 
-from ..cli.failures import assert_fails
+from ..cli.failures import assert_fails, assert_is_usage
 
 QUICK = ("--runs", 1, "--threads", 1)
 
@@ -158,10 +158,10 @@ def test_a_sweep_is_shown_with_what_it_means(against_pytorch: dict[str, Any]) ->
 
 
 def test_pytorch_needs_a_checkpoint_of_the_same_dimensions(tiny_cpu: Bundle) -> None:
-    assert_fails(run(tiny_cpu.path, "--against", "pytorch"), "needs the checkpoint", "fix: --checkpoint")
+    assert_is_usage(run(tiny_cpu.path, "--against", "pytorch"), "needs the checkpoint", "fix: --checkpoint")
     other = run(tiny_cpu.path, "--against", "pytorch", "--checkpoint", "plume-tiny")
     assert_fails(other, "plume-tiny is not the bundle's checkpoint", "its vision is")
-    assert_fails(run(tiny_cpu.path, "--checkpoint", "plume-tiny"), "add --against pytorch")
+    assert_is_usage(run(tiny_cpu.path, "--checkpoint", "plume-tiny"), "add --against pytorch")
 
 
 def copy_with(bundle: Bundle, directory: Path, **changes: object) -> Path:
@@ -174,7 +174,7 @@ def copy_with(bundle: Bundle, directory: Path, **changes: object) -> Path:
 
 def test_unknown_opponents_and_sizes_are_refused(tiny_cpu: Bundle, tmp_path: Path) -> None:
     assert_fails(run(tiny_cpu.path, "--against", "jax"), "'jax'", "fix: --against pytorch")
-    assert_fails(run(tiny_cpu.path, "--batch", "1,x"), "'1,x'", "--batch 1,8")
+    assert_is_usage(run(tiny_cpu.path, "--batch", "1,x"), "'1,x'", "--batch 1,8")
     assert_fails(run(tmp_path / "none"), "No bundle at")
 
 

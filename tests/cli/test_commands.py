@@ -26,7 +26,7 @@ from plume_export.embed_file.partial import PartialRun
 from plume_export.samples import sample_inputs_file
 
 from ..conftest import GOLDEN
-from .failures import assert_fails
+from .failures import assert_fails, assert_is_usage
 
 Run = Callable[..., Result]
 
@@ -82,7 +82,7 @@ def test_a_page_does_not_replace_a_picture(run: Run, tiny_cpu: Bundle, tmp_path:
 
 
 def test_the_anchor_has_no_steps(run: Run, tiny_cpu: Bundle) -> None:
-    assert_fails(run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3), "the mode disc has no rollout")
+    assert_is_usage(run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3), "the mode disc has no rollout")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
@@ -276,7 +276,7 @@ def test_an_output_dtype(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
     (row,) = json.loads(run(*common, "--output-dtype", "binary", "--json").stdout)["embeddings"]
     assert row == line
     skipping = (*common, "--output-dtype", "int8", "--on-error", "skip", "-o")
-    assert_fails(run(*skipping, tmp_path / "out.npy"), "int8 has no NaN")
+    assert_is_usage(run(*skipping, tmp_path / "out.npy"), "int8 has no NaN")
     assert run(*skipping, tmp_path / "out.jsonl").exit_code == 0
 
 
@@ -309,7 +309,7 @@ def test_truncated_image(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
 
 
 def test_bad_outputs(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
-    assert_fails(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "out.txt"), ".npy, .jsonl, .parquet")
+    assert_is_usage(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "out.txt"), ".npy, .jsonl, .parquet")
     assert_fails(run("embed", tiny_cpu.path, "--text", "a", "-o", tmp_path / "no" / "out.npy"), "cannot be written")
 
 
@@ -372,10 +372,10 @@ def test_inspect(run: Run, tiny_cpu: Bundle) -> None:
 
 
 def test_build_errors(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
-    assert_fails(run("build", "--target", "orin", "--output", tmp_path / "b"), "no target 'orin'", "jetson-orin-nano-8gb")
+    assert_is_usage(run("build", "--target", "orin", "--output", tmp_path / "b"), "no target 'orin'", "jetson-orin-nano-8gb")
     assert_fails(run("build", "--checkpoint", tmp_path / "none", "--output", tmp_path / "b"), str(tmp_path / "none"))
     refused = run("build", "--checkpoint", tiny_checkpoint, "--precision", "bf16", "--target", "cpu", "-o", tmp_path / "b")
-    assert_fails(refused, "no bfloat16 kernels", "--precision fp32")
+    assert_is_usage(refused, "no bfloat16 kernels", "--precision fp32")
     assert not (tmp_path / "b").exists()
 
 

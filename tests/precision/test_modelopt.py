@@ -16,7 +16,7 @@ from plume_export.precision import modelopt as module
 from plume_export.precision.graph_inputs import Feed
 from plume_export.precision.modelopt import FeedReader, modelopt
 
-from ..cli.failures import assert_fails
+from ..cli.failures import assert_fails, assert_is_usage
 
 
 def export(output: Path, *arguments: str) -> Result:
@@ -33,12 +33,12 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_another_precision(tmp_path: Path, precision: str) -> None:
     result = export(tmp_path / "out", "--precision", precision)
-    assert_fails(result, "--quantizer modelopt is for int8 in all graphs", precision.split(",")[-1])
+    assert_is_usage(result, "The quantizer modelopt is for int8 in all graphs", precision.split(",")[-1])
 
 
 @pytest.mark.parametrize("option", [("--keep", "decoder.layers.0.qkv_proj"), ("--ranges", "ranges.npz")])
 def test_options_of_our_own_quantiser(tmp_path: Path, option: tuple[str, str]) -> None:
-    assert_fails(export(tmp_path / "out", "--precision", "int8", *option), "are for plume-export's own quantizer")
+    assert_is_usage(export(tmp_path / "out", "--precision", "int8", *option), "are for plume-export's own quantizer")
 
 
 def test_what_it_says_of_a_graph_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

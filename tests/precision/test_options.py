@@ -18,7 +18,7 @@ from plume_export.samples import sample_inputs_file
 from plume_export.selftest import run_selftest
 from plume_export.spec import GRAPH_NAMES
 
-from ..cli.failures import assert_fails
+from ..cli.failures import assert_fails, assert_is_usage
 
 
 def run(*arguments: object) -> Result:
@@ -140,14 +140,16 @@ def test_graphs_that_can_not_share_their_weights(tmp_path: Path) -> None:
 
 
 def test_options_of_integers_with_another_precision(tmp_path: Path) -> None:
-    assert_fails(run("export", "--precision", "fp16", "--min-cosine", "0.9", "-o", tmp_path / "out"), "are for integers")
-    assert_fails(run("export", "--precision", "bf16", "--ranges", tmp_path / "r.npz", "-o", tmp_path / "out"), "leave it out")
+    assert_is_usage(run("export", "--precision", "fp16", "--min-cosine", "0.9", "-o", tmp_path / "out"), "are for integers")
+    assert_is_usage(
+        run("export", "--precision", "bf16", "--ranges", tmp_path / "r.npz", "-o", tmp_path / "out"), "leave it out"
+    )
 
 
 def test_a_graph_that_is_not_built_has_no_precision(tmp_path: Path) -> None:
     by_graph = "vision_encoder=int8,prefill=fp16,latent_step=fp16"
     result = run("export", "--precision", by_graph, "--modalities", "text", "-o", tmp_path / "out")
-    assert_fails(
+    assert_is_usage(
         result, "expected each of prefill, latent_step once, and vision_encoder is not built", "--precision prefill=int8"
     )
     assert not (tmp_path / "out").exists()

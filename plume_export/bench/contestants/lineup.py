@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...bundle import Bundle, open_bundle
-from ...errors import BundleError, PlumeExportError
+from ...errors import BundleError, OptionError, PlumeExportError
 from ...parity.same_checkpoint import check_same_checkpoint
 from ...pipeline import ModelOptions, open_checkpoint
 from ..limits.products import is_on_gpu
@@ -37,6 +37,7 @@ def line_up(options: BenchOptions, threads: int) -> Lineup:
 
     Raises PlumeExportError for what is not there, does not fit together, or cannot serve the batch sizes.
     """
+    _check_pytorch_options(options)
     bundle = open_bundle(options.bundle, verify_hashes=options.verify_hashes)
     _check_against(options)
     bundles = {_name(options.bundle): bundle}
@@ -61,14 +62,17 @@ def _check_against(options: BenchOptions) -> None:
                 f"There is nothing {name!r} to measure against.",
                 fix=f"--against {', '.join(PYTORCH_FORMS)}, or --against with a bundle's directory",
             )
+
+
+def _check_pytorch_options(options: BenchOptions) -> None:
     is_pytorch = _names_pytorch(options)
     if is_pytorch and options.checkpoint is None:
-        raise PlumeExportError(
-            "--against pytorch needs the checkpoint that the bundle was made from.",
+        raise OptionError(
+            "PyTorch needs the checkpoint that the bundle was made from.",
             fix="--checkpoint with a directory or hub id",
         )
     if not is_pytorch and (options.checkpoint is not None or options.compiled):
-        raise PlumeExportError("--checkpoint and --compile are for --against pytorch alone.", fix="add --against pytorch")
+        raise OptionError("A checkpoint and torch.compile are for PyTorch, which is not measured.", fix="add --against pytorch")
 
 
 def _names_pytorch(options: BenchOptions) -> bool:
@@ -117,7 +121,7 @@ def _check_batch_sizes(bundle: Bundle, batch_sizes: tuple[int, ...]) -> None:
     limits = bundle.manifest.limits
     if limits is not None and max(batch_sizes) > limits.batch[2]:
         raise PlumeExportError(
-            f"--batch has {max(batch_sizes)}; the bundle {bundle.path} takes {limits.batch[2]} at most.",
+            f"The largest batch is {max(batch_sizes)}; the bundle {bundle.path} takes {limits.batch[2]} at most.",
             fix=f"--batch with sizes up to {limits.batch[2]}, or compile with a --target whose batch reaches it",
         )
 

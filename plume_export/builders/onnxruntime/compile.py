@@ -21,7 +21,7 @@ from ...bundle import (
     read_constants,
     write_manifest,
 )
-from ...errors import BundleError, MissingExtraError, PlumeExportError
+from ...errors import BundleError, MissingExtraError, OptionError
 from ...machine.processor import sums_int8_exactly
 from ...progress import Report
 from ...recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
@@ -105,10 +105,10 @@ def _limits_of(source: Bundle, target: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def check_onnxruntime_precision(backend: RecipeBackend, precision: Precision) -> None:
-    """Raise for a precision that a provider of ONNX Runtime cannot run."""
+    """Raise OptionError for a precision that a provider of ONNX Runtime cannot run."""
     if (backend, precision) in _REFUSED:
         reason, fix = _REFUSED[backend, precision]
-        raise PlumeExportError(f"The backend {backend} cannot run --precision {precision}: ONNX Runtime's {reason}.", fix=fix)
+        raise OptionError(f"The backend {backend} cannot run the precision {precision}: ONNX Runtime's {reason}.", fix=fix)
 
 
 def _check_source(bundle: Bundle, backend: RecipeBackend) -> None:
@@ -117,7 +117,10 @@ def _check_source(bundle: Bundle, backend: RecipeBackend) -> None:
             f"{bundle.path} is already compiled for {bundle.manifest.backend}.",
             fix="pass the bundle that plume-export export wrote",
         )
-    check_onnxruntime_precision(backend, bundle.manifest.precision)
+    precision = bundle.manifest.precision
+    if (backend, precision) in _REFUSED:
+        reason, fix = _REFUSED[backend, precision]
+        raise BundleError(f"{bundle.path} is in {precision}, which {backend} cannot run: ONNX Runtime's {reason}.", fix=fix)
 
 
 def _write_fused_bundle(
