@@ -17,7 +17,7 @@ from plume_export.spec import GRAPH_NAMES
 
 
 def test_what_the_builder_needs_is_what_was_measured() -> None:
-    """README, "Measured": the 2B in fp16, and 2b-slice in weight-only integers, whose figures are rounded to 0.1 GB."""
+    """The benchmark pages: the 2B in fp16, and 2b-slice in weight-only integers, whose figures are rounded to 0.1 GB."""
     recipe = read_recipe("rtx")
     two_b, piece = preset_spec("2b", tokens=151936), preset_spec("2b-slice", tokens=151936)
     assert builder_peak_bytes(recipe, two_b, "fp16", GRAPH_NAMES) == pytest.approx(9.9e9, rel=0.02)

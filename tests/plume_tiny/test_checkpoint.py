@@ -84,7 +84,7 @@ def test_fp16_in_onnxruntime_agrees(fp16: Bundle, tasks: list[RetrievalTask], fp
 def test_fp16_rounded_after_every_operator_agrees(
     fp16: Bundle, tasks: list[RetrievalTask], fp32_rankings: list[TaskRanking]
 ) -> None:
-    """On the first queries of one task, its pool whole; the README has a larger run."""
+    """On the first queries of one task, its pool whole; plume-tiny's page has a larger run."""
     some = select_tasks(tasks, ["image-to-text"], 12)
     with Embedder(fp16, backend=OnnxReference(fp16)) as embedder:
         rankings = rank_tasks(embedder, some, batch_size=32, on_error="fail")
