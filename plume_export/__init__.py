@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .pipeline import ModelOptions
     from .precision.options import QuantiseOptions
     from .preprocess.item import ImageSource, Item, VideoSource
+    from .preprocess.media_options import MediaOptions
     from .runtime.embedder import Embedder
 
     __version__: str
@@ -22,6 +23,7 @@ __all__ = [
     "ImageSource",
     "InputError",
     "Item",
+    "MediaOptions",
     "MissingExtraError",
     "ModelOptions",
     "OptionError",
@@ -53,6 +55,7 @@ _MODULES = {
     "ImageSource": "preprocess.item",
     "Item": "preprocess.item",
     "VideoSource": "preprocess.item",
+    "MediaOptions": "preprocess.media_options",
     "Embedder": "runtime.embedder",
 }
 

@@ -201,7 +201,8 @@ def _planned(_context: click.Context, _parameter: click.Parameter, target: str) 
     default=AUTO,
     show_default=True,
     callback=_planned,
-    help=f"A name that `plume-export targets` lists, or a recipe file; auto: this machine's, without engines {_PLANNED}.",
+    help=f"A name that `plume-export targets` lists, or a recipe file. auto: the target for this machine's GPU; {_PLANNED} if "
+    "there is none.",
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's]")
 @click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")

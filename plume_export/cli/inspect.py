@@ -18,7 +18,7 @@ _PROCESSORS: dict[ProductWeights, str] = {"int8": "for ARM, or x86 with VNNI", "
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--layers", "with_layers", is_flag=True, help="List the layers of the engines with the dtypes that they write.")
+@click.option("--layers", "with_layers", is_flag=True, help="List the layers of each engine with the dtypes of their outputs.")
 def inspect(bundle: Path, with_layers: bool) -> Answer:
     """Show what a bundle is and verify every file's hash. --json prints the manifest, or with --layers the layers."""
     opened = open_bundle(bundle, verify_hashes="always")

@@ -1,5 +1,7 @@
 """search."""
 
+import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from .messages import note, warn
 from .switches import Answer, command
 from .verify import verify_option
 
+_ON_ERROR_HELP = "Files that are no pictures or are damaged: leave them out, or fail."
+
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -31,7 +35,7 @@ from .verify import verify_option
 @click.option("--cache", type=click.Path(path_type=Path), help="Where embeddings are kept.  [default: the user's cache]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
-@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help="For no pictures.")
+@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help=_ON_ERROR_HELP)
 @exif_transpose_option
 @verify_option
 def search(
@@ -47,6 +51,9 @@ def search(
     **options: Any,
 ) -> Answer:
     """Rank a folder's pictures by TEXT, a picture or both. The folder is embedded once."""
+    if not text and image is None and not os.path.exists(bundle):
+        words = ["plume-export", "search", "BUNDLE", "--in", str(folder), str(bundle)]
+        raise click.UsageError(f"BUNDLE is missing, the directory that `build` wrote: {shlex.join(words)}")
     if not text.strip() and image is None:
         raise click.UsageError("nothing to search for: give TEXT, --image or both")
     if page is not None:

@@ -190,3 +190,10 @@ def test_two_broken_files_of_one_content_are_two(search: Search, folder: Path) -
     for name in ("one.png", "two.png"):
         (folder / name).write_text("no picture")
     assert "skipped 3 files" in search(folder, "a").stderr
+
+
+def test_a_text_in_the_place_of_the_bundle_shows_the_command(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["search", "--in", str(tmp_path), "two red stars"])
+    assert result.exit_code == 2
+    assert "BUNDLE is missing" in result.stderr
+    assert f"plume-export search BUNDLE --in {tmp_path} 'two red stars'" in " ".join(result.stderr.split())
