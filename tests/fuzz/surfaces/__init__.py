@@ -6,7 +6,7 @@ from ..surface import Surface
 
 _MODULES = (
     *("images", "videos", "json_lines", "datasets", "manifests", "graphs", "tokenizers", "npz_files", "checkpoints", "recipes"),
-    *("search_caches", "partial_runs"),
+    *("search_caches", "partial_runs", "compiled_graphs"),
 )
 NAMES = tuple(name.replace("_", "-") for name in _MODULES)
 

@@ -13,7 +13,7 @@ from hypothesis.strategies import DrawFn
 
 from plume_export.layout import expected_tensors
 from plume_export.pipeline import ModelOptions, open_checkpoint
-from plume_export.spec import DecoderSpec, TransitionSpec, VisionSpec
+from plume_export.spec import DecoderSpec, ModelSpec, TransitionSpec, VisionSpec
 from tests.golden_model import GOLDEN_MODEL
 
 from ..mutation import INTEGERS, mutated, mutated_json
@@ -24,7 +24,7 @@ _FIRST, _SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safe
 INDEX = "model.safetensors.index.json"
 _LENGTH = struct.Struct("<Q")
 # So small that its files are written anew for every case.
-_MODEL = msgspec.structs.replace(
+SMALLEST_MODEL = msgspec.structs.replace(
     GOLDEN_MODEL,
     vision=VisionSpec(depth=1, width=16, heads=2, mlp_width=32, patch_size=14, temporal_patch_size=2, merge_size=2, channels=3),
     decoder=DecoderSpec(1, 16, 2, 1, 8, 16, GOLDEN_MODEL.decoder.vocab, 1e-6, 1e6, (2, 1, 1), 4096),
@@ -53,9 +53,14 @@ _HEADER_VALUES = (
 
 
 def _write(directory: Path) -> None:
+    write_sharded_checkpoint(directory, SMALLEST_MODEL)
+
+
+def write_sharded_checkpoint(directory: Path, model: ModelSpec) -> None:
+    """Write a checkpoint of random weights in two shards."""
     from plume_export.checkpoint.config_files import write_config_files
 
-    shapes = expected_tensors(_MODEL)
+    shapes = expected_tensors(model)
     generator = np.random.default_rng(0)
     names = sorted(shapes)
     shards = {_FIRST: names[::2], _SECOND: names[1::2]}
@@ -66,7 +71,7 @@ def _write(directory: Path) -> None:
     (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     ids = dict.fromkeys(("<|endoftext|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>"), 1)
     ids |= dict.fromkeys(("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"), 2)
-    write_config_files(directory, _MODEL, ids, dtype="float16", is_nested=True)
+    write_config_files(directory, model, ids, dtype="float16", is_nested=True)
     shutil.copyfile(GOLDEN_CHECKPOINT / "tokenizer.json", directory / "tokenizer.json")
     log = {"log_history": [{"curriculum_latent_tokens": 4}, {"loss": 1.0}, {"curriculum_latent_tokens": 8}]}
     (directory / "trainer_state.json").write_text(json.dumps(log))
