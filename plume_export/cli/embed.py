@@ -36,7 +36,10 @@ from .verify import verify_option
 
 _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps", "verify_hashes")
 _STDIN = Path("-")
-_INPUT_HELP = "JSON lines with id, text, image, video; - reads them from stdin, relative paths start here."
+_INPUT_HELP = (
+    "JSON lines with id, text, image, video; - reads them from stdin, relative paths start here. "
+    "An empty file gives an empty output and a warning."
+)
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"
 _RESUME_HELP = "Go on with what a stopped run to the same --output has done."
 _RESTART_HELP = "Throw away what a stopped run to the same --output has done."
@@ -103,6 +106,8 @@ def embed(
     for skipped in summary.skipped:
         warn(f"skipped {skipped.id}: {skipped.reason}")
     print_notices(tally)
+    if summary.embedded == 0 and not summary.skipped:
+        warn(f"{inputs} has no input; what is written is empty")
     for line in summary.lines():
         note(line)
     summary.check()

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from plume_export.bundle import Bundle
+from plume_export.cli import main
 from plume_export.cli.embed import _hint_to_resume
 
 
@@ -19,3 +22,11 @@ def test_a_link_in_the_place_of_its_rows_hides_no_ctrl_c(tmp_path: Path) -> None
     (tmp_path / ".out.npy.partial").symlink_to("elsewhere")
     with pytest.raises(KeyboardInterrupt), _hint_to_resume(tmp_path / "out.npy"):
         raise KeyboardInterrupt
+
+
+def test_a_file_without_an_input_is_said_in_one_line(tiny_cpu: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("\n")
+    arguments = ["embed", tiny_cpu.path, "--input", tmp_path / "in.jsonl", "-o", tmp_path / "out.npy", "--quiet"]
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == f"warning: {tmp_path / 'in.jsonl'} has no input; what is written is empty\n"
