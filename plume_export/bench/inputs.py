@@ -1,16 +1,18 @@
-"""The inputs of a measurement: files that every contestant reads, and how large each is for the model."""
+"""The inputs of a benchmark: files that every candidate reads, and how large each is for the model."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
 
 from ..bundle import TOKENIZER, Bundle
 from ..embed_file import sources_from_file
 from ..errors import InputError
 from ..preprocess import Item, PreparedInput, Preprocessor
-from .drawn_inputs import write_latency_inputs, write_texts
 
 
 class InputSize(msgspec.Struct, frozen=True):
@@ -93,3 +95,83 @@ def mixed_texts(sizer: Sizer, count: int, directory: Path) -> Path:
 def _size_of(name: str, prepared: PreparedInput) -> InputSize:
     vision = [(media.patches.shape[0], media.patches.shape[1]) for media in prepared.media if not media.is_blank]
     return InputSize(name, prepared.token_count, prepared.visual_token_count, vision)
+
+
+TEXT_TOKENS = 64
+PICTURE_PIXELS = 448
+# Lengths of the texts whose throughput is measured, in tokens: a mix, so that padding counts.
+_MIXED_TOKENS = (32, 96, 48, 64, 80, 40, 112, 56)
+_STORY = (
+    "the old station by the river was quiet in the early light and two people with a small dog waited for a train to the coast "
+    "while behind them a red wagon stood on a track that nobody had used since the bridge upstream was closed to traffic"
+)
+# Returns the tokens of a text.
+CountTokens = Callable[[str], int]
+
+
+def write_latency_inputs(directory: Path, count_tokens: CountTokens) -> Path:
+    """Write three inputs and return their JSON lines file: a text, a picture with it, three pictures with it."""
+    text = text_of_tokens(TEXT_TOKENS, count_tokens)
+    pictures = [write_picture(directory, PICTURE_PIXELS, seed) for seed in range(3)]
+    lines: list[Mapping[str, object]] = [
+        {"id": "text", "text": text},
+        {"id": "picture", "text": text, "image": pictures[0]},
+        {"id": "3 pictures", "text": text, "image": pictures},
+    ]
+    return write_lines(directory / "latency.jsonl", lines)
+
+
+def write_texts(directory: Path, count: int, count_tokens: CountTokens) -> Path:
+    """Write texts of mixed lengths and return their JSON lines file."""
+    tokens = [_MIXED_TOKENS[row % len(_MIXED_TOKENS)] for row in range(count)]
+    lines = [{"id": str(row), "text": text_of_tokens(size, count_tokens, row)} for row, size in enumerate(tokens)]
+    return write_lines(directory / "texts.jsonl", lines)
+
+
+def write_lines(file: Path, lines: Sequence[Mapping[str, object]]) -> Path:
+    """Write one input a line."""
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+def text_of_tokens(tokens: int, count_tokens: CountTokens, start: int = 0) -> str:
+    """Return a text of so many tokens: words, then single letters where no word fits any more."""
+    story = _STORY.split()
+
+    def words(count: int) -> str:
+        return " ".join(story[(start + index) % len(story)] for index in range(count))
+
+    least, most = 1, max(2, tokens + 1)  # a word has at least one token
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if count_tokens(words(middle)) <= tokens else (least, middle)
+    text = words(least)
+    while count_tokens(longer := text + " a") <= tokens:
+        text = longer
+    return text
+
+
+def write_picture(directory: Path, pixels: int, seed: int) -> str:
+    """Draw a square picture as large as that and return the name of its JPEG file."""
+    name = f"picture-{pixels}-{seed}.jpg"
+    _scene(pixels, np.random.default_rng(seed)).save(directory / name, quality=92)
+    return name
+
+
+def _scene(pixels: int, random: np.random.Generator) -> Image.Image:
+    """Sky, hills, lit houses and grain: the mix of smooth and sharp that photographs have."""
+    rows = np.linspace(0, 1, pixels)[:, None, None]
+    sky, ground = random.uniform(120, 230, 3), random.uniform(20, 110, 3)
+    canvas = Image.fromarray(np.broadcast_to(sky * (1 - rows) + ground * rows, (pixels, pixels, 3)).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    for hill in range(3):
+        line = pixels * (0.45 + 0.1 * hill) + pixels * 0.04 * np.cumsum(random.normal(0, 0.3, 33))
+        points = [(pixels * x / 32, y) for x, y in enumerate(line)]
+        draw.polygon([*points, (pixels, pixels), (0, pixels)], fill=tuple(int(v) for v in ground * (0.9 - 0.2 * hill)))
+    for left, top, width in random.uniform((0, 0.45, 0.04), (0.9, 0.75, 0.16), (9, 3)):
+        box = [pixels * left, pixels * top, pixels * (left + width), pixels * (top + 1.4 * width)]
+        draw.rectangle(box, fill=tuple(int(v) for v in random.integers(60, 250, 3)))
+        window = [box[0] + 2, box[1] + 2, box[0] + 2 + pixels * width / 4, box[1] + 2 + pixels * width / 3]
+        draw.rectangle(window, fill=(250, 230, 140))
+    soft = np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.6)), np.float64)
+    return Image.fromarray(np.clip(soft + random.normal(0, 6, soft.shape), 0, 255).astype(np.uint8))

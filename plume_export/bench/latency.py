@@ -1,17 +1,17 @@
-"""End-to-end latency of everyone on every input, in turns."""
+"""End-to-end latency of every candidate on every input, the parts of a rollout, and cold starts."""
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from ..progress import Report, detail_of
 from ..stages import FloatArray
-from .contestants.process import WorkerProcess
-from .contestants.protocol import Embed, Embedded
 from .inputs import InputSet
-from .rounds import PAUSE_S, rotated_rounds
+from .messages import AskMemory, Contestant, Done, Embed, Embedded, Load, Memory, RolloutTime
+from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Ratio, Spread, ratio_of, spread_of
 
 # What is left of an end-to-end time beside the stages: arrays of the host, the final norm.
@@ -99,3 +99,81 @@ def _stage_spreads(embedded: Sequence[Embedded]) -> dict[str, Spread]:
 def _vector(embedded: Embedded) -> FloatArray:
     """The embedding of a turn with one input, [hidden]."""
     return np.frombuffer(embedded.embeddings, np.float32)
+
+
+class RolloutParts(msgspec.Struct, frozen=True):
+    """Milliseconds of one input's rollout, measured in a pass of its own that waits after every call.
+
+    `step_ms` is one run of graph `latent_step`; the last one, with the suffix, is the readout. `copies_ms` are all copies of a
+    rollout, `loop_ms_per_step` what is left of it outside of runs and copies, for each step.
+    """
+
+    input: str
+    steps: int
+    total_ms: Spread
+    step_ms: Spread
+    readout_ms: Spread
+    copies_ms: Spread
+    loop_ms_per_step: Spread
+
+
+def rollout_parts(name: str, rollouts: Sequence[RolloutTime]) -> RolloutParts:
+    """Summarise several rollouts of one input. A rollout of one step is its readout alone."""
+    steps = len(rollouts[0].runs)
+    plain = [1e3 * run for one in rollouts for run in one.runs[:-1]] or [0.0]
+    loop = [1e3 * (one.total - sum(one.runs) - one.copies) / steps for one in rollouts]
+    return RolloutParts(
+        input=name,
+        steps=steps,
+        total_ms=spread_of([1e3 * one.total for one in rollouts]),
+        step_ms=spread_of(plain),
+        readout_ms=spread_of([1e3 * one.runs[-1] for one in rollouts]),
+        copies_ms=spread_of([1e3 * one.copies for one in rollouts]),
+        loop_ms_per_step=spread_of(loop),
+    )
+
+
+class ColdStart(msgspec.Struct, frozen=True):
+    """Seconds from the start of a process to its first embedding, of a text: imports, loading and checking files included.
+
+    `resident_bytes` and `peak_bytes` are the median process's memory behind that. The files were read before.
+    """
+
+    contestant: str
+    processes: int
+    seconds: Spread
+    resident_bytes: int
+    peak_bytes: int
+
+
+def measure_cold_starts(contestants: Sequence[Contestant], text: Path, processes: int, report: Report) -> list[ColdStart]:
+    """Start fresh processes in turns, after one that brings each contestant's files into memory. `text` is a file of inputs."""
+    report("cold start")
+    seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    memory: dict[str, list[Memory]] = {contestant.name: [] for contestant in contestants}
+    for contestant in contestants:
+        _start(contestant, text)
+    for order in rotated_rounds(contestants, processes):
+        for contestant in order:
+            taken, held = _start(contestant, text)
+            seconds[contestant.name].append(taken)
+            memory[contestant.name].append(held)
+    return [
+        ColdStart(
+            contestant=name,
+            processes=processes,
+            seconds=spread_of(seconds[name]),
+            resident_bytes=sorted(one.resident for one in held)[processes // 2],
+            peak_bytes=sorted(one.peak for one in held)[processes // 2],
+        )
+        for name, held in memory.items()
+    ]
+
+
+def _start(contestant: Contestant, text: Path) -> tuple[float, Memory]:
+    start = time.perf_counter()
+    with WorkerProcess(contestant.name) as worker:
+        worker.ask(Load(contestant), Done)
+        worker.ask(Embed(str(text), [0], 1), Embedded)
+        seconds = time.perf_counter() - start
+        return seconds, worker.ask(AskMemory(), Memory)

@@ -1,9 +1,14 @@
-"""Each stage's measured time beside the least that this machine allows for it.
+"""The measured time of each stage beside the least time that this machine allows for it.
 
-The limit of a stage is the larger of two times: for its operations at the fastest products that were measured, and for the
-weights that it reads at the fastest reading that was measured.
+The limit of a stage is the larger of two times: its operations at the fastest matmul rate that was measured, and the bytes of
+weights that it reads at the fastest read rate that was measured.
+
+Operations are counted from the model's dimensions, two for a multiply and its add. Counted is what an ideal program would
+compute with these graphs: causal attention up to the diagonal only, and in the last layer of prefill only the two rows that are
+kept. Norms, rotary embeddings and softmax are left out: they are a few thousandths.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,14 +17,129 @@ import msgspec
 
 from ..batch_memory import DTYPE_BYTES
 from ..bundle import Bundle, Manifest
-from ..spec import GraphName
+from ..plan import bytes_read_by_pass
+from ..spec import DecoderSpec, GraphName, ModelSpec
+from .hardware_limits import MachineLimits, attention_products, is_on_gpu, linear_products
 from .inputs import InputSize
-from .latency import Latency
-from .limits.flops import Flops, prefill_flops, step_flops, vision_flops
-from .limits.machine_limits import MachineLimits
-from .limits.products import attention_products, linear_products
-from .limits.weight_reads import WeightReads, weight_reads
-from .rollout_parts import RolloutParts
+from .latency import Latency, RolloutParts
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of linear layers, and of the two products of attention."""
+
+    linear: int
+    attention: int
+
+    @property
+    def total(self) -> int:
+        return self.linear + self.attention
+
+    def __add__(self, other: "Flops") -> "Flops":
+        return Flops(self.linear + other.linear, self.attention + other.attention)
+
+
+def vision_flops(model: ModelSpec, frames: int, patches: int) -> Flops:
+    """Return the operations of graph `vision_encoder` for [frames, patches]; attention is full within a frame."""
+    vision, hidden = model.vision, model.decoder.hidden
+    rows, merged_width = frames * patches, vision.width * vision.merged_patches
+    block = vision.width * (4 * vision.width + 2 * vision.mlp_width)  # queries, keys, values, output; MLP
+    merger = merged_width * (merged_width + hidden)
+    embed = vision.patch_values * vision.width
+    linear = rows * (embed + vision.depth * block) + rows // vision.merged_patches * merger
+    pairs = frames * patches * patches
+    return Flops(2 * linear, vision.depth * _attention_flops(pairs, vision.width))
+
+
+def prefill_flops(model: ModelSpec, tokens: int, cached_tokens: int = 0) -> Flops:
+    """Return the operations of graph `prefill` for one prompt of so many tokens, the first `cached_tokens` of them cached."""
+    decoder = model.decoder
+    project, finish = _projection_values(decoder), _finish_values(decoder)
+    kept = 2  # state and anchor
+    computed = tokens - cached_tokens
+    linear = decoder.layers * computed * project + (decoder.layers - 1) * computed * finish + kept * finish
+    pairs = (decoder.layers - 1) * (tokens * (tokens + 1) - cached_tokens * (cached_tokens + 1)) // 2 + kept * tokens
+    return Flops(2 * linear, _attention_flops(pairs, _query_width(decoder)))
+
+
+def step_flops(model: ModelSpec, tokens: int, rows: int) -> Flops:
+    """Return the operations of graph `latent_step` for one prompt. `rows`: the latent token, on the last step the suffix too.
+
+    All experts are computed, and all slots of the rollout's cache are seen by attention, as the graph does.
+    """
+    decoder, transition = model.decoder, model.transition
+    experts = (transition.experts + 1) * 2 * decoder.hidden * transition.expert_width
+    router = 2 * decoder.hidden * transition.experts
+    layers = decoder.layers * rows * (_projection_values(decoder) + _finish_values(decoder))
+    pairs = decoder.layers * rows * (tokens + model.rollout.latent_steps + rows)
+    return Flops(2 * (experts + router + layers), _attention_flops(pairs, _query_width(decoder)))
+
+
+def _attention_flops(pairs: int, width: int) -> int:
+    """For each query and key that it sees: a product for the score, and one with the value."""
+    return 4 * pairs * width
+
+
+def _query_width(decoder: DecoderSpec) -> int:
+    return decoder.query_heads * decoder.head_dim
+
+
+def _projection_values(decoder: DecoderSpec) -> int:
+    """Weights of queries, keys and values in one layer."""
+    return decoder.hidden * (decoder.query_heads + 2 * decoder.kv_heads) * decoder.head_dim
+
+
+def _finish_values(decoder: DecoderSpec) -> int:
+    """Weights of the output projection and the MLP in one layer."""
+    return decoder.hidden * (_query_width(decoder) + 3 * decoder.mlp_width)
+
+
+@dataclass(frozen=True)
+class WeightReads:
+    """Bytes that every pass reads, and those of one row of the tables that a pass takes rows from."""
+
+    whole: int
+    row: int
+
+    def bytes_of(self, rows: int) -> int:
+        return self.whole + rows * self.row
+
+
+def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
+    """Return what a pass of a graph reads.
+
+    Of engines, which hold their weights in a form of their own, what the model's dimensions and precision say (plan.py).
+    """
+    manifest = bundle.manifest
+    if manifest.engines is not None:
+        return WeightReads(bytes_read_by_pass(manifest.model, manifest.precision, graph), 0)
+    import onnx_ir as ir
+
+    # ONNX Runtime's CPU provider widens float16 to float32 once, when it loads a graph.
+    is_widened = not is_on_gpu(manifest)
+    whole = row = 0
+    with warnings.catch_warnings():  # onnx does not know the key by which ONNX Runtime finds prepacked weights
+        warnings.filterwarnings("ignore", "Ignoring unknown external data key", UserWarning)
+        model = ir.load(bundle.checked_graph_file(graph))
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        assert tensor is not None
+        size = tensor.nbytes * (2 if is_widened and tensor.dtype == ir.DataType.FLOAT16 else 1)
+        if _is_only_read_by("Gather", value):
+            row += size // tensor.shape.numpy()[0]
+        elif not _is_only_read_by("Slice", value):  # of a cached start, which is no weight
+            whole += size
+    return WeightReads(whole, row)
+
+
+def _is_only_read_by(operator: str, value: object) -> bool:
+    """Whether an operator takes parts of a tensor, and nothing else reads it.
+
+    Gather takes rows of the embedding table and of that of steps, Slice as much of a cached start as agrees with a prompt.
+    """
+    uses = list(value.uses())  # type: ignore[attr-defined]
+    return bool(uses) and all(use.node.op_type == operator and use.idx == 0 for use in uses)
+
 
 Bound = Literal["products", "memory"]
 

@@ -8,19 +8,14 @@ from pathlib import Path
 from ..errors import MissingExtraError
 from ..machine.thread_count import check_threads
 from ..progress import detail_of
-from .cold_start import ColdStart, measure_cold_starts
-from .contestants.contestant import PytorchContestant
-from .contestants.lineup import Lineup, line_up
-from .contestants.process import WorkerProcess
-from .contestants.protocol import AskMemory, MeasureLimits, Memory, RolloutTimes, TimeRollout
-from .contestants.warm_workers import WarmWorkers, warm_workers
-from .environment import core_count, environment
+from .candidates import Lineup, line_up
+from .hardware_limits import MachineLimits
 from .inputs import InputSet, Sizer, latency_inputs, mixed_texts
-from .latency import latencies, latency_ratios, measure_turns
-from .limits.machine_limits import MachineLimits
+from .latency import ColdStart, RolloutParts, latencies, latency_ratios, measure_cold_starts, measure_turns, rollout_parts
+from .messages import AskMemory, MeasureLimits, Memory, PytorchContestant, RolloutTimes, TimeRollout
 from .options import BenchOptions
-from .report.report import BenchReport, MeasuredBundle, PeakMemory
-from .rollout_parts import RolloutParts, rollout_parts
+from .process import WarmWorkers, WorkerProcess, warm_workers
+from .report import BenchReport, MeasuredBundle, PeakMemory, core_count, environment
 from .roofline import roofline
 from .sweep import Sweep, measure_sweeps
 from .throughput import Throughput, measure_throughput

@@ -7,10 +7,8 @@ from pathlib import Path
 import msgspec
 
 from ..progress import Report
-from .contestants.contestant import BundleContestant, Contestant
-from .contestants.process import WorkerProcess
-from .contestants.protocol import Embed, Embedded
-from .rounds import PAUSE_S, rotated_rounds
+from .messages import BundleContestant, Contestant, Embed, Embedded
+from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Spread, ratio_of, spread_of
 
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 
+from ..bench.html_report import check_plotting
 from ..bench.options import BenchOptions, batch_sizes_from_text
-from ..bench.report.plots import check_plotting
-from ..bench.report.report import BenchReport
-from ..bench.report.sentences import environment_lines, left_out_lines, sweep_lines, warning_lines
-from ..bench.report.tables import tables_of
+from ..bench.report import BenchReport
 from ..bench.run import run_bench
+from ..bench.text_report import environment_lines, left_out_lines, sweep_lines, tables_of, warning_lines
 from ..embed_file import check_writable
 from ..whole_file import replacing
 from .console import html_file, print_table
@@ -49,7 +48,7 @@ def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer
     report = run_bench(BenchOptions(bundle=bundle, batch_sizes=batch_sizes, **options), report_step)
     report_step("done")
     if page is not None:
-        from ..bench.report.page import page_from_report
+        from ..bench.html_report import page_from_report
 
         with replacing(page) as file:
             file.write(page_from_report(report).encode("utf-8", "replace"))

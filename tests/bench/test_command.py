@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from plume_export.bench.contestants.lineup import line_up
+from plume_export.bench.candidates import line_up
+from plume_export.bench.html_report import page_from_report
 from plume_export.bench.options import BenchOptions
-from plume_export.bench.report.page import page_from_report
-from plume_export.bench.report.report import BenchReport
-from plume_export.bench.report.tables import latency_table
+from plume_export.bench.report import BenchReport
+from plume_export.bench.text_report import latency_table
 from plume_export.bundle import MANIFEST, Bundle, write_manifest
 from plume_export.cli import main
 from plume_export.recipe import ShapeRanges

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plume_export.bench.rounds import rotated_rounds
+from plume_export.bench.process import rotated_rounds
 from plume_export.bench.statistics import ratio_of, spread_of
 
 

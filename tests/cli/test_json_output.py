@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from plume_export.bench.report.report import BenchReport
+from plume_export.bench.report import BenchReport
 from plume_export.bundle import Bundle, Manifest
 from plume_export.cli import main
 from plume_export.cli.documents import BundleDocument, EmbedDocument, MadeDocument

@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 
 from plume_export import Embedder
-from plume_export.bench.contestants.contestant import BundleContestant
-from plume_export.bench.contestants.process import WorkerError, WorkerProcess
-from plume_export.bench.contestants.protocol import AskMemory, Done, Embed, Embedded, Load, Memory, RolloutTimes, TimeRollout
+from plume_export.bench.messages import (
+    AskMemory,
+    BundleContestant,
+    Done,
+    Embed,
+    Embedded,
+    Load,
+    Memory,
+    RolloutTimes,
+    TimeRollout,
+)
+from plume_export.bench.process import WorkerError, WorkerProcess
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 
@@ -86,7 +95,7 @@ def test_too_long_is_an_error_and_ends_it(worker: WorkerProcess) -> None:
 def test_what_libraries_print_stays_out_of_the_replies() -> None:
     code = """
 import os
-from plume_export.bench.contestants.worker import _taken_stdout
+from plume_export.bench.worker import _taken_stdout
 replies = _taken_stdout()
 print("printed", flush=True)
 os.system("echo from C")

@@ -1,17 +1,17 @@
-"""Who takes part: the bundle first, then what it is measured against."""
+"""The candidates of a benchmark: the bundle first, then what it is measured against."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...bundle import Bundle, open_bundle
-from ...errors import BundleError, OptionError, PlumeExportError
-from ...parity.same_checkpoint import check_same_checkpoint
-from ...pipeline import ModelOptions, open_checkpoint
-from ..limits.products import is_on_gpu
-from ..options import PYTORCH, PYTORCH_FORMS, BenchOptions
-from .contestant import BundleContestant, Contestant, PytorchContestant
+from ..bundle import Bundle, open_bundle
+from ..errors import BundleError, OptionError, PlumeExportError
+from ..parity.same_checkpoint import check_same_checkpoint
+from ..pipeline import ModelOptions, open_checkpoint
+from .hardware_limits import is_on_gpu
+from .messages import BundleContestant, Contestant, PytorchContestant
+from .options import PYTORCH, PYTORCH_FORMS, BenchOptions
 
 
 @dataclass(frozen=True)

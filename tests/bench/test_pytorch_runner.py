@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from plume_export.bench.contestants.contestant import PytorchContestant
-from plume_export.bench.contestants.pytorch_subject import PytorchSubject
+from plume_export.bench.messages import PytorchContestant
+from plume_export.bench.pytorch_runner import PytorchSubject
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 

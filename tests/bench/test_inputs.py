@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from plume_export.bench.drawn_inputs import TEXT_TOKENS, text_of_tokens, write_picture
-from plume_export.bench.inputs import Sizer, latency_inputs
+from plume_export.bench.inputs import TEXT_TOKENS, Sizer, latency_inputs, text_of_tokens, write_picture
 from plume_export.bundle import Bundle
 
 

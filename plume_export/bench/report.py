@@ -1,4 +1,4 @@
-"""Where and with what it was measured."""
+"""A benchmark's results, as a script reads them, and the environment they are from."""
 
 import os
 import platform
@@ -10,6 +10,12 @@ import msgspec
 
 from ..machine.gpu import Read, find_gpus, system_memory, text_of
 from ..machine.software import package_version
+from .hardware_limits import MachineLimits
+from .inputs import InputSize
+from .latency import ColdStart, Latency, LatencyRatio, RolloutParts
+from .roofline import StageLimit
+from .sweep import Sweep
+from .throughput import Throughput
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
@@ -67,3 +73,49 @@ def core_count(read: Read = text_of) -> int:
     """Return the cores that this process may use; two hardware threads of one core count once."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return len({read(Path(_SIBLINGS.format(cpu))) or str(cpu) for cpu in allowed})
+
+
+class MeasuredBundle(msgspec.Struct, frozen=True):
+    """The bundle that was measured, or another that it was measured against."""
+
+    name: str
+    sha256: str
+    backend: str
+    precision: str
+    checkpoint: str
+
+
+class PeakMemory(msgspec.Struct, frozen=True):
+    """Peak resident bytes of a contestant's process, over the runs for latency and throughput.
+
+    The system counts a file's page as often as it is mapped: `mapped_twice_bytes`, of what was resident behind the runs, are
+    in memory once and counted twice (None: the system does not tell).
+    """
+
+    contestant: str
+    peak_bytes: int
+    mapped_twice_bytes: int | None
+
+
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
+    """`contestants` are in the order in which they stand in every list, the measured bundle first.
+
+    `baseline` is whom everyone is compared with. `not_run` says why a contestant or an input was left out, by name.
+    """
+
+    environment: Environment
+    bundles: list[MeasuredBundle]
+    contestants: list[str]
+    baseline: str | None
+    not_run: dict[str, str]
+    runs: int
+    inputs: list[InputSize]
+    latency: list[Latency]
+    ratios: list[LatencyRatio]
+    throughput: list[Throughput]
+    cold_start: list[ColdStart]
+    memory: list[PeakMemory]
+    machine: MachineLimits
+    rollout: list[RolloutParts]
+    roofline: list[StageLimit]
+    sweeps: list[Sweep]

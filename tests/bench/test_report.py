@@ -2,7 +2,7 @@
 
 import pytest
 
-from plume_export.bench.environment import core_count, cpu_name
+from plume_export.bench.report import core_count, cpu_name
 
 
 def test_hardware_threads_of_a_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,35 @@
-"""What is said between the command and the processes that are measured: one JSON line each way."""
+"""Messages between the command and the processes that it measures: one JSON line each way."""
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from ..limits.machine_limits import MachineLimits
-from .contestant import BundleContestant, Contestant
+from ..spec import ModelSpec
+from .hardware_limits import MachineLimits
+
+
+class BundleContestant(msgspec.Struct, frozen=True, tag="bundle"):
+    """A bundle in an Embedder. `threads` None: it runs on a GPU."""
+
+    name: str
+    path: str
+    threads: int | None
+    verify_hashes: bool = True
+
+
+class PytorchContestant(msgspec.Struct, frozen=True, tag="pytorch"):
+    """The PyTorch reference: weights of a checkpoint's directory, rollout and pixel limits of the bundle's `model`."""
+
+    name: str
+    directory: str
+    model: ModelSpec
+    precision: Literal["fp32", "bf16"]
+    device: Literal["cpu", "cuda"]
+    threads: int
+    is_compiled: bool
+
+
+Contestant: TypeAlias = BundleContestant | PytorchContestant
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from plume_export.bench.environment import Environment
-from plume_export.bench.limits.machine_limits import MachineLimits
-from plume_export.bench.report.report import BenchReport
-from plume_export.bench.report.sentences import environment_lines, left_out_lines, warning_lines
+from plume_export.bench.hardware_limits import MachineLimits
+from plume_export.bench.report import BenchReport, Environment
+from plume_export.bench.text_report import environment_lines, left_out_lines, warning_lines
 
 
 def report(**changes: Any) -> BenchReport:

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...checkpoint import CheckpointTensors
-from ...embed_file import Source
-from ...errors import PlumeExportError
-from ...reference import Reference, ReferenceProcessor
-from ...stages import FloatArray
-from .contestant import PytorchContestant
-from .protocol import RolloutTime
+from ..checkpoint import CheckpointTensors
+from ..embed_file import Source
+from ..errors import PlumeExportError
+from ..reference import Reference, ReferenceProcessor
+from ..stages import FloatArray
+from .messages import PytorchContestant, RolloutTime
 
 
 class PytorchSubject:

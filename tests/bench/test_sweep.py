@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from plume_export.bench.cost_curve import cost_curve
-from plume_export.bench.sweep import prompt_sizes
+from plume_export.bench.sweep import cost_curve, prompt_sizes
 
 SIZES = [64, 128, 256, 512, 1024, 2048, 4096]
 

@@ -1,19 +1,22 @@
-"""The process that is measured, `python -m plume_export.bench.contestants.worker`: a JSON line a request, until they end."""
+"""The process that is measured, `python -m plume_export.bench.worker`: it answers one JSON line per request until they end."""
 
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import msgspec
 
-from ...embed_file import Source, sources_from_file
-from ...errors import PlumeExportError
-from ...machine.resident_memory import mapped_twice_bytes, resident_memory
-from .protocol import (
+from ..embed_file import Source, sources_from_file
+from ..errors import PlumeExportError
+from ..machine.resident_memory import mapped_twice_bytes, resident_memory
+from ..stages import FloatArray
+from .messages import (
     AskMemory,
+    BundleContestant,
+    Contestant,
     Done,
     Embed,
     Embedded,
@@ -23,10 +26,10 @@ from .protocol import (
     Memory,
     Reply,
     Request,
+    RolloutTime,
     RolloutTimes,
     TimeRollout,
-)  # fmt: skip
-from .subject import Subject, open_subject
+)
 
 
 def main() -> None:
@@ -95,7 +98,7 @@ def _memory() -> Memory:
 
 
 def _measure_limits(request: MeasureLimits) -> Reply:
-    from ..limits.machine_limits import measure_limits
+    from .hardware_limits import measure_limits
 
     return measure_limits(request.bundle.path, threads=request.bundle.threads)
 
@@ -106,6 +109,32 @@ def _taken_stdout() -> IO[bytes]:
     taken = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return taken
+
+
+class Subject(Protocol):
+    """One loaded contestant. Whoever opened it closes it."""
+
+    def embed(self, sources: Sequence[Source], batch_size: int) -> FloatArray:
+        """Return unit vectors [inputs, hidden] when all work is done; the inputs' files are read in it."""
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Return what each stage of the last `embed` took; nothing where it can not tell."""
+
+    def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
+        """Return the parts of the rollout of one input, for every run."""
+
+    def close(self) -> None: ...
+
+
+def open_subject(contestant: Contestant) -> Subject:
+    """Load a contestant. Only what it needs is imported, so that its process holds nothing of another's."""
+    if isinstance(contestant, BundleContestant):
+        from .bundle_runner import BundleSubject
+
+        return BundleSubject(contestant)
+    from .pytorch_runner import PytorchSubject
+
+    return PytorchSubject(contestant)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,95 @@
-"""A report's pictures as inline SVG. Colours of text and lines are the page's, so that they follow its scheme."""
+"""A benchmark's results as one HTML page that needs no other file."""
 
+import html
 import io
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...errors import MissingExtraError
-from ..latency import OTHER, Latency
-from ..limits.products import ProductKind
-from ..sweep import Sweep
+from ..errors import MissingExtraError
+from ..page import filled_page
+from .hardware_limits import ProductKind
+from .latency import OTHER, Latency
 from .report import BenchReport
-from .tables import number
+from .sweep import Sweep
+from .text_report import (
+    TextTable,
+    environment_lines,
+    filled,
+    latency_table,
+    left_out_lines,
+    number,
+    process_table,
+    rollout_table,
+    roofline_table,
+    stage_table,
+    sweep_lines,
+    sweep_table,
+    throughput_table,
+    warning_lines,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+
+def page_from_report(report: BenchReport) -> str:
+    """Return the page: a section a question, each with its picture and its table. Raises MissingExtraError."""
+    sections = [
+        _section("How long an input takes", latency_plot(report), [latency_table(report), stage_table(report)]),
+        _section("How many inputs a second", throughput_plot(report), [throughput_table(report)]),
+        _section("Start and memory", "", [process_table(report)]),
+        _section("What the rollout is spent on", "", [rollout_table(report)]),
+        _section("How near to this machine's limits", roofline_plot(report), [roofline_table(report)]),
+    ]
+    for sweep in report.sweeps:
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in sweep_lines([sweep]))
+        sections.append(_section(f"How cost grows with {sweep.over}", sweep_plot(sweep) + lines, [sweep_table(sweep)]))
+    first = report.bundles[0]
+    about = (*environment_lines(report), *warning_lines(report), *left_out_lines(report))
+    return filled_page(
+        __package__,
+        title=html.escape(f"{first.name}: {first.backend} {first.precision}"),
+        headlines=_headlines(report),
+        about="".join(f"<li>{html.escape(line)}</li>" for line in about),
+        sections="\n".join(sections),
+    )
+
+
+def _headlines(report: BenchReport) -> str:
+    """A tile an input, against the baseline; the tables have the others."""
+    tiles = [
+        f"<div><b>{ratio.times_faster:.1f}x</b><span>{html.escape(ratio.input)}</span>"
+        f"<i>as fast as {html.escape(ratio.contestant)}</i></div>"
+        for ratio in report.ratios
+        if ratio.contestant == report.baseline
+    ]
+    return "".join(tiles[:6])
+
+
+def _section(title: str, picture: str, tables: list[TextTable]) -> str:
+    shown = "".join(_table(filled(table)) for table in tables if table.rows)
+    return f"<section><h2>{html.escape(title)}</h2>{picture}{shown}</section>"
+
+
+def _table(table: TextTable) -> str:
+    head = "".join(f"<th{_kind(index, table)}>{html.escape(column)}</th>" for index, column in enumerate(table.columns))
+    body = "".join(
+        "<tr>" + "".join(f"<td{_kind(index, table)}>{html.escape(cell)}</td>" for index, cell in enumerate(row)) + "</tr>"
+        for row in table.rows
+    )
+    note = f"<p>{html.escape(table.note)}</p>" if table.note else ""
+    return (
+        f"<figure><figcaption>{html.escape(table.title)}</figcaption>"
+        f"<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}</figure>"
+    )
+
+
+def _kind(index: int, table: TextTable) -> str:
+    return ' class="word"' if index < table.labels else ""
+
 
 # Stand for the page's colours until the picture is text.
 _TEXT, _LINE, _MARK = "#010203", "#040506", "#070809"

@@ -1,16 +1,21 @@
-"""A process that is measured, from outside."""
+"""Worker processes as the command sees them, and the order in which they take turns."""
 
 import selectors
 import subprocess
 import sys
 import tempfile
 import time
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from ...errors import PlumeExportError
-from .protocol import Failed, Reply, Request
+from ..errors import PlumeExportError
+from ..progress import Report
+from .messages import Contestant, Done, Embed, Embedded, Failed, Load, PytorchContestant, Reply, Request
 
 _TAIL_LINES = 12
 _CHUNK_BYTES = 1 << 16
@@ -23,13 +28,13 @@ class WorkerError(PlumeExportError):
 
 
 class WorkerProcess:
-    """Runs `plume_export.bench.contestants.worker` for what `name` says. A context manager; at its end the process is gone."""
+    """Runs `plume_export.bench.worker` for what `name` says. A context manager; at its end the process is gone."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "plume_export.bench.contestants.worker"],
+            [sys.executable, "-m", "plume_export.bench.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -106,3 +111,66 @@ class WorkerProcess:
             if code == -9
             else f"leave {self.name} out, or solve what it says",
         )
+
+
+# A CUDA graph is recorded in the second batch of a kind, and launched first in the third.
+_WARM_UP_RUNS = 3
+# How long torch.compile may take for one input.
+COMPILE_LIMIT_S = 900.0
+
+
+# A file and which of its rows.
+Rows: TypeAlias = tuple[Path, Sequence[int]]
+
+
+@dataclass(frozen=True)
+class WarmWorkers:
+    """Workers by contestant, in order; `not_run` says why a compiled one is missing."""
+
+    workers: dict[str, WorkerProcess]
+    not_run: dict[str, str]
+
+
+@contextmanager
+def warm_workers(contestants: Sequence[Contestant], inputs: Rows, texts: Rows, report: Report) -> Iterator[WarmWorkers]:
+    """Yield workers that have embedded every input several times and every text once; at the end their processes are gone.
+
+    What torch.compile can not do, or not in time, is left out. Raises PlumeExportError for everything else.
+    """
+    with ExitStack() as opened:
+        workers, not_run = {}, {}
+        for contestant in contestants:
+            report(f"loading {contestant.name}")
+            is_compiled = isinstance(contestant, PytorchContestant) and contestant.is_compiled
+            worker = WorkerProcess(contestant.name)
+            opened.push(worker)
+            try:
+                _warm_up(worker, contestant, inputs, texts, COMPILE_LIMIT_S if is_compiled else None)
+            except PlumeExportError as error:
+                if not is_compiled:
+                    raise
+                not_run[contestant.name] = error.message.strip().splitlines()[-1].strip()
+                worker.kill()
+                continue
+            workers[contestant.name] = worker
+        yield WarmWorkers(workers, not_run)
+
+
+def _warm_up(worker: WorkerProcess, contestant: Contestant, inputs: Rows, texts: Rows, timeout_s: float | None) -> None:
+    worker.ask(Load(contestant), Done)
+    for (file, rows), times in ((inputs, _WARM_UP_RUNS), (texts, 1)):
+        for row in rows:
+            for _ in range(times):
+                worker.ask(Embed(str(file), [row], 1), Embedded, timeout_s=timeout_s)
+
+
+Name = TypeVar("Name")
+# Between two turns: threads that still look for work after one would slow down the next.
+PAUSE_S = 0.05
+
+
+def rotated_rounds(names: Sequence[Name], rounds: int) -> Iterator[list[Name]]:
+    """Yield everyone once a round, each round starting one further: A B C, B C A, C A B, ..."""
+    for number in range(rounds):
+        first = number % len(names)
+        yield [*names[first:], *names[:first]]

@@ -1,1 +1,0 @@
-"""A report for a script, the terminal and a page."""
