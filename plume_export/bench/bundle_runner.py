@@ -16,7 +16,7 @@ from ..runtime.numpy_buffers import PlainReplay
 from ..runtime.open_backend import open_backend
 from ..spec import DType, GraphName
 from ..stages import FloatArray
-from .messages import BundleContestant, RolloutTime
+from .messages import BundleCandidate, RolloutTime
 
 Returned = TypeVar("Returned")
 # A graph that was run, or data that was moved.
@@ -109,12 +109,12 @@ class TimedGraph:
         self.timed(self.graph.run)
 
 
-class BundleSubject:
+class BundleRunner:
     """An Embedder with its stopwatch."""
 
-    def __init__(self, contestant: BundleContestant) -> None:
-        self._contestant = contestant
-        self._embedder = Embedder(contestant.path, threads=contestant.threads, verify_hashes=contestant.verify_hashes)
+    def __init__(self, candidate: BundleCandidate) -> None:
+        self._candidate = candidate
+        self._embedder = Embedder(candidate.path, threads=candidate.threads, verify_hashes=candidate.verify_hashes)
 
     def embed(self, sources: Sequence[Source], batch_size: int) -> FloatArray:
         self._embedder.stopwatch.reset()
@@ -126,9 +126,9 @@ class BundleSubject:
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
         """The plain embedder is closed first, so that memory holds the bundle once."""
         self.close()
-        bundle = open_bundle(self._contestant.path, verify_hashes=False)
+        bundle = open_bundle(self._candidate.path, verify_hashes=False)
         log = CallLog()
-        backend = TimedBackend(open_backend(bundle, threads=self._contestant.threads), log)
+        backend = TimedBackend(open_backend(bundle, threads=self._candidate.threads), log)
         with Embedder(bundle, backend=backend) as embedder:
             embedder.embed([source.read()])
             return [_time_rollout(embedder, source, log) for _ in range(runs)]

@@ -10,21 +10,21 @@ from ..errors import BundleError, OptionError, PlumeExportError
 from ..parity.same_checkpoint import check_same_checkpoint
 from ..pipeline import ModelOptions, open_checkpoint
 from .hardware_limits import is_on_gpu
-from .messages import BundleContestant, Contestant, PytorchContestant
+from .messages import BundleCandidate, Candidate, PytorchCandidate
 from .options import PYTORCH, PYTORCH_FORMS, BenchOptions
 
 
 @dataclass(frozen=True)
-class Lineup:
-    """The opened bundles by the names of their contestants, the measured one first, and the forms of PyTorch."""
+class Setup:
+    """What a benchmark runs: the opened bundles by candidate name, and all candidates, the measured one first."""
 
     bundles: dict[str, Bundle]
-    contestants: list[Contestant]
+    candidates: list[Candidate]
 
     @property
-    def measured(self) -> BundleContestant:
-        first = self.contestants[0]
-        assert isinstance(first, BundleContestant)
+    def measured(self) -> BundleCandidate:
+        first = self.candidates[0]
+        assert isinstance(first, BundleCandidate)
         return first
 
     @property
@@ -32,10 +32,10 @@ class Lineup:
         return self.bundles[self.measured.name]
 
 
-def line_up(options: BenchOptions, threads: int) -> Lineup:
-    """Open and check everyone. PyTorch stands before other bundles: cosines are taken with the first after the bundle.
+def setup_from_options(options: BenchOptions, threads: int) -> Setup:
+    """Open and check all candidates. PyTorch stands before other bundles: cosines are relative to the first after the bundle.
 
-    Raises PlumeExportError for what is not there, does not fit together, or cannot serve the batch sizes.
+    Raises PlumeExportError if a candidate is missing, is of another checkpoint, or cannot run one of the batch sizes.
     """
     _check_pytorch_options(options)
     bundle = open_bundle(options.bundle, verify_hashes=options.verify_hashes)
@@ -48,11 +48,11 @@ def line_up(options: BenchOptions, threads: int) -> Lineup:
     for one in bundles.values():
         _check_batch_sizes(one, options.batch_sizes)
     measured, *others = [
-        BundleContestant(name, str(one.path), None if is_on_gpu(one.manifest) else threads, options.verify_hashes)
+        BundleCandidate(name, str(one.path), None if is_on_gpu(one.manifest) else threads, options.verify_hashes)
         for name, one in bundles.items()
     ]
     pytorch = list(_pytorch(options, bundle, threads)) if _names_pytorch(options) else []
-    return Lineup(bundles, [measured, *pytorch, *others])
+    return Setup(bundles, [measured, *pytorch, *others])
 
 
 def _check_against(options: BenchOptions) -> None:
@@ -79,7 +79,7 @@ def _names_pytorch(options: BenchOptions) -> bool:
     return not set(PYTORCH_FORMS).isdisjoint(options.against)
 
 
-def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[PytorchContestant]:
+def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[PytorchCandidate]:
     """float32 and bfloat16 on a CPU, bfloat16 on the GPU of a bundle that runs there, or the one that is named.
 
     Each under torch.compile too if asked for.
@@ -95,7 +95,7 @@ def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[Py
         for precision in precisions:
             if f"{PYTORCH}-{precision}" not in wanted:
                 continue
-            yield PytorchContestant(
+            yield PytorchCandidate(
                 name=f"{PYTORCH}-{precision}{'-compiled' if is_compiled else ''}",
                 directory=str(checkpoint.directory),
                 model=bundle.manifest.model,

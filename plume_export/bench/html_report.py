@@ -62,9 +62,9 @@ def _headlines(report: BenchReport) -> str:
     """A tile an input, against the baseline; the tables have the others."""
     tiles = [
         f"<div><b>{ratio.times_faster:.1f}x</b><span>{html.escape(ratio.input)}</span>"
-        f"<i>as fast as {html.escape(ratio.contestant)}</i></div>"
+        f"<i>as fast as {html.escape(ratio.candidate)}</i></div>"
         for ratio in report.ratios
-        if ratio.contestant == report.baseline
+        if ratio.candidate == report.baseline
     ]
     return "".join(tiles[:6])
 
@@ -112,18 +112,18 @@ def check_plotting() -> None:
 def latency_plot(report: BenchReport) -> str:
     """One group of bars an input: bundles by stage, PyTorch whole; a whisker ends at the 95th percentile."""
     inputs = [size.name for size in report.inputs[:_MOST_INPUTS]]
-    ratios = {(ratio.input, ratio.contestant): ratio.times_faster for ratio in report.ratios}
-    count = len(report.contestants)
+    ratios = {(ratio.input, ratio.candidate): ratio.times_faster for ratio in report.ratios}
+    count = len(report.candidates)
     figure, rows = _figure(len(inputs), 0.55 + 0.3 * count)
     for axes, name in zip(rows, inputs, strict=True):
         series = [one for one in report.latency if one.input == name]
         most = max(one.ms.p95 for one in series)
         for position, one in enumerate(series):
-            _bar(axes, position, one, report.contestants)
-            faster = ratios.get((name, one.contestant))
+            _bar(axes, position, one, report.candidates)
+            faster = ratios.get((name, one.candidate))
             text = f" {number(one.ms.p50)} ms" + ("" if faster is None else f"  ({faster:.2f}x)")
             axes.text(max(one.ms.p95, one.ms.p50) + 0.008 * most, position, text, va="center", color=_TEXT)
-        axes.set(yticks=range(count), yticklabels=[one.contestant for one in series], xlim=(0, 1.28 * most))
+        axes.set(yticks=range(count), yticklabels=[one.candidate for one in series], xlim=(0, 1.28 * most))
         axes.set_title(name, loc="left", color=_TEXT)
         axes.invert_yaxis()
         _plain_numbers(axes.xaxis)
@@ -139,9 +139,9 @@ def throughput_plot(report: BenchReport) -> str:
     results = [one for one in report.throughput if one.inputs == first_set]
     sizes = sorted({one.batch_size for one in results})
     figure, (axes,) = _figure(1, 3.2)
-    for name in report.contestants:
-        points = [(one.batch_size, one.samples_per_s.p50) for one in results if one.contestant == name]
-        colour = _colour_of(name, report.contestants)
+    for name in report.candidates:
+        points = [(one.batch_size, one.samples_per_s.p50) for one in results if one.candidate == name]
+        colour = _colour_of(name, report.candidates)
         if name.startswith("pytorch-"):
             axes.axhline(points[0][1], color=colour, linestyle="--", label=f"{name}, one at a time")
         else:
@@ -232,7 +232,7 @@ def _plain_numbers(*axis: "Axis") -> None:
         one.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
 
-def _bar(axes: "Axes", position: int, one: Latency, contestants: list[str]) -> None:
+def _bar(axes: "Axes", position: int, one: Latency, candidates: list[str]) -> None:
     left = 0.0
     if one.stages_ms:
         for stage, colour in _STAGE_COLOURS.items():
@@ -240,12 +240,12 @@ def _bar(axes: "Axes", position: int, one: Latency, contestants: list[str]) -> N
                 axes.barh(position, one.stages_ms[stage].p50, 0.62, left=left, color=colour)
                 left += one.stages_ms[stage].p50
     else:
-        axes.barh(position, one.ms.p50, 0.62, color=_colour_of(one.contestant, contestants))
+        axes.barh(position, one.ms.p50, 0.62, color=_colour_of(one.candidate, candidates))
     axes.plot([one.ms.p50, one.ms.p95], [position, position], color=_TEXT, linewidth=1)
 
 
-def _colour_of(name: str, contestants: list[str]) -> str:
-    index = contestants.index(name)
+def _colour_of(name: str, candidates: list[str]) -> str:
+    index = candidates.index(name)
     return _MARK if index == 0 else _OTHERS[(index - 1) % len(_OTHERS)]
 
 

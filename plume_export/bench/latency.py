@@ -10,13 +10,13 @@ import numpy as np
 from ..progress import Report, detail_of
 from ..stages import FloatArray
 from .inputs import InputSet
-from .messages import AskMemory, Contestant, Done, Embed, Embedded, Load, Memory, RolloutTime
+from .messages import AskMemory, Candidate, Done, Embed, Embedded, Load, Memory, RolloutTime
 from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Ratio, Spread, ratio_of, spread_of
 
 # What is left of an end-to-end time beside the stages: arrays of the host, the final norm.
 OTHER = "other"
-# Everyone's turns on one input, in the order of the rounds.
+# The turns of every candidate on one input, in the order of the rounds.
 Turns = Mapping[str, Sequence[Embedded]]
 
 
@@ -24,11 +24,11 @@ class Latency(msgspec.Struct, frozen=True):
     """Milliseconds from an input's files to its embedding, and of a bundle's stages.
 
     `cosine` is the embedding's with the baseline's, None without one. `against_baseline` tells how many times faster the
-    contestant is than the baseline, None for that itself too.
+    candidate is than the baseline, None for that itself too.
     """
 
     input: str
-    contestant: str
+    candidate: str
     ms: Spread
     stages_ms: dict[str, Spread]
     cosine: float | None
@@ -36,17 +36,17 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class LatencyRatio(msgspec.Struct, frozen=True):
-    """The bundle is so many times faster than a contestant on an input: by medians, with a 95 % interval over rounds."""
+    """The bundle is so many times faster than a candidate on an input: by medians, with a 95 % interval over rounds."""
 
     input: str
-    contestant: str
+    candidate: str
     times_faster: float
     low: float
     high: float
 
 
 def measure_turns(workers: Mapping[str, WorkerProcess], inputs: InputSet, runs: int, report: Report) -> dict[str, Turns]:
-    """Return everyone's turns by input. The workers are warm."""
+    """Return the turns of all candidates, by input. The workers are warm."""
     report("latency")
     turns: dict[str, Turns] = {}
     for row, size in zip(inputs.rows, inputs.sizes, strict=True):
@@ -62,26 +62,26 @@ def measure_turns(workers: Mapping[str, WorkerProcess], inputs: InputSet, runs: 
 
 
 def latencies(turns: Mapping[str, Turns], baseline: str | None) -> list[Latency]:
-    """Summarise turns; `baseline` is whom everyone is compared with."""
+    """Summarise turns; ratios are relative to `baseline`."""
     results = []
     for name, series in turns.items():
         compared = None if baseline is None else series[baseline]
-        for contestant, embedded in series.items():
+        for candidate, embedded in series.items():
             cosine = None if compared is None else float(_vector(compared[0]) @ _vector(embedded[0]))
             ratio = None if compared is None or compared is embedded else _ratio(embedded, compared)
             seconds = spread_of([1e3 * one.seconds for one in embedded])
-            results.append(Latency(name, contestant, seconds, _stage_spreads(embedded), cosine, ratio))
+            results.append(Latency(name, candidate, seconds, _stage_spreads(embedded), cosine, ratio))
     return results
 
 
 def latency_ratios(turns: Mapping[str, Turns], measured: str) -> list[LatencyRatio]:
     """Return how many times faster `measured` is than each of the others."""
     return [
-        LatencyRatio(name, contestant, ratio.times_faster, ratio.low, ratio.high)
+        LatencyRatio(name, candidate, ratio.times_faster, ratio.low, ratio.high)
         for name, series in turns.items()
-        for contestant in series
-        if contestant != measured
-        for ratio in [_ratio(series[measured], series[contestant])]
+        for candidate in series
+        if candidate != measured
+        for ratio in [_ratio(series[measured], series[candidate])]
     ]
 
 
@@ -139,28 +139,28 @@ class ColdStart(msgspec.Struct, frozen=True):
     `resident_bytes` and `peak_bytes` are the median process's memory behind that. The files were read before.
     """
 
-    contestant: str
+    candidate: str
     processes: int
     seconds: Spread
     resident_bytes: int
     peak_bytes: int
 
 
-def measure_cold_starts(contestants: Sequence[Contestant], text: Path, processes: int, report: Report) -> list[ColdStart]:
-    """Start fresh processes in turns, after one that brings each contestant's files into memory. `text` is a file of inputs."""
+def measure_cold_starts(candidates: Sequence[Candidate], text: Path, processes: int, report: Report) -> list[ColdStart]:
+    """Start fresh processes in turns, after one that brings each candidate's files into memory. `text` is a file of inputs."""
     report("cold start")
-    seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
-    memory: dict[str, list[Memory]] = {contestant.name: [] for contestant in contestants}
-    for contestant in contestants:
-        _start(contestant, text)
-    for order in rotated_rounds(contestants, processes):
-        for contestant in order:
-            taken, held = _start(contestant, text)
-            seconds[contestant.name].append(taken)
-            memory[contestant.name].append(held)
+    seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    memory: dict[str, list[Memory]] = {candidate.name: [] for candidate in candidates}
+    for candidate in candidates:
+        _start(candidate, text)
+    for order in rotated_rounds(candidates, processes):
+        for candidate in order:
+            taken, held = _start(candidate, text)
+            seconds[candidate.name].append(taken)
+            memory[candidate.name].append(held)
     return [
         ColdStart(
-            contestant=name,
+            candidate=name,
             processes=processes,
             seconds=spread_of(seconds[name]),
             resident_bytes=sorted(one.resident for one in held)[processes // 2],
@@ -170,10 +170,10 @@ def measure_cold_starts(contestants: Sequence[Contestant], text: Path, processes
     ]
 
 
-def _start(contestant: Contestant, text: Path) -> tuple[float, Memory]:
+def _start(candidate: Candidate, text: Path) -> tuple[float, Memory]:
     start = time.perf_counter()
-    with WorkerProcess(contestant.name) as worker:
-        worker.ask(Load(contestant), Done)
+    with WorkerProcess(candidate.name) as worker:
+        worker.ask(Load(candidate), Done)
         worker.ask(Embed(str(text), [0], 1), Embedded)
         seconds = time.perf_counter() - start
         return seconds, worker.ask(AskMemory(), Memory)

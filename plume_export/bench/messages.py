@@ -8,7 +8,7 @@ from ..spec import ModelSpec
 from .hardware_limits import MachineLimits
 
 
-class BundleContestant(msgspec.Struct, frozen=True, tag="bundle"):
+class BundleCandidate(msgspec.Struct, frozen=True, tag="bundle"):
     """A bundle in an Embedder. `threads` None: it runs on a GPU."""
 
     name: str
@@ -17,7 +17,7 @@ class BundleContestant(msgspec.Struct, frozen=True, tag="bundle"):
     verify_hashes: bool = True
 
 
-class PytorchContestant(msgspec.Struct, frozen=True, tag="pytorch"):
+class PytorchCandidate(msgspec.Struct, frozen=True, tag="pytorch"):
     """The PyTorch reference: weights of a checkpoint's directory, rollout and pixel limits of the bundle's `model`."""
 
     name: str
@@ -29,13 +29,13 @@ class PytorchContestant(msgspec.Struct, frozen=True, tag="pytorch"):
     is_compiled: bool
 
 
-Contestant: TypeAlias = BundleContestant | PytorchContestant
+Candidate: TypeAlias = BundleCandidate | PytorchCandidate
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Make a contestant ready. It is answered by Done."""
+    """Make a candidate ready. It is answered by Done."""
 
-    contestant: Contestant
+    candidate: Candidate
 
 
 class Embed(msgspec.Struct, frozen=True, tag=True):
@@ -64,7 +64,7 @@ class AskMemory(msgspec.Struct, frozen=True, tag=True):
 class MeasureLimits(msgspec.Struct, frozen=True, tag=True):
     """Measure what the hardware allows for a bundle. It is answered by MachineLimits."""
 
-    bundle: BundleContestant
+    bundle: BundleCandidate
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

@@ -15,7 +15,7 @@ class BenchOptions:
     """`against` names other bundles, or `PYTORCH_FORMS`, which need `checkpoint` (a directory or a hub id, at `revision`).
 
     `inputs` is a JSON lines file as for `embed`; None: drawn ones. `threads` None: one for each core. `sweep` measures the
-    bundle over lengths of prompts and sizes of images. `cold_starts` are the processes started for each contestant; 0: none.
+    bundle over lengths of prompts and sizes of images. `cold_starts` are the processes started for each candidate; 0: none.
     """
 
     bundle: Path

@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import PlumeExportError
 from ..progress import Report
-from .messages import Contestant, Done, Embed, Embedded, Failed, Load, PytorchContestant, Reply, Request
+from .messages import Candidate, Done, Embed, Embedded, Failed, Load, PytorchCandidate, Reply, Request
 
 _TAIL_LINES = 12
 _CHUNK_BYTES = 1 << 16
@@ -125,39 +125,39 @@ Rows: TypeAlias = tuple[Path, Sequence[int]]
 
 @dataclass(frozen=True)
 class WarmWorkers:
-    """Workers by contestant, in order; `not_run` says why a compiled one is missing."""
+    """Workers by candidate, in order; `not_run` says why a compiled one is missing."""
 
     workers: dict[str, WorkerProcess]
     not_run: dict[str, str]
 
 
 @contextmanager
-def warm_workers(contestants: Sequence[Contestant], inputs: Rows, texts: Rows, report: Report) -> Iterator[WarmWorkers]:
+def warm_workers(candidates: Sequence[Candidate], inputs: Rows, texts: Rows, report: Report) -> Iterator[WarmWorkers]:
     """Yield workers that have embedded every input several times and every text once; at the end their processes are gone.
 
-    What torch.compile can not do, or not in time, is left out. Raises PlumeExportError for everything else.
+    What torch.compile cannot do, or not in time, is left out. Raises PlumeExportError for everything else.
     """
     with ExitStack() as opened:
         workers, not_run = {}, {}
-        for contestant in contestants:
-            report(f"loading {contestant.name}")
-            is_compiled = isinstance(contestant, PytorchContestant) and contestant.is_compiled
-            worker = WorkerProcess(contestant.name)
+        for candidate in candidates:
+            report(f"loading {candidate.name}")
+            is_compiled = isinstance(candidate, PytorchCandidate) and candidate.is_compiled
+            worker = WorkerProcess(candidate.name)
             opened.push(worker)
             try:
-                _warm_up(worker, contestant, inputs, texts, COMPILE_LIMIT_S if is_compiled else None)
+                _warm_up(worker, candidate, inputs, texts, COMPILE_LIMIT_S if is_compiled else None)
             except PlumeExportError as error:
                 if not is_compiled:
                     raise
-                not_run[contestant.name] = error.message.strip().splitlines()[-1].strip()
+                not_run[candidate.name] = error.message.strip().splitlines()[-1].strip()
                 worker.kill()
                 continue
-            workers[contestant.name] = worker
+            workers[candidate.name] = worker
         yield WarmWorkers(workers, not_run)
 
 
-def _warm_up(worker: WorkerProcess, contestant: Contestant, inputs: Rows, texts: Rows, timeout_s: float | None) -> None:
-    worker.ask(Load(contestant), Done)
+def _warm_up(worker: WorkerProcess, candidate: Candidate, inputs: Rows, texts: Rows, timeout_s: float | None) -> None:
+    worker.ask(Load(candidate), Done)
     for (file, rows), times in ((inputs, _WARM_UP_RUNS), (texts, 1)):
         for row in rows:
             for _ in range(times):
@@ -170,7 +170,7 @@ PAUSE_S = 0.05
 
 
 def rotated_rounds(names: Sequence[Name], rounds: int) -> Iterator[list[Name]]:
-    """Yield everyone once a round, each round starting one further: A B C, B C A, C A B, ..."""
+    """Yield all names once per round. Each round starts one name later: A B C, B C A, C A B, ..."""
     for number in range(rounds):
         first = number % len(names)
         yield [*names[first:], *names[:first]]

@@ -11,25 +11,25 @@ from ..embed_file import Source
 from ..errors import PlumeExportError
 from ..reference import Reference, ReferenceProcessor
 from ..stages import FloatArray
-from .messages import PytorchContestant, RolloutTime
+from .messages import PytorchCandidate, RolloutTime
 
 
-class PytorchSubject:
+class PytorchRunner:
     """The reference with all weights in memory. It takes one input at a time, whatever the batch size."""
 
-    def __init__(self, contestant: PytorchContestant) -> None:
-        self._device = contestant.device
+    def __init__(self, candidate: PytorchCandidate) -> None:
+        self._device = candidate.device
         if self._device == "cuda" and not torch.cuda.is_available():
             raise PlumeExportError(
                 f"PyTorch {torch.__version__} cannot use the GPU here.",
                 fix="install a PyTorch with CUDA, or leave out --against pytorch",
             )
-        torch.set_num_threads(contestant.threads)
-        dtype = torch.bfloat16 if contestant.precision == "bf16" else torch.float32
-        directory = Path(contestant.directory)
-        self._reference = Reference(directory, CheckpointTensors(directory), contestant.model, dtype=dtype, device=self._device)
-        self._processor = ReferenceProcessor(directory, contestant.model)
-        if contestant.is_compiled:
+        torch.set_num_threads(candidate.threads)
+        dtype = torch.bfloat16 if candidate.precision == "bf16" else torch.float32
+        directory = Path(candidate.directory)
+        self._reference = Reference(directory, CheckpointTensors(directory), candidate.model, dtype=dtype, device=self._device)
+        self._processor = ReferenceProcessor(directory, candidate.model)
+        if candidate.is_compiled:
             _refuse_silent_eager_runs()
             self._reference.compile()
 

@@ -86,26 +86,26 @@ class MeasuredBundle(msgspec.Struct, frozen=True):
 
 
 class PeakMemory(msgspec.Struct, frozen=True):
-    """Peak resident bytes of a contestant's process, over the runs for latency and throughput.
+    """Peak resident bytes of a candidate's process, over the runs for latency and throughput.
 
     The system counts a file's page as often as it is mapped: `mapped_twice_bytes`, of what was resident behind the runs, are
     in memory once and counted twice (None: the system does not tell).
     """
 
-    contestant: str
+    candidate: str
     peak_bytes: int
     mapped_twice_bytes: int | None
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`contestants` are in the order in which they stand in every list, the measured bundle first.
+    """`candidates` are in the order in which they stand in every list, the measured bundle first.
 
-    `baseline` is whom everyone is compared with. `not_run` says why a contestant or an input was left out, by name.
+    `baseline` is the candidate that ratios are relative to. `not_run` says why a candidate or an input was left out, by name.
     """
 
     environment: Environment
     bundles: list[MeasuredBundle]
-    contestants: list[str]
+    candidates: list[str]
     baseline: str | None
     not_run: dict[str, str]
     runs: int

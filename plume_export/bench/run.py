@@ -8,11 +8,11 @@ from pathlib import Path
 from ..errors import MissingExtraError
 from ..machine.thread_count import check_threads
 from ..progress import detail_of
-from .candidates import Lineup, line_up
+from .candidates import Setup, setup_from_options
 from .hardware_limits import MachineLimits
 from .inputs import InputSet, Sizer, latency_inputs, mixed_texts
 from .latency import ColdStart, RolloutParts, latencies, latency_ratios, measure_cold_starts, measure_turns, rollout_parts
-from .messages import AskMemory, MeasureLimits, Memory, PytorchContestant, RolloutTimes, TimeRollout
+from .messages import AskMemory, MeasureLimits, Memory, PytorchCandidate, RolloutTimes, TimeRollout
 from .options import BenchOptions
 from .process import WarmWorkers, WorkerProcess, warm_workers
 from .report import BenchReport, MeasuredBundle, PeakMemory, core_count, environment
@@ -32,19 +32,25 @@ def run_bench(options: BenchOptions, report: Report) -> BenchReport:
     if find_spec("onnx_ir") is None:
         raise MissingExtraError("onnx-ir", "bench")
     threads = options.threads or core_count()
-    lineup = line_up(options, threads)
-    sizers = [Sizer(bundle) for bundle in lineup.bundles.values()]
+    setup = setup_from_options(options, threads)
+    sizers = [Sizer(bundle) for bundle in setup.bundles.values()]
     with tempfile.TemporaryDirectory() as scratch:
-        return _Bench(options, lineup, sizers, threads, Path(scratch), report).run()
+        return _Bench(options, setup, sizers, threads, Path(scratch), report).run()
 
 
 class _Bench:
     """One measurement: what all of its parts need."""
 
     def __init__(
-        self, options: BenchOptions, lineup: Lineup, sizers: Sequence[Sizer], threads: int, scratch: Path, report: Report
+        self,
+        options: BenchOptions,
+        setup: Setup,
+        sizers: Sequence[Sizer],
+        threads: int,
+        scratch: Path,
+        report: Report,
     ) -> None:
-        self._options, self._lineup, self._threads = options, lineup, threads
+        self._options, self._setup, self._threads = options, setup, threads
         self._sizer, self._scratch, self._report = sizers[0], scratch, report
         self._inputs = latency_inputs(sizers, options.inputs, scratch)
         count = max(_FEWEST_TEXTS, *options.batch_sizes)
@@ -56,7 +62,7 @@ class _Bench:
         cold_start = self._cold_starts()
         machine = self._machine_limits()
         inputs, runs = self._inputs, self._options.runs
-        with warm_workers(self._lineup.contestants, (inputs.file, inputs.rows), self._texts, self._report) as warm:
+        with warm_workers(self._setup.candidates, (inputs.file, inputs.rows), self._texts, self._report) as warm:
             measured, *others = warm.workers
             baseline = others[0] if others else None
             turns = measure_turns(warm.workers, inputs, runs, self._report)
@@ -67,11 +73,11 @@ class _Bench:
             own = warm.workers[measured]
             sweeps = self._sweeps(own)
             rollout = self._rollouts(own)
-        own_latency = [one for one in latency if one.contestant == measured]
+        own_latency = [one for one in latency if one.candidate == measured]
         return BenchReport(
             environment=described,
             bundles=self._bundles(),
-            contestants=list(warm.workers),
+            candidates=list(warm.workers),
             baseline=baseline,
             not_run=warm.not_run | inputs.left_out,
             runs=runs,
@@ -83,7 +89,7 @@ class _Bench:
             memory=memory,
             machine=machine,
             rollout=rollout,
-            roofline=roofline(self._lineup.bundle, machine, inputs.sizes, own_latency, rollout, self._sizer.suffix_tokens),
+            roofline=roofline(self._setup.bundle, machine, inputs.sizes, own_latency, rollout, self._sizer.suffix_tokens),
             sweeps=sweeps,
         )
 
@@ -91,25 +97,25 @@ class _Bench:
         """Compiled ones are left out: they would compile."""
         if self._options.cold_starts == 0:
             return []
-        contestants = [one for one in self._lineup.contestants if not (isinstance(one, PytorchContestant) and one.is_compiled)]
-        return measure_cold_starts(contestants, self._texts[0], self._options.cold_starts, self._report)
+        candidates = [one for one in self._setup.candidates if not (isinstance(one, PytorchCandidate) and one.is_compiled)]
+        return measure_cold_starts(candidates, self._texts[0], self._options.cold_starts, self._report)
 
     def _machine_limits(self) -> MachineLimits:
         self._report("limits of this machine")
         with WorkerProcess("the measurement of this machine") as worker:
-            return worker.ask(MeasureLimits(self._lineup.measured), MachineLimits)
+            return worker.ask(MeasureLimits(self._setup.measured), MachineLimits)
 
     def _throughput(self, warm: WarmWorkers) -> list[Throughput]:
         """Over texts, and over the user's inputs if there are any."""
         sets: list[tuple[str, Path, Sequence[int]]] = [("texts", *self._texts)]
         if self._options.inputs is not None:
             sets.append((self._options.inputs.name, self._inputs.file, self._inputs.rows))
-        contestants = [one for one in self._lineup.contestants if one.name in warm.workers]
+        candidates = [one for one in self._setup.candidates if one.name in warm.workers]
         rounds = min(self._options.runs, _FEWER_RUNS)
         return [
             result
             for inputs in sets
-            for result in measure_throughput(warm.workers, contestants, self._options.batch_sizes, inputs, rounds, self._report)
+            for result in measure_throughput(warm.workers, candidates, self._options.batch_sizes, inputs, rounds, self._report)
         ]
 
     def _sweeps(self, worker: WorkerProcess) -> list[Sweep]:
@@ -132,5 +138,5 @@ class _Bench:
             MeasuredBundle(
                 name, bundle.sha256, bundle.manifest.backend, bundle.manifest.precision, bundle.manifest.checkpoint.name
             )
-            for name, bundle in self._lineup.bundles.items()
+            for name, bundle in self._setup.bundles.items()
         ]

@@ -36,18 +36,18 @@ def tables_of(report: BenchReport) -> list[TextTable]:
 
 
 def latency_table(report: BenchReport) -> TextTable:
-    """One row an input and contestant."""
-    ratios = {(ratio.input, ratio.contestant): ratio for ratio in report.ratios}
-    first, baseline = report.contestants[0], report.baseline
-    has_third = len(report.contestants) > 2  # of two, one column says it all
+    """One row an input and candidate."""
+    ratios = {(ratio.input, ratio.candidate): ratio for ratio in report.ratios}
+    first, baseline = report.candidates[0], report.baseline
+    has_third = len(report.candidates) > 2  # of two, one column says it all
     rows = []
     for one in report.latency:
-        ratio = ratios.get((one.input, one.contestant))
+        ratio = ratios.get((one.input, one.candidate))
         faster = ("", "") if ratio is None else (f"{ratio.times_faster:.2f}x", f"{ratio.low:.2f} to {ratio.high:.2f}")
         cosine = "" if one.cosine is None else f"{one.cosine:.6f}"
         against_baseline = "" if one.against_baseline is None else f"{one.against_baseline.times_faster:.2f}x"
         times = (number(one.ms.p50), number(one.ms.p95))
-        rows.append((one.input, one.contestant, *times, *faster, *((against_baseline,) if has_third else ()), cosine))
+        rows.append((one.input, one.candidate, *times, *faster, *((against_baseline,) if has_third else ()), cosine))
     beside = (f"against {baseline}",) if has_third else ()
     return TextTable(
         f"latency, end to end ({report.runs} runs in turns)",
@@ -57,7 +57,7 @@ def latency_table(report: BenchReport) -> TextTable:
         note=""
         if baseline is None
         else "Ratio of the medians, with a bootstrap interval over rounds. "
-        + (f"Against {baseline}: everyone's own ratio. " if has_third else "")
+        + (f"Against {baseline}: each candidate's own ratio. " if has_third else "")
         + f"Cosine: of the embedding with {baseline}'s.",
     )
 
@@ -65,7 +65,7 @@ def latency_table(report: BenchReport) -> TextTable:
 def stage_table(report: BenchReport) -> TextTable:
     """One row an input and bundle."""
     rows = [
-        (one.input, one.contestant, *(number(one.stages_ms[stage].p50) if stage in one.stages_ms else "" for stage in _STAGES))
+        (one.input, one.candidate, *(number(one.stages_ms[stage].p50) if stage in one.stages_ms else "" for stage in _STAGES))
         for one in report.latency
         if one.stages_ms
     ]
@@ -73,11 +73,11 @@ def stage_table(report: BenchReport) -> TextTable:
 
 
 def throughput_table(report: BenchReport) -> TextTable:
-    """One row a set of inputs, contestant and batch size."""
+    """One row a set of inputs, candidate and batch size."""
     rows = [
         (
             f"{one.count} {one.inputs}",
-            one.contestant,
+            one.candidate,
             f"{one.batch_size}",
             number(one.samples_per_s.p50),
             number(one.samples_per_s.p95),
@@ -85,24 +85,24 @@ def throughput_table(report: BenchReport) -> TextTable:
         )
         for one in report.throughput
     ]
-    first = report.contestants[0]
+    first = report.candidates[0]
     return TextTable(
         "throughput",
         ("inputs", "who", "batch size", "samples/s", "95 % reach", f"{first} is faster"),
         rows,
         labels=2,
         note=f"PyTorch takes one input at a time; {first} stands against it at its best batch size, against bundles at theirs."
-        if any(name.startswith("pytorch-") for name in report.contestants)
+        if any(name.startswith("pytorch-") for name in report.candidates)
         else "",
     )
 
 
 def process_table(report: BenchReport) -> TextTable:
-    """One row a contestant: cold start and memory."""
-    cold = {one.contestant: one for one in report.cold_start}
-    held = {one.contestant: one for one in report.memory}
+    """One row a candidate: cold start and memory."""
+    cold = {one.candidate: one for one in report.cold_start}
+    held = {one.candidate: one for one in report.memory}
     rows = []
-    for name in report.contestants:
+    for name in report.candidates:
         start = cold.get(name)
         first = ("", "", "")
         if start is not None:
@@ -137,7 +137,7 @@ def rollout_table(report: BenchReport) -> TextTable:
         for one in report.rollout
     ]
     return TextTable(
-        f"rollout of {report.contestants[0]}, p50 in ms",
+        f"rollout of {report.candidates[0]}, p50 in ms",
         ("input", "passes", "one step", "readout", "all copies", "loop, each step", "all of it"),
         rows,
         labels=1,
@@ -161,7 +161,7 @@ def roofline_table(report: BenchReport) -> TextTable:
         for one in report.roofline
     ]
     return TextTable(
-        f"{report.contestants[0]} against this machine's limits",
+        f"{report.candidates[0]} against this machine's limits",
         ("input", "stage", "GFLOP", "MB read", "limit ms", "set by", "measured ms", "of the limit"),
         rows,
         labels=2,

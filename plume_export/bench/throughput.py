@@ -1,4 +1,4 @@
-"""How many inputs a second everyone embeds, by batch size."""
+"""How many inputs per second each candidate embeds, by batch size."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from ..progress import Report
-from .messages import BundleContestant, Contestant, Embed, Embedded
+from .messages import BundleCandidate, Candidate, Embed, Embedded
 from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Spread, ratio_of, spread_of
 
@@ -20,7 +20,7 @@ class Throughput(msgspec.Struct, frozen=True):
 
     inputs: str
     count: int
-    contestant: str
+    candidate: str
     batch_size: int
     samples_per_s: Spread
     times_faster: float | None
@@ -28,32 +28,32 @@ class Throughput(msgspec.Struct, frozen=True):
 
 def measure_throughput(
     workers: Mapping[str, WorkerProcess],
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     batch_sizes: Sequence[int],
     inputs: tuple[str, Path, Sequence[int]],
     rounds: int,
     report: Report,
 ) -> list[Throughput]:
-    """Measure every contestant at every batch size, all of them in one rotation. `inputs` is a name, a file and its rows."""
+    """Measure every candidate at every batch size, all of them in one rotation. `inputs` is a name, a file and its rows."""
     name, file, rows = inputs
     report(f"throughput: {len(rows)} {name}")
     cells = [
-        (contestant.name, size)
-        for contestant in contestants
-        for size in (batch_sizes if isinstance(contestant, BundleContestant) else (1,))
+        (candidate.name, size)
+        for candidate in candidates
+        for size in (batch_sizes if isinstance(candidate, BundleCandidate) else (1,))
     ]
     seconds: dict[tuple[str, int], list[float]] = {cell: [] for cell in cells}
     for number, order in enumerate(rotated_rounds(cells, rounds + 1)):
-        for contestant, size in order:
+        for candidate, size in order:
             time.sleep(PAUSE_S)
-            embedded = workers[contestant].ask(Embed(str(file), list(rows), size), Embedded)
+            embedded = workers[candidate].ask(Embed(str(file), list(rows), size), Embedded)
             if number > 0:  # the first round warms batches of this size up
-                seconds[contestant, size].append(embedded.seconds)
-    return _summary(name, len(rows), seconds, contestants[0].name, {one.name for one in contestants if _is_single(one)})
+                seconds[candidate, size].append(embedded.seconds)
+    return _summary(name, len(rows), seconds, candidates[0].name, {one.name for one in candidates if _is_single(one)})
 
 
-def _is_single(contestant: Contestant) -> bool:
-    return not isinstance(contestant, BundleContestant)
+def _is_single(candidate: Candidate) -> bool:
+    return not isinstance(candidate, BundleCandidate)
 
 
 def _summary(
@@ -65,7 +65,7 @@ def _summary(
         Throughput(
             inputs=inputs,
             count=count,
-            contestant=name,
+            candidate=name,
             batch_size=size,
             samples_per_s=_rates(count, times),
             times_faster=None if name == measured else ratio_of(own[best if name in single else size], times).times_faster,

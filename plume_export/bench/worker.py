@@ -15,8 +15,8 @@ from ..machine.resident_memory import mapped_twice_bytes, resident_memory
 from ..stages import FloatArray
 from .messages import (
     AskMemory,
-    BundleContestant,
-    Contestant,
+    BundleCandidate,
+    Candidate,
     Done,
     Embed,
     Embedded,
@@ -47,10 +47,10 @@ def main() -> None:
 
 
 class Worker:
-    """One contestant, once it was asked to load one."""
+    """One candidate, once it was asked to load one."""
 
     def __init__(self) -> None:
-        self._subject: Subject | None = None
+        self._runner: Runner | None = None
         self._sources: dict[str, list[Source]] = {}
 
     def answer(self, request: Request) -> Reply:
@@ -65,24 +65,24 @@ class Worker:
         return answers[type(request)](request)
 
     def close(self) -> None:
-        if self._subject is not None:
-            self._subject.close()
+        if self._runner is not None:
+            self._runner.close()
 
     def _load(self, request: Load) -> Done:
-        self._subject = open_subject(request.contestant)
+        self._runner = open_runner(request.candidate)
         return Done()
 
     def _embed(self, request: Embed) -> Embedded:
-        assert self._subject is not None
+        assert self._runner is not None
         sources = [self._source(request.file, row) for row in request.rows]
         start = time.perf_counter()
-        embeddings = self._subject.embed(sources, request.batch_size)
+        embeddings = self._runner.embed(sources, request.batch_size)
         seconds = time.perf_counter() - start
-        return Embedded(seconds, self._subject.stage_seconds(), embeddings.tobytes())
+        return Embedded(seconds, self._runner.stage_seconds(), embeddings.tobytes())
 
     def _time_rollout(self, request: TimeRollout) -> RolloutTimes:
-        assert self._subject is not None
-        return RolloutTimes(self._subject.time_rollout(self._source(request.file, request.row), request.runs))
+        assert self._runner is not None
+        return RolloutTimes(self._runner.time_rollout(self._source(request.file, request.row), request.runs))
 
     def _source(self, file: str, row: int) -> Source:
         if file not in self._sources:
@@ -111,14 +111,14 @@ def _taken_stdout() -> IO[bytes]:
     return taken
 
 
-class Subject(Protocol):
-    """One loaded contestant. Whoever opened it closes it."""
+class Runner(Protocol):
+    """One loaded candidate. Whoever opened it closes it."""
 
     def embed(self, sources: Sequence[Source], batch_size: int) -> FloatArray:
         """Return unit vectors [inputs, hidden] when all work is done; the inputs' files are read in it."""
 
     def stage_seconds(self) -> dict[str, float]:
-        """Return what each stage of the last `embed` took; nothing where it can not tell."""
+        """Return what each stage of the last `embed` took; nothing where it cannot tell."""
 
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
         """Return the parts of the rollout of one input, for every run."""
@@ -126,15 +126,15 @@ class Subject(Protocol):
     def close(self) -> None: ...
 
 
-def open_subject(contestant: Contestant) -> Subject:
-    """Load a contestant. Only what it needs is imported, so that its process holds nothing of another's."""
-    if isinstance(contestant, BundleContestant):
-        from .bundle_runner import BundleSubject
+def open_runner(candidate: Candidate) -> Runner:
+    """Load a candidate. Only what it needs is imported, so that its process holds nothing of another's."""
+    if isinstance(candidate, BundleCandidate):
+        from .bundle_runner import BundleRunner
 
-        return BundleSubject(contestant)
-    from .pytorch_runner import PytorchSubject
+        return BundleRunner(candidate)
+    from .pytorch_runner import PytorchRunner
 
-    return PytorchSubject(contestant)
+    return PytorchRunner(candidate)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,14 @@ from .verify import verify_option
 @click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: drawn inputs]")
 @click.option("--batch", default="1,8", show_default=True, help="Batch sizes whose throughput is measured.")
 @click.option("--runs", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds over each input.")
-@click.option("--cold-starts", type=click.IntRange(min=0), default=3, show_default=True, help="Fresh processes of everyone.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of everyone.  [default: one for each core]")
+@click.option(
+    "--cold-starts",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="New processes per candidate.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each candidate.  [default: one for each core]")
 @click.option("--sweep", is_flag=True, help="Measure the bundle over lengths of prompts and sizes of images too.")
 @click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with pictures.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")

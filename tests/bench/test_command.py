@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from plume_export.bench.candidates import line_up
+from plume_export.bench.candidates import setup_from_options
 from plume_export.bench.html_report import page_from_report
 from plume_export.bench.options import BenchOptions
 from plume_export.bench.report import BenchReport
@@ -63,19 +63,19 @@ def with_page(tiny_cpu: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def test_ratios_are_those_of_the_medians(against_pytorch: dict[str, Any]) -> None:
-    own, *others = against_pytorch["contestants"]
+    own, *others = against_pytorch["candidates"]
     assert others == ["pytorch-fp32", "pytorch-bf16"]
-    medians = {(one["input"], one["contestant"]): one["ms"]["p50"] for one in against_pytorch["latency"]}
+    medians = {(one["input"], one["candidate"]): one["ms"]["p50"] for one in against_pytorch["latency"]}
     assert len(against_pytorch["ratios"]) == 4
     for ratio in against_pytorch["ratios"]:
-        expected = medians[ratio["input"], ratio["contestant"]] / medians[ratio["input"], own]
+        expected = medians[ratio["input"], ratio["candidate"]] / medians[ratio["input"], own]
         assert ratio["times_faster"] == pytest.approx(expected)
 
 
-def test_everyone_is_compared_with_the_baseline(against_pytorch: dict[str, Any]) -> None:
-    medians = {(one["input"], one["contestant"]): one["ms"]["p50"] for one in against_pytorch["latency"]}
+def test_every_candidate_is_compared_with_the_baseline(against_pytorch: dict[str, Any]) -> None:
+    medians = {(one["input"], one["candidate"]): one["ms"]["p50"] for one in against_pytorch["latency"]}
     for one in against_pytorch["latency"]:
-        if one["contestant"] == "pytorch-fp32":
+        if one["candidate"] == "pytorch-fp32":
             assert one["against_baseline"] is None
         else:
             expected = medians[one["input"], "pytorch-fp32"] / one["ms"]["p50"]
@@ -87,25 +87,25 @@ def test_the_table_tells_bundles_from_their_baseline(against_pytorch: dict[str, 
     table = latency_table(report)
     assert table.columns[-2:] == ("against pytorch-fp32", "cosine")
     assert [row[-2] != "" for row in table.rows] == [True, False, True] * 2  # bundle, pytorch-fp32, pytorch-bf16
-    two = msgspec.structs.replace(report, contestants=report.contestants[:2], latency=report.latency[:2])
+    two = msgspec.structs.replace(report, candidates=report.candidates[:2], latency=report.latency[:2])
     assert "against pytorch-fp32" not in latency_table(two).columns
 
 
 def test_cosines_are_with_pytorch(against_pytorch: dict[str, Any]) -> None:
     assert against_pytorch["baseline"] == "pytorch-fp32"
     for one in against_pytorch["latency"]:
-        assert one["cosine"] == pytest.approx(1, abs=1e-5 if one["contestant"] != "pytorch-bf16" else 1e-2)
+        assert one["cosine"] == pytest.approx(1, abs=1e-5 if one["candidate"] != "pytorch-bf16" else 1e-2)
 
 
 def test_stages_are_a_bundle_s_and_make_up_its_time(against_pytorch: dict[str, Any]) -> None:
     for one in against_pytorch["latency"]:
         names = set(one["stages_ms"])
-        assert names == (set() if one["contestant"].startswith("pytorch") else {"preprocess", "prefill", "rollout", "other"})
+        assert names == (set() if one["candidate"].startswith("pytorch") else {"preprocess", "prefill", "rollout", "other"})
 
 
 def test_throughput_has_both_sets_and_pytorch_one_at_a_time(against_pytorch: dict[str, Any]) -> None:
-    sizes = {(one["inputs"], one["contestant"]): one["batch_size"] for one in against_pytorch["throughput"]}
-    own = against_pytorch["contestants"][0]
+    sizes = {(one["inputs"], one["candidate"]): one["batch_size"] for one in against_pytorch["throughput"]}
+    own = against_pytorch["candidates"][0]
     for inputs in ("texts", "mine.jsonl"):
         assert sizes[inputs, own] == 2
         assert sizes[inputs, "pytorch-fp32"] == sizes[inputs, "pytorch-bf16"] == 1
@@ -213,5 +213,5 @@ def test_bad_files_are_refused_before_any_work(tiny_cpu: Bundle, tmp_path: Path)
 def test_one_form_of_pytorch_may_be_named(
     tiny_cpu: Bundle, tiny_checkpoint: Path, against: tuple[str, ...], expected: list[str]
 ) -> None:
-    lineup = line_up(BenchOptions(tiny_cpu.path, against, str(tiny_checkpoint)), threads=1)
-    assert [contestant.name for contestant in lineup.contestants[1:]] == expected
+    setup = setup_from_options(BenchOptions(tiny_cpu.path, against, str(tiny_checkpoint)), threads=1)
+    assert [candidate.name for candidate in setup.candidates[1:]] == expected

@@ -1,4 +1,4 @@
-"""What is measured of a machine, and what is said where it can not be."""
+"""What is measured of a machine, and what is said where it cannot be."""
 
 import numpy as np
 import onnxruntime

@@ -14,7 +14,7 @@ import pytest
 from plume_export import Embedder
 from plume_export.bench.messages import (
     AskMemory,
-    BundleContestant,
+    BundleCandidate,
     Done,
     Embed,
     Embedded,
@@ -42,7 +42,7 @@ def texts(tmp_path: Path) -> str:
 
 
 def test_a_bundle_embeds_in_a_process_of_its_own(worker: WorkerProcess, tiny_cpu: Bundle, texts: str) -> None:
-    worker.ask(Load(BundleContestant("the bundle", str(tiny_cpu.path), threads=1)), Done)
+    worker.ask(Load(BundleCandidate("the bundle", str(tiny_cpu.path), threads=1)), Done)
     embedded = worker.ask(Embed(texts, [2, 0], 2), Embedded)
     with Embedder(tiny_cpu, threads=1) as embedder:
         expected = embedder.embed(["two dogs on a beach", "a"])
@@ -64,7 +64,7 @@ def test_memory_is_the_process_s_own(worker: WorkerProcess) -> None:
 
 def test_errors_cross_with_their_fix(worker: WorkerProcess, tmp_path: Path) -> None:
     with pytest.raises(PlumeExportError, match="the bundle: No bundle at") as caught:
-        worker.ask(Load(BundleContestant("the bundle", str(tmp_path / "none"), threads=1)), Done)
+        worker.ask(Load(BundleCandidate("the bundle", str(tmp_path / "none"), threads=1)), Done)
     assert caught.value.fix is not None
     assert worker.ask(AskMemory(), Memory).peak > 0  # it goes on
 

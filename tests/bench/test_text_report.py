@@ -19,7 +19,7 @@ def report(**changes: Any) -> BenchReport:
         "system": "s",
         "versions": {},
     }
-    lists = ("bundles", "contestants", "inputs", "latency", "ratios", "throughput", "cold_start", "memory", "rollout")
+    lists = ("bundles", "candidates", "inputs", "latency", "ratios", "throughput", "cold_start", "memory", "rollout")
     fields: dict[str, Any] = {name: [] for name in (*lists, "roofline", "sweeps")}
     load = changes.pop("load", None)
     limits = MachineLimits(None, {}, {"memory": "too little is free"})
