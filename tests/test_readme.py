@@ -19,3 +19,16 @@ def test_the_commands_use_an_environment_of_their_own() -> None:
 
 def test_ci_activates_the_environment_of_the_test_command() -> None:
     assert f". {ENVIRONMENT}/bin/activate" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_quick_start_is_the_same_everywhere() -> None:
+    commands = [
+        re.findall(r"^python3 -m venv .*plume-export search .*$", (ROOT / file).read_text(encoding="utf-8"), re.M)
+        for file in ("README.md", "docs/index.md")
+    ]
+    assert len(commands[0]) == 1
+    assert commands[0] == commands[1]
