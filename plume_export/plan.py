@@ -113,7 +113,7 @@ def plan_memory(
 def builder_peak_bytes(recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
     """Return what the process that builds the largest engine needs of the host's memory; engines are built one by one.
 
-    As measured with TensorRT-RTX 1.7, which keeps its weights some three times (README, "Measured").
+    As measured with TensorRT-RTX 1.7, which keeps its weights some three times (docs/benchmarks).
     """
     if recipe.weights == "shared":
         return _BUILDER_SHARED_BYTES

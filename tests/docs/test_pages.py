@@ -69,3 +69,10 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1].split("\nvalidation:")[0]
     pages = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")}
     assert set(re.findall(r"[\w/-]+\.md", navigation)) == pages
+
+
+def test_every_top_level_package_is_on_the_architecture_page() -> None:
+    packages = {file.parent.name for file in (ROOT / "plume_export").glob("*/__init__.py")}
+    table = page("architecture.md").split("## The three graphs")[0]
+    missing = packages - set(re.findall(r"`(\w+)`", table))
+    assert not missing
