@@ -26,12 +26,12 @@ from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import TaskRanking, rank_tasks
 from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.portable_bundle import export_bundle
-from plume_export.precision.folds import linear_layers
-from plume_export.precision.foreign import ForeignQuantiser, QuantiseFile
-from plume_export.precision.graph_inputs import Feed
-from plume_export.precision.held_out import HeldOut
-from plume_export.precision.modelopt import FeedReader, ModelOptSettings, modelopt, modelopt_name
-from plume_export.precision.options import QuantiseOptions
+from plume_export.quantise.folds import linear_layers
+from plume_export.quantise.graph_inputs import Feed
+from plume_export.quantise.held_out import HeldOut
+from plume_export.quantise.modelopt import FeedReader, ModelOptSettings, modelopt, modelopt_name
+from plume_export.quantise.options import QuantiseOptions
+from plume_export.quantise.third_party import ForeignQuantiser, QuantiseFile
 from plume_export.runtime.embedder import Embedder
 from plume_export.samples import PLUME_TINY, held_out_inputs_file
 from plume_export.spec import ModelSpec

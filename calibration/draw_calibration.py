@@ -8,10 +8,10 @@ from random import Random
 
 from PIL import Image
 
+from plume_export.inputs import Item
 from plume_export.plume_tiny.drawing import draw_clip, draw_picture
 from plume_export.plume_tiny.scenes import Clip, Split, sample_clip, sample_page, sample_picture
 from plume_export.plume_tiny.tasks import draw_query, sample_scene
-from plume_export.preprocess import Item
 
 HERE = Path(__file__).parent
 # Width and height in pixels; beside multiples of 28 some that are not, and some that are far from square.

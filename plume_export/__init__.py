@@ -7,10 +7,10 @@ if TYPE_CHECKING:
     from .api import build, compile, export
     from .bundle import Bundle, open_bundle
     from .errors import BundleError, CheckpointError, InputError, MissingExtraError, OptionError, PlumeExportError
+    from .inputs.item import ImageSource, Item, VideoSource
+    from .inputs.media_options import MediaOptions
     from .pipeline import ModelOptions
-    from .precision.options import QuantiseOptions
-    from .preprocess.item import ImageSource, Item, VideoSource
-    from .preprocess.media_options import MediaOptions
+    from .quantise.options import QuantiseOptions
     from .runtime.embedder import Embedder
 
     __version__: str
@@ -51,11 +51,11 @@ _MODULES = {
     "OptionError": "errors",
     "PlumeExportError": "errors",
     "ModelOptions": "pipeline",
-    "QuantiseOptions": "precision.options",
-    "ImageSource": "preprocess.item",
-    "Item": "preprocess.item",
-    "VideoSource": "preprocess.item",
-    "MediaOptions": "preprocess.media_options",
+    "QuantiseOptions": "quantise.options",
+    "ImageSource": "inputs.item",
+    "Item": "inputs.item",
+    "VideoSource": "inputs.item",
+    "MediaOptions": "inputs.media_options",
     "Embedder": "runtime.embedder",
 }
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from .builders.tensorrt.compile import BuildProgress
+from .builders.tensorrt.tensorrt_bundle import BuildProgress
 from .bundle import Bundle, Modalities, Verify, check_output, graphs_of, open_bundle
 from .machine.target import AUTO, target_of_this_machine
 from .pipeline import (
@@ -18,8 +18,8 @@ from .pipeline import (
     export_checkpoint,
     open_checkpoint,
 )
-from .precision.options import QuantiseOptions, precisions_from_text
 from .progress import Report
+from .quantise.options import QuantiseOptions, precisions_from_text
 from .recipe import read_recipe
 from .samples import sample_inputs_file
 

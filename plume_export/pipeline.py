@@ -7,16 +7,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from .builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime, compile_for_onnxruntime_cuda
-from .builders.tensorrt.compile import BuildProgress, compile_for_tensorrt
+from .builders.onnxruntime.onnxruntime_bundle import (
+    check_onnxruntime_precision,
+    compile_for_onnxruntime,
+    compile_for_onnxruntime_cuda,
+)
+from .builders.tensorrt.tensorrt_bundle import BuildProgress, compile_for_tensorrt
 from .bundle import Bundle, Modalities, check_output, graphs_of, staged_bundle
 from .errors import BundleError, MissingExtraError, OptionError
-from .machine.flavour import import_flavour
 from .machine.gpu import device_memory, find_gpus, system_memory
 from .machine.onnxruntime_module import import_onnxruntime
-from .plan import check_builder_fits, check_plan_fits
-from .precision.options import QuantiseOptions, check_quantise_options
+from .machine.tensorrt_variant import import_flavour
+from .memory_plan import check_builder_fits, check_plan_fits
 from .progress import Report, detail_of
+from .quantise.options import QuantiseOptions, check_quantise_options
 from .recipe import Device, Recipe, read_recipe
 from .samples import sample_inputs_file
 from .spec import INTEGER_PRECISIONS, PRECISIONS, GraphName, ModelSpec, Precision, RouterContext
@@ -129,9 +133,9 @@ def _inputs(checkpoint: "Checkpoint", options: ExportOptions) -> list[Path]:
 
 def _by_ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> tuple["Quantise | None", dict[str, float]]:
     """Return what makes integers, and the layers that float16 cannot hold: both follow from ranges, where they are needed."""
-    from .precision.calibrate import ranges_of
-    from .precision.guard import guard_text, guarded_layers
-    from .precision.quantise import Quantiser, checked_schemes
+    from .quantise.calibrate import ranges_of
+    from .quantise.overflow_guard import guard_text, guarded_layers
+    from .quantise.quantise_bundle import Quantiser, checked_schemes
 
     is_integer = options.precision in INTEGER_PRECISIONS
     if is_integer:
@@ -151,8 +155,8 @@ def _by_ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report)
 
 def _by_modelopt(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> "tuple[Quantise, dict[str, float]]":
     """What is not int8 is float32, so no range has to be guarded."""
-    from .precision.foreign import ForeignQuantiser
-    from .precision.modelopt import modelopt, modelopt_name
+    from .quantise.modelopt import modelopt, modelopt_name
+    from .quantise.third_party import ForeignQuantiser
 
     settings = (checkpoint, options.modalities, options.quantise.min_cosine, report)
     return ForeignQuantiser(modelopt_name(), modelopt(), *settings), {}

@@ -33,10 +33,10 @@ from .graphs.prefill import Prefill
 from .graphs.trace import trace_graph
 from .graphs.vision_encoder import VisionEncoder
 from .graphs.weights import ReadParameter, bind_weights, parameters_of, read_parameter, write_weights
-from .precision.plan import QuantisationPlan, QuantisedParameters
-from .precision.quantise_graph import quantise_graph
-from .preprocess import Item
+from .inputs import Item
 from .progress import Report, detail_of
+from .quantise.quantisation_plan import QuantisationPlan, QuantisedParameters
+from .quantise.quantise_graph import quantise_graph
 from .reference import Reference, ReferenceProcessor
 from .selftest import capture_selftest
 from .spec import COMPUTE_DTYPE, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs

@@ -12,13 +12,12 @@ import msgspec
 import numpy as np
 
 from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, open_bundle
-from .embed_file import sources_from_file
 from .errors import BundleError
+from .inputs import Item, item_from_json, sources_from_file
+from .machine.cores import check_threads
 from .machine.resident_memory import resident_memory
-from .machine.thread_count import check_threads
 from .npz_file import read_npz
 from .parity import ParityReport, compare_inputs
-from .preprocess import Item, item_from_json
 from .runtime.embedder import Embedder
 from .stages import Stages
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
+from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import write_random_checkpoint
 from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
-from plume_export.precision.calibrate import calibrate
-from plume_export.precision.options import QuantiseOptions
-from plume_export.precision.ranges import write_ranges
+from plume_export.quantise.activation_ranges import write_ranges
+from plume_export.quantise.calibrate import calibrate
+from plume_export.quantise.options import QuantiseOptions
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import Precision
 

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
 
 LONG_TEXT = " ".join(f"Sentence {number} speaks of rivers and the {number % 7} towns between them." for number in range(40))
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from plume_export.batch_memory import BufferBytes, batch_tensors, buffer_bytes, tensor_shape
-from plume_export.preprocess import Media, Patches, PreparedInput
+from plume_export.inputs import Media, Patches, PreparedInput
 from plume_export.recipe import ShapeRanges
 from plume_export.runtime.backend import TensorShape
 from plume_export.runtime.batch import HostBatch, host_batch
-from plume_export.runtime.cuda.arena import Block
+from plume_export.runtime.cuda.device_memory import Block
 from plume_export.spec import PLUME_2B, graph_specs
 
 VISION = PLUME_2B.vision

@@ -10,8 +10,8 @@ from plume_export.cli import main
 from plume_export.errors import PlumeExportError
 from plume_export.machine.gpu import DeviceMemory
 from plume_export.machine.target import TargetChoice
+from plume_export.memory_plan import builder_peak_bytes
 from plume_export.pipeline import ExportOptions, ModelOptions, build_bundle, open_checkpoint
-from plume_export.plan import builder_peak_bytes
 from plume_export.recipe import read_recipe
 from plume_export.spec import GRAPH_NAMES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
-from plume_export.embed_file import sources_from_file
+from plume_export.inputs import sources_from_file
 from plume_export.samples import calibration_inputs_file, held_out_inputs_file
 
 SCRIPT = Path(__file__).parents[1] / "calibration" / "draw_calibration.py"

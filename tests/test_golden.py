@@ -11,9 +11,8 @@ from click.testing import CliRunner
 from plume_export import Embedder
 from plume_export.bundle import Bundle
 from plume_export.cli import main
-from plume_export.embed_file import sources_from_file
+from plume_export.inputs import Item, sources_from_file
 from plume_export.pipeline import ModelOptions, open_checkpoint
-from plume_export.preprocess import Item
 from plume_export.reference import Reference, ReferenceProcessor
 from plume_export.stages import Stages
 

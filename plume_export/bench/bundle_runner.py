@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import open_bundle
-from ..embed_file import Source
+from ..inputs import Source
 from ..runtime.backend import Array, Backend, BoundGraph, Buffer, Region, Replay, Session, TensorShape
 from ..runtime.embedder import Embedder
 from ..runtime.numpy_buffers import PlainReplay

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
-from ..page import filled_page
+from ..html_page import filled_page
 from .hardware_limits import ProductKind
 from .latency import OTHER, Latency
 from .report import BenchReport

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..bundle import TOKENIZER, Bundle
-from ..embed_file import sources_from_file
 from ..errors import InputError
-from ..preprocess import Item, PreparedInput, Preprocessor
+from ..inputs import Item, PreparedInput, Preprocessor, sources_from_file
 
 
 class InputSize(msgspec.Struct, frozen=True):

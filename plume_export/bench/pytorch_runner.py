@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from ..checkpoint import CheckpointTensors
-from ..embed_file import Source
 from ..errors import PlumeExportError
+from ..inputs import Source
 from ..reference import Reference, ReferenceProcessor
 from ..stages import FloatArray
 from .messages import PytorchCandidate, RolloutTime

@@ -17,7 +17,7 @@ import msgspec
 
 from ..batch_memory import DTYPE_BYTES
 from ..bundle import Bundle, Manifest
-from ..plan import bytes_read_by_pass
+from ..memory_plan import bytes_read_by_pass
 from ..spec import DecoderSpec, GraphName, ModelSpec
 from .hardware_limits import MachineLimits, attention_products, is_on_gpu, linear_products
 from .inputs import InputSize

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import MissingExtraError
-from ..machine.thread_count import check_threads
+from ..machine.cores import check_threads
 from ..progress import detail_of
 from .candidates import Setup, setup_from_options
 from .hardware_limits import MachineLimits

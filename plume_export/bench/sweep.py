@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from ..embed_file import sources_from_file
 from ..errors import InputError
+from ..inputs import sources_from_file
 from ..progress import Report, detail_of
 from .inputs import InputSize, Sizer, text_of_tokens, write_lines, write_picture
 from .messages import Embed, Embedded

@@ -9,8 +9,8 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
-from ..embed_file import Source, sources_from_file
 from ..errors import PlumeExportError
+from ..inputs import Source, sources_from_file
 from ..machine.resident_memory import mapped_twice_bytes, resident_memory
 from ..stages import FloatArray
 from .messages import (

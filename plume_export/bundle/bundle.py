@@ -14,10 +14,19 @@ import msgspec
 from ..atomic import check_not_locked, moved_aside
 from ..errors import BundleError, PlumeExportError
 from ..spec import GraphName
-from .consistency import check_consistency
 from .contained import check_plain_name, contained_file
 from .external_data import check_external_data
-from .manifest import CONSTANTS, KIND, MANIFEST, SCHEMA_VERSION, TOKENIZER, FileEntry, Manifest, manifest_from_json
+from .manifest import (
+    CONSTANTS,
+    KIND,
+    MANIFEST,
+    SCHEMA_VERSION,
+    TOKENIZER,
+    FileEntry,
+    Manifest,
+    check_consistency,
+    manifest_from_json,
+)
 from .verified import is_remembered, now_ns, remember, state_of_bundle
 
 # True: unless it is remembered; "always": for real; False: names and sizes only.

@@ -4,14 +4,11 @@ from ..layout import expected_tensors
 from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
 from .examined import ExaminedTensors
-from .fingerprint import checkpoint_sha256
-from .forced_texts import check_forced_texts
-from .opened import Checkpoint
-from .origin import origin_of
+from .origin import Checkpoint, checkpoint_sha256, origin_of
 from .random import write_random_checkpoint
 from .source import resolve_checkpoint
 from .tensors import CheckpointTensors
-from .tokenizer import tokenizer_json_from_checkpoint
+from .tokenizer import check_forced_texts, tokenizer_json_from_checkpoint
 
 __all__ = [
     "Checkpoint",

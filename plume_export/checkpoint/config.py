@@ -16,7 +16,7 @@ from ..spec import (
     TransitionSpec,
     VisionSpec,
 )
-from .config_keys import ImageStatistics, TextConfig, TrainerState, VisionConfig, read_config
+from .config_files import ImageStatistics, TextConfig, TrainerState, VisionConfig, read_config
 from .tensors import CheckpointTensors
 
 _TRANSITION = "latent_moe_transition."

@@ -1,11 +1,37 @@
-"""Where a checkpoint came from, for the bundle's manifest."""
+"""A checkpoint that was found, read and checked; the hash of its tensors, and where it came from."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from ..bundle import CheckpointOrigin, sha256_of_file
-from .fingerprint import checkpoint_sha256
-from .opened import Checkpoint
+from ..spec import ModelSpec
+from .examined import ExaminedTensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where it is, under which name the user knows it, its tensors and its dimensions."""
+
+    directory: Path
+    name: str
+    tensors: ExaminedTensors
+    model: ModelSpec
+
+
+def checkpoint_sha256(tensors: ExaminedTensors) -> str:
+    """Return the hash of a checkpoint's tensors: names, dtypes, shapes and bytes, in the order of the names.
+
+    Path, shards, key layout and tensors that PLUME does not need do not count. Only tensors that were not read yet are read.
+    Raises CheckpointError for NaN and infinity in one of them.
+    """
+    names = tensors.names
+    with ThreadPoolExecutor() as pool:
+        lines = [f"{name} {digest}\n" for name, digest in zip(names, pool.map(tensors.digest, names), strict=True)]
+    return sha256("".join(lines).encode()).hexdigest()
+
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

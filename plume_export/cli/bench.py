@@ -15,8 +15,8 @@ from ..embed_file import check_writable
 from ..whole_file import replacing
 from .console import html_file, print_table
 from .messages import report_step
+from .shared_options import verify_option
 from .switches import Answer, command
-from .verify import verify_option
 
 
 @command()

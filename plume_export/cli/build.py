@@ -10,9 +10,9 @@ import msgspec
 from .. import api
 from ..bundle import Bundle
 from ..machine.target import AUTO, target_of_this_machine
+from ..memory_plan import check_shareable, nearest_that_fits, plan_memory
 from ..pipeline import ModelOptions, obstacle_to_running, open_checkpoint, require_export_packages
-from ..plan import check_shareable, nearest_that_fits, plan_memory
-from ..precision.options import QUANTIZERS, QuantiseOptions, Quantizer
+from ..quantise.options import QUANTIZERS, QuantiseOptions, Quantizer
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY
 from ..selftest import SelftestReport, run_selftest
@@ -20,8 +20,8 @@ from ..spec import PLUME_2B, PRECISIONS
 from .console import build_progress, print_engines, print_plan, print_quantisation, print_recipes, print_selftest
 from .documents import document_from_bundle, document_from_path
 from .messages import note, report_step
+from .shared_options import verify_option
 from .switches import Answer, command
-from .verify import verify_option
 
 _CHECKPOINT_OPTIONS = (
     click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),

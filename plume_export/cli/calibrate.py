@@ -28,8 +28,8 @@ def calibrate(checkpoint: str, inputs: Path | None, output: Path, revision: str 
     inputs = inputs or calibration_inputs_file()
     check_writable(output, [inputs, Path(checkpoint)], suffixes=[".npz"])
     opened = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline)
-    from ..precision.calibrate import calibrate, coverage_warning
-    from ..precision.ranges import write_ranges
+    from ..quantise.activation_ranges import write_ranges
+    from ..quantise.calibrate import calibrate, coverage_warning
 
     report_step("calibrating")
     ranges = calibrate(opened, inputs, report_step)

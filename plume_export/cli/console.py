@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..builders.tensorrt.audit import audit_engine
-from ..builders.tensorrt.compile import BuildProgress
 from ..builders.tensorrt.engine import Progress as BuildStep
+from ..builders.tensorrt.tensorrt_bundle import BuildProgress
 from ..bundle import Backend, EngineManifest, Quantisation
+from ..inputs import NoticeTally
+from ..memory_plan import CONTEXT_BYTES, Plan, nearest_text
 from ..parity.table import table_from_report, verdict
-from ..plan import CONTEXT_BYTES, Plan, nearest_text
-from ..preprocess import NoticeTally
 from ..printable import printable
 from ..progress import Advance, progress_bar
 from ..recipe import Recipe

@@ -11,28 +11,17 @@ from typing import Any
 import click
 import msgspec
 
-from ..embed_file import (
-    Inputs,
-    RunSummary,
-    check_output_file,
-    embed_to_file,
-    embed_to_lines,
-    inputs_from_arguments,
-    inputs_from_file,
-    inputs_from_stream,
-    stopped_run,
-)
+from ..embed_file import RunSummary, check_output_file, embed_to_file, embed_to_lines, stopped_run
 from ..errors import PlumeExportError
-from ..preprocess import NoticeTally
+from ..inputs import Inputs, NoticeTally, inputs_from_arguments, inputs_from_file, inputs_from_stream
 from ..runtime.embedder import Embedder
 from ..runtime.output_dtype import OUTPUT_DTYPES, check_output_dtype
 from .console import print_notices, progress
 from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
-from .media import media_options
 from .messages import note, warn
+from .shared_options import media_options, verify_option
 from .streams import printing
 from .switches import Answer, command, switches
-from .verify import verify_option
 
 _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps", "verify_hashes")
 _STDIN = Path("-")

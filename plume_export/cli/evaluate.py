@@ -10,13 +10,12 @@ from ..evaluation.dataset import read_dataset, select_tasks
 from ..evaluation.evaluate import EvaluationOptions
 from ..evaluation.evaluate import evaluate as evaluate_bundle
 from ..evaluation.report import EvaluationReport, changed_lines, checkpoint_line, comparison_table, quality_table, skipped_lines
-from ..preprocess import NoticeTally
+from ..inputs import NoticeTally
 from ..printable import printable
 from .console import print_notices, print_table, progress
-from .media import media_options
 from .messages import warn
+from .shared_options import media_options, verify_option
 from .switches import Answer, command
-from .verify import verify_option
 
 
 @command()

@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from ..builders.tensorrt.inspector import layers_of_engine
-from ..builders.tensorrt.layers import EngineLayer, dtypes_of
+from ..builders.tensorrt.engine_layers import EngineLayer, dtypes_of, layers_of_engine
 from ..bundle import Bundle, CheckpointOrigin, Manifest, ProductWeights, open_bundle
 from ..spec import GraphName, TensorSpec
 from .console import print_engines, print_quantisation, print_table

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from ..bundle import open_bundle
-from ..embed_file import sources_from_file
+from ..inputs import sources_from_file
 from ..parity import ParityReport
 from ..parity.table import table_from_report, verdict
 from ..pipeline import ModelOptions, open_checkpoint
@@ -16,8 +16,8 @@ from ..runtime.embedder import Embedder
 from ..samples import sample_inputs_file
 from ..selftest import run_selftest
 from .console import print_selftest, print_table
+from .shared_options import verify_option
 from .switches import Answer, command
-from .verify import verify_option
 
 
 @command()

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..embed_file import check_writable
-from ..preprocess import Item, NoticeTally
+from ..inputs import Item, NoticeTally
 from ..printable import printable
 from ..runtime.embedder import Embedder
 from ..search.cache import EmbeddingCache, default_cache_file
@@ -17,10 +17,9 @@ from ..search.report import report_from_result, skipped_line
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
 from .console import html_file, print_hits, print_notices, progress
-from .media import exif_transpose_option
 from .messages import note, warn
+from .shared_options import exif_transpose_option, verify_option
 from .switches import Answer, command
-from .verify import verify_option
 
 _ON_ERROR_HELP = "Files that are no pictures or are damaged: leave them out, or fail."
 
@@ -66,7 +65,7 @@ def search(
     ):
         result = search_folder(embedder, folder, query, cache=known, progress=progress, notify=tally.add, **options)
         if page is not None:
-            from ..search.page import page_from_result
+            from ..search.html_report import page_from_result
 
             with replacing(page) as file:
                 file.write(page_from_result(result, embedder.bundle, image).encode("utf-8", "replace"))

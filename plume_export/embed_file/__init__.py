@@ -2,26 +2,19 @@
 
 from .embed import EmbedResult, OnError, embed_sources
 from .partial import StoppedRun, stopped_run
-from .sources import Inputs, Source, inputs_from_arguments, inputs_from_file, inputs_from_stream, sources_from_file
 from .stream import embed_to_file, embed_to_lines
 from .summary import RunSummary
 from .write import check_output_file, check_writable
 
 __all__ = [
     "EmbedResult",
-    "Inputs",
     "OnError",
     "RunSummary",
-    "Source",
     "StoppedRun",
     "check_output_file",
     "check_writable",
     "embed_sources",
     "embed_to_file",
     "embed_to_lines",
-    "inputs_from_arguments",
-    "inputs_from_file",
-    "inputs_from_stream",
-    "sources_from_file",
     "stopped_run",
 ]

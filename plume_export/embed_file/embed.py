@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..preprocess.notice import Notify
+from ..inputs.json_lines import Source
+from ..inputs.notice import Notify
 from ..progress import Advance
-from ..runtime import embedded_windows
+from ..runtime import windows as embedded_windows
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
-from .sources import Source
 
 OnError = Literal["fail", "skip"]
 

@@ -19,10 +19,10 @@ import msgspec
 import numpy as np
 
 from ..errors import PlumeExportError
+from ..inputs.json_lines import Source
 from ..locked_file import open_hidden, open_locked
 from ..runtime.embedder import Mode
 from .embed import EmbedResult, OnError, Skipped
-from .sources import Source
 from .write import Block
 
 _FIX = "give what it was started with, or --restart to throw it away and start again"

@@ -9,13 +9,13 @@ import msgspec
 
 from .. import __version__
 from ..errors import InputError
-from ..preprocess.notice import Notify
+from ..inputs.json_lines import Inputs
+from ..inputs.notice import Notify
 from ..progress import Advance
 from ..runtime.embedder import Embedder
 from ..runtime.output_dtype import OutputDtype, check_output_dtype
 from .embed import OnError, Skipped, embed_windows
 from .partial import PartialRun, RunSettings
-from .sources import Inputs
 from .summary import RepeatedIds, RunSummary
 from .write import Block, write_embeddings, write_jsonl
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..errors import PlumeExportError
+from ..inputs.json_lines import Source
 from .embed import Skipped
-from .sources import Source
 
 # A line names so many inputs or ids.
 _NAMED = 10

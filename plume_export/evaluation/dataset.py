@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 
 from ..errors import InputError
-from ..preprocess import Item, item_from_json
-from ..preprocess.item import object_from_pairs
+from ..inputs import Item, item_from_json
+from ..inputs.item import object_from_pairs
 
 
 @dataclass(frozen=True)

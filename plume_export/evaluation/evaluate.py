@@ -8,8 +8,8 @@ import msgspec
 
 from ..bundle import Bundle, Manifest, open_bundle
 from ..embed_file import OnError
-from ..machine.thread_count import check_threads
-from ..preprocess import MediaOptions, Notify
+from ..inputs import MediaOptions, Notify
+from ..machine.cores import check_threads
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder, Mode, check_rollout
 from ..runtime.onnx_reference import OnnxReference

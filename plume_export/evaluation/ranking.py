@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..embed_file import OnError, Source, embed_sources
+from ..embed_file import OnError, embed_sources
 from ..errors import InputError
-from ..preprocess import Notify
+from ..inputs import Notify, Source
 from ..progress import Advance
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray

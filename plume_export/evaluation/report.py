@@ -3,7 +3,7 @@
 import msgspec
 from rich.table import Table
 
-from ..preprocess import MediaOptions
+from ..inputs import MediaOptions
 from ..printable import printable, printable_line
 from .compare import TaskComparison
 from .metrics import Estimate, TaskQuality

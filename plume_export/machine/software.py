@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import MissingExtraError, PlumeExportError
-from .flavour import FLAVOUR_NAMES, FlavourName, import_flavour
 from .onnxruntime_module import import_onnxruntime
+from .tensorrt_variant import FLAVOUR_NAMES, FlavourName, import_flavour
 
 # ONNX's operators are in no domain; those that ONNX Runtime adds are in this one.
 ONNXRUNTIME_DOMAIN = "com.microsoft"

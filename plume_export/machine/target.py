@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..recipe import Recipe, read_recipe, recipe_names
-from .flavour import FlavourName
 from .gpu import DeviceMemory, Gpu, device_memory, find_gpus
 from .software import CUDA_PROVIDER, FLAVOUR_TITLES, InstalledFlavour, Software, cuda_version_text, find_software
+from .tensorrt_variant import FlavourName
 
 AUTO = "auto"
 # A device may tell a little less than the recipe's figure, for what its firmware keeps.

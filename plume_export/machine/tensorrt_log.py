@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .flavour import Flavour
+from .tensorrt_variant import Flavour
 
 _FIGURES = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+)"),

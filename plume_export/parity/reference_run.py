@@ -6,7 +6,7 @@ import torch
 
 from ..checkpoint import Checkpoint
 from ..errors import InputError
-from ..preprocess import Item
+from ..inputs import Item
 from ..reference import Reference, ReferenceProcessor
 from ..runtime.embedder import Embedder
 from ..spec import Precision

@@ -13,7 +13,7 @@ from typing import IO
 from PIL import Image
 
 from ..bundle import new_directory
-from ..preprocess import Item
+from ..inputs import Item
 from ..progress import Report
 from .drawing import draw_picture
 from .scenes import Scene, Split, sample_page, sample_picture

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Literal
 
-from ..preprocess import Item
+from ..inputs import Item
 from .drawing import draw_clip, draw_picture
 from .scenes import (
     Clip,

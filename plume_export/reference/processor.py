@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from ..errors import CheckpointError
-from ..preprocess import Item, VideoSource, load_image, read_video_frames, smart_resize
+from ..inputs import Item, VideoSource, load_image, read_video_frames, smart_resize
 from ..spec import INSTRUCTION, ModelSpec
 
 _IMAGE, _VIDEO = "<|image_pad|>", "<|video_pad|>"

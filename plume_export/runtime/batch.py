@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..preprocess import Patches, PreparedInput, normalised_together, patch_positions
+from ..inputs import Patches, PreparedInput, normalised_together, patch_positions
 from ..recipe import ShapeRanges
 from ..spec import VisionSpec
 from .backend import Array

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 
 from ..bundle import TOKENIZER, Bundle, Verify, open_bundle
 from ..errors import InputError, OptionError, PlumeExportError
-from ..machine.thread_count import check_threads
-from ..preprocess import Item, ItemLike, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
+from ..inputs import Item, ItemLike, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
+from ..machine.cores import check_threads
 from ..progress import Advance, progress_bar
 from ..stages import FloatArray, Stages
 from .backend import Backend
-from .embedded_windows import embed_windows
 from .open_backend import open_backend
 from .output_dtype import OutputDtype, check_output_dtype, rows_from_embeddings
 from .runner import Runner
 from .stopwatch import Stopwatch
-from .windows import rows_by_length
+from .windows import embed_windows, rows_by_length
 
 Mode = Literal["gen", "disc"]
 OnError = Literal["raise", "skip"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..bundle import Bundle, Manifest, ProductWeights
 from ..errors import BundleError
+from ..machine.cores import sums_int8_exactly
 from ..machine.onnxruntime_module import import_onnxruntime
-from ..machine.processor import sums_int8_exactly
 from ..spec import INTEGER_PRECISIONS, GraphName
 from .backend import Array, Session
 from .grouped_prefill import GroupedPrefill

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle, read_constants
-from ..preprocess import PreparedInput
+from ..inputs import PreparedInput
 from ..spec import DType, GraphName
 from ..stages import FloatArray
 from .backend import Backend, Buffer, Session, TensorShape

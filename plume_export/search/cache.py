@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from ..bundle import sha256_of_file
-from ..preprocess import Notice
+from ..inputs import Notice
 from ..stages import FloatArray
 from .database import RebuiltDatabase, Report, warn
 

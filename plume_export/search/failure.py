@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
-from ..preprocess import load_image
+from ..inputs import load_image
 
 # What decodes pictures: with another version of one of them, a failure is tried again.
 _PACKAGES = ("pillow", "pillow-heif", "pillow-avif-plugin", "pillow-jxl-plugin")

@@ -8,10 +8,10 @@ import numpy as np
 
 from .. import __version__
 from ..bundle import sha256_of_file
-from ..embed_file import EmbedResult, OnError, Source, embed_sources
+from ..embed_file import EmbedResult, OnError, embed_sources
 from ..errors import InputError
-from ..preprocess import Item, Notice, Notify
-from ..preprocess.folder import find_pictures, is_named_as_picture
+from ..inputs import Item, Notice, Notify, Source
+from ..inputs.media_files import find_pictures, is_named_as_picture
 from ..printable import printable
 from ..progress import OpenProgress
 from ..runtime.embedder import Embedder

@@ -21,7 +21,7 @@ from plume_export.bundle import Bundle
 from plume_export.graphs.latent_step import LatentStep
 from plume_export.graphs.prefill import Prefill
 from plume_export.graphs.vision_encoder import VisionEncoder
-from plume_export.plan import bytes_read_by_pass
+from plume_export.memory_plan import bytes_read_by_pass
 from plume_export.spec import GRAPH_NAMES, PLUME_2B, graph_specs
 from tests.golden_model import GOLDEN_MODEL
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
 from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
-from plume_export.precision.options import QuantiseOptions
+from plume_export.quantise.options import QuantiseOptions
 
 JSON_FILES = (
     *("config.json", "tokenizer.json", "preprocessor_config.json", "trainer_state.json"),

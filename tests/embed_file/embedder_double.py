@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from plume_export.errors import InputError
-from plume_export.preprocess import Item, MediaOptions, Notice
+from plume_export.inputs import Item, MediaOptions, Notice
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import safetensors.numpy
 from onnx import TensorProto, helper
 
 from plume_export.bundle import CONSTANTS, TOKENIZER, WEIGHTS, CheckpointOrigin, Manifest, write_manifest
-from plume_export.preprocess import Preprocessor, PromptTokenizer
+from plume_export.inputs import Preprocessor, PromptTokenizer
 from plume_export.spec import GRAPH_NAMES, graph_specs
 from tests.golden_model import GOLDEN_MODEL
 

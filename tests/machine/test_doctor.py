@@ -17,7 +17,6 @@ else:
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
 from plume_export.machine.doctor import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_JETPACK, Check, examine
-from plume_export.machine.flavour import import_flavour
 from plume_export.machine.gpu import Read
 from plume_export.machine.software import (
     CudaVersions,
@@ -27,6 +26,7 @@ from plume_export.machine.software import (
     find_flavour_state,
     find_software,
 )
+from plume_export.machine.tensorrt_variant import import_flavour
 
 from .test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER
 
@@ -166,7 +166,7 @@ def test_a_flavour_that_builds_nothing(
 
 
 def test_on_a_jetson_tensorrt_comes_with_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plume_export.machine.flavour.find_jetson", lambda: object())
+    monkeypatch.setattr("plume_export.machine.tensorrt_variant.find_jetson", lambda: object())
     assert "--system-site-packages" in find_flavour_state("tensorrt").fix
 
 

@@ -9,9 +9,9 @@ import torch
 
 from plume_export import Embedder
 from plume_export.bundle import Bundle
+from plume_export.inputs import Item
 from plume_export.parity import ParityReport, compare_inputs
 from plume_export.pipeline import ModelOptions, open_checkpoint
-from plume_export.preprocess import Item
 from plume_export.reference import Reference, ReferenceProcessor
 from plume_export.runtime.onnx_reference import OnnxReference
 from plume_export.stages import Stages

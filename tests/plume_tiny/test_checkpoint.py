@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from plume_export import Embedder
-from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
+from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import expected_tensors
 from plume_export.cli import main

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from plume_export.errors import PlumeExportError
+from plume_export.inputs import Item, Preprocessor
 from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.plume_tiny.scenes import Scene, Split
 from plume_export.plume_tiny.tasks import TASKS, Task, draw_answer, draw_query, sample_scene
@@ -15,7 +16,6 @@ from plume_export.plume_tiny.training.batches import Batches, Step, prompts_from
 from plume_export.plume_tiny.training.initial import initial_tensors, write_initial_files
 from plume_export.plume_tiny.training.model import TrainablePlume
 from plume_export.plume_tiny.training.train import save_weights, train, training_plan
-from plume_export.preprocess import Item, Preprocessor
 from plume_export.reference import Reference, ReferenceProcessor
 
 

@@ -24,7 +24,7 @@ from rich.table import Table
 from plume_export.bundle import MANIFEST, Bundle, open_bundle
 from plume_export.bundle.bundle import check_file, read_manifest
 from plume_export.errors import BundleError, PlumeExportError
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
 
 _SMALL_BYTES = 1 << 20
 _HANG_S = 120

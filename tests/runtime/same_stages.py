@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from plume_export import Embedder
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
 
 
 def assert_same_stages(actual: Embedder, expected: Embedder, items: Iterable[Item], *, relative: float) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from plume_export.preprocess import Media, Patches, PreparedInput
+from plume_export.inputs import Media, Patches, PreparedInput
 from plume_export.recipe import ShapeRanges
 from plume_export.runtime.batch import HostBatch, host_batch
 from plume_export.spec import PLUME_2B

@@ -10,11 +10,10 @@ import pytest
 from plume_export import Embedder
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.errors import BundleError, InputError, PlumeExportError
-from plume_export.machine.flavour import Flavour
-from plume_export.preprocess import Item
-from plume_export.runtime.cuda.buffers import padded_length
+from plume_export.inputs import Item
+from plume_export.machine.tensorrt_variant import Flavour
 from plume_export.runtime.cuda.device import CudaDevice
-from plume_export.runtime.cuda.host_values import float32_from_stored, stored_from_array
+from plume_export.runtime.cuda.device_memory import float32_from_stored, padded_length, stored_from_array
 from plume_export.runtime.cuda.tensorrt import TensorRt
 
 from ..mixed_inputs import mixed_items

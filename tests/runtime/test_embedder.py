@@ -17,7 +17,7 @@ from PIL import Image
 from plume_export import Embedder
 from plume_export.bundle import Bundle, write_manifest
 from plume_export.errors import BundleError, InputError, OptionError, PlumeExportError
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
 from plume_export.runtime.backend import Array
 from plume_export.runtime.embedder import _unit_rows
 from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeBinding, OnnxRuntimeCpu, OnnxRuntimeSession

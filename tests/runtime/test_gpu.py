@@ -9,12 +9,11 @@ import pytest
 
 from plume_export import Embedder
 from plume_export.bundle import Bundle
-from plume_export.embed_file import sources_from_file
 from plume_export.errors import MissingExtraError, PlumeExportError
+from plume_export.inputs import Item, sources_from_file
 from plume_export.machine.software import CUDA_PROVIDER
 from plume_export.parity.reference_run import measure_parity
 from plume_export.pipeline import ModelOptions, compile_bundle, open_checkpoint
-from plume_export.preprocess import Item
 from plume_export.runtime.cuda.device import CudaDevice
 from plume_export.runtime.cuda.tensorrt import TensorRt
 from plume_export.samples import sample_inputs_file

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from plume_export import Embedder
-from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime, compile_for_onnxruntime_cuda
+from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime, compile_for_onnxruntime_cuda
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 from plume_export.recipe import read_recipe

@@ -10,7 +10,7 @@ from PIL import ImageColor
 
 from plume_export.bundle.manifest import CheckpointOrigin
 from plume_export.errors import InputError
-from plume_export.preprocess import Item, MediaOptions, Notice, load_image
+from plume_export.inputs import Item, MediaOptions, Notice, load_image
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from PIL import Image
 
 from plume_export.cli import main
 from plume_export.errors import InputError
-from plume_export.preprocess import Item, NoticeTally
+from plume_export.inputs import Item, NoticeTally
 from plume_export.search import failure
 from plume_export.search.cache import EmbeddingCache
-from plume_export.search.page import page_from_result
+from plume_export.search.html_report import page_from_result
 from plume_export.search.report import report_from_result, skipped_line
 from plume_export.search.search import SearchResult, search_folder
 
@@ -199,7 +199,7 @@ def test_only_the_contents_fault_is_remembered(search: Search, folder: Path, mon
 
         with monkeypatch.context() as patch:
             patch.setattr(Image, "open", failing)
-            patch.setattr("plume_export.preprocess.image.Image.open", failing)
+            patch.setattr("plume_export.inputs.image.Image.open", failing)
             assert folder / "one.png" in search(folder).skipped
     assert search(folder).embedded == 1
 

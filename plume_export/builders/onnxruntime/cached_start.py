@@ -16,14 +16,14 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...bundle import TOKENIZER, CachedStart, Manifest, read_constants
 from ...errors import PlumeExportError
+from ...inputs import Item, Preprocessor
 from ...machine.onnxruntime_module import import_onnxruntime
-from ...preprocess import Item, Preprocessor
 from ...runtime.backend import Array
 from ...runtime.batch import prompt_arrays
 from ...runtime.onnxruntime_cpu import session_options
 from ...spec import DecoderSpec, layer_name
 from .fused_attention import matched_attentions
-from .new_nodes import NewNodes
+from .graph_edits import NewNodes
 
 _TOKEN_AXES = {"input_ids": 1, "visual_index": 1, "position_ids": 2}
 _COUNTING_TOKENS = ("token_count", "anchor_index")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ...machine.software import ONNXRUNTIME_DOMAIN
-from .added_weights import AddedWeights
+from .graph_edits import AddedWeights
 from .integer_products import (
     is_dequantised,
     is_stack,

@@ -10,8 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...machine.software import ONNXRUNTIME_DOMAIN
-from .added_weights import AddedWeights
-from .new_nodes import NewNodes
+from .graph_edits import AddedWeights, NewNodes
 
 # Activations are uint8 around 128: ONNX Runtime's fastest products are of uint8 by int8.
 _ZERO = np.array(128, np.uint8)

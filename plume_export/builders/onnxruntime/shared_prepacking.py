@@ -24,7 +24,7 @@ from ...errors import PlumeExportError
 from ...machine.onnxruntime_module import import_onnxruntime
 from ...runtime.onnxruntime_cpu import session_options
 from ...spec import GraphName
-from .added_weights import INLINE_BYTES, PAGE_BYTES
+from .graph_edits import INLINE_BYTES, PAGE_BYTES
 
 # A value of this key is the hash of the layout, where it lies and how long it is. Kernels of products have one such part.
 _KEY = "prepacked_0"

@@ -15,7 +15,7 @@ import msgspec
 from ...bundle import EngineEntry
 from ...errors import PlumeExportError
 from ...spec import GraphName
-from .layers import EngineLayer
+from .engine_layers import EngineLayer
 
 # Above what the graph's initializers take: folded constants and alignment. Measured: 0.1 % at most.
 _WEIGHTS_SHARE = 0.03

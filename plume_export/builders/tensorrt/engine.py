@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from ...errors import PlumeExportError
-from ...machine.flavour import Flavour, FlavourName, import_flavour
 from ...machine.tensorrt_log import LogFigures, figures_from_lines, layer_list_in, new_log, reasons_in
+from ...machine.tensorrt_variant import Flavour, FlavourName, import_flavour
 from ...recipe import BuilderSettings
 from ...spec import GraphSpec, Precision
 from ...whole_file import replacing
-from .layers import EngineLayer, layers_from_log
+from .engine_layers import EngineLayer, layers_from_log
 from .network import add_profile, check_inputs_and_outputs, check_layer_dtypes, network_from_onnx
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PlumeExportError
-from ...machine.flavour import Flavour
+from ...machine.tensorrt_variant import Flavour
 from ...recipe import ShapeRanges
 from ...spec import COMPUTE_DTYPE, GraphSpec, ModelSpec, Precision, TensorSpec
 

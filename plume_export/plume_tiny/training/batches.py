@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...preprocess import Item, PreparedInput, Preprocessor, normalised_together, patch_positions
+from ...inputs import Item, PreparedInput, Preprocessor, normalised_together, patch_positions
 from ...spec import ModelSpec
 from ..tasks import Task, draw_answer, draw_query, sample_scene
 

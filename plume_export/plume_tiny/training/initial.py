@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...checkpoint.config_files import write_config_files
 from ...checkpoint.tokenizer_files import write_tokenizer
+from ...inputs.prompt import SYSTEM_MESSAGE
 from ...layout import expected_tensors
-from ...preprocess.prompt import SYSTEM_MESSAGE
 from ...spec import INSTRUCTION, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
 from ..tasks import TASKS, draw_answer, draw_query, sample_scene
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ...checkpoint.allocator import keep_freed_memory
 from ...errors import PlumeExportError
-from ...preprocess import Preprocessor
+from ...inputs import Preprocessor
 from ..tasks import Task
 from .batches import Batch, Batches, Step
 from .initial import initial_tensors, write_initial_files

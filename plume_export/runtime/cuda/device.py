@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import MissingExtraError, PlumeExportError
-from ...machine.flavour import device_title
 from ...machine.software import cuda_version_text
+from ...machine.tensorrt_variant import device_title
 from ..backend import Array
 
 HostBytes = NDArray[np.uint8]

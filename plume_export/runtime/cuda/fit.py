@@ -7,9 +7,9 @@ import msgspec
 from ...batch_memory import BufferBytes
 from ...bundle import WEIGHTS, Bundle, EngineManifest
 from ...errors import BundleError, PlumeExportError
-from ...machine.flavour import PORTABLE, Flavour
 from ...machine.gpu import device_memory
-from ...plan import CONTEXT_BYTES, nearest_text, nearest_that_fits, plan_memory
+from ...machine.tensorrt_variant import PORTABLE, Flavour
+from ...memory_plan import CONTEXT_BYTES, nearest_text, nearest_that_fits, plan_memory
 from ...recipe import Device
 from .device import CudaDevice
 

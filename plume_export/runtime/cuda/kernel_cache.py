@@ -6,7 +6,7 @@ from typing import Any
 
 from ...bundle import Bundle
 from ...errors import PlumeExportError
-from ...machine.flavour import Flavour
+from ...machine.tensorrt_variant import Flavour
 from ...spec import GraphName
 from ...whole_file import replacing
 

@@ -12,9 +12,8 @@ from ...errors import PlumeExportError
 from ...machine.onnxruntime_module import import_onnxruntime
 from ...machine.software import CUDA_PROVIDER
 from ...spec import DType, GraphName
-from .arena import DeviceBuffer
-from .buffers import CudaBuffers
 from .device import CudaDevice
+from .device_memory import CudaBuffers, DeviceBuffer
 from .fit import check_graphs_fit
 
 _EXTRA = "gpu"

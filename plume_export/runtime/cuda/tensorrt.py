@@ -8,15 +8,13 @@ from typing import Any
 from ...batch_memory import buffer_bytes
 from ...bundle import Bundle
 from ...errors import BundleError, PlumeExportError
-from ...machine.flavour import Flavour, extra_of, import_runtime
 from ...machine.tensorrt_log import log_of_process, reasons_in
+from ...machine.tensorrt_variant import Flavour, extra_of, import_runtime
 from ...spec import GraphName
-from .arena import DeviceBuffer
-from .buffers import CudaBuffers
 from .device import CudaDevice
+from .device_memory import CudaBuffers, DeviceBuffer, SharedWeights
 from .fit import check_device, check_engines_fit, check_version, rebuild_command, scratch_bytes
 from .kernel_cache import KernelCache
-from .shared_weights import SharedWeights
 
 
 class TensorRt(CudaBuffers):

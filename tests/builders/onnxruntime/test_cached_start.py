@@ -14,10 +14,10 @@ from PIL import Image
 from plume_export import Embedder
 from plume_export.builders.onnxruntime import cached_start
 from plume_export.builders.onnxruntime.cached_start import CACHED_TOKENS
-from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
+from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
 from plume_export.bundle import CONSTANTS, TOKENIZER, Bundle, CachedStart, Manifest
 from plume_export.errors import PlumeExportError
-from plume_export.preprocess import Item, Preprocessor
+from plume_export.inputs import Item, Preprocessor
 from plume_export.runtime.backend import Array
 from plume_export.runtime.batch import prompt_arrays
 from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeSession, session_options

@@ -11,14 +11,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from plume_export import Embedder
-from plume_export.builders.onnxruntime import compile as builder
-from plume_export.builders.onnxruntime.added_weights import INLINE_BYTES
-from plume_export.builders.onnxruntime.compile import check_onnxruntime_precision, compile_for_onnxruntime
+from plume_export.builders.onnxruntime import onnxruntime_bundle as builder
+from plume_export.builders.onnxruntime.graph_edits import INLINE_BYTES
 from plume_export.builders.onnxruntime.integer_products import is_dequantised
+from plume_export.builders.onnxruntime.onnxruntime_bundle import check_onnxruntime_precision, compile_for_onnxruntime
 from plume_export.bundle import WEIGHTS, Bundle
-from plume_export.embed_file import sources_from_file
 from plume_export.errors import PlumeExportError
-from plume_export.machine.processor import sums_int8_exactly
+from plume_export.inputs import sources_from_file
+from plume_export.machine.cores import sums_int8_exactly
 from plume_export.runtime import onnxruntime_cpu
 from plume_export.samples import sample_inputs_file
 from plume_export.spec import GRAPH_NAMES, GraphName, IntegerPrecision

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from plume_export import Embedder
-from plume_export.builders.onnxruntime import compile as builder
-from plume_export.builders.onnxruntime.compile import compile_for_onnxruntime
+from plume_export.builders.onnxruntime import onnxruntime_bundle as builder
+from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
 from plume_export.bundle import WEIGHTS, Bundle, open_bundle, write_manifest
 from plume_export.errors import PlumeExportError
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from plume_export.builders.tensorrt.audit import audit_engine
-from plume_export.builders.tensorrt.inspector import layers_of_engine
+from plume_export.builders.tensorrt.engine_layers import layers_of_engine
 from plume_export.builders.tensorrt.network import check_inputs_and_outputs, check_layer_dtypes, network_from_onnx
 from plume_export.bundle import open_bundle
-from plume_export.machine.flavour import import_flavour
 from plume_export.machine.tensorrt_log import new_log
+from plume_export.machine.tensorrt_variant import import_flavour
 from plume_export.pipeline import compile_bundle
 from plume_export.spec import GRAPH_NAMES, graph_specs
 

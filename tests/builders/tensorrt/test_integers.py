@@ -9,9 +9,9 @@ from plume_export.bundle import WEIGHTS, Bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.errors import PlumeExportError
 from plume_export.pipeline import ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
-from plume_export.precision.calibrate import calibrate
-from plume_export.precision.options import QuantiseOptions
-from plume_export.precision.ranges import write_ranges
+from plume_export.quantise.activation_ranges import write_ranges
+from plume_export.quantise.calibrate import calibrate
+from plume_export.quantise.options import QuantiseOptions
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import GRAPH_NAMES, INTEGER_PRECISIONS, Precision
 

@@ -13,8 +13,8 @@ from plume_export.builders.tensorrt.network import (
 )
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
-from plume_export.machine.flavour import Flavour, import_flavour
 from plume_export.machine.tensorrt_log import new_log
+from plume_export.machine.tensorrt_variant import Flavour, import_flavour
 from plume_export.recipe import ShapeRanges
 from plume_export.spec import GraphSpec, TensorSpec
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from plume_export.builders.tensorrt.compile import timing_cache_file
+from plume_export.builders.tensorrt.tensorrt_bundle import timing_cache_file
 from plume_export.errors import PlumeExportError
-from plume_export.machine.flavour import Flavour
+from plume_export.machine.tensorrt_variant import Flavour
 
 
 def test_a_link_in_the_place_of_timings_is_refused_before_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

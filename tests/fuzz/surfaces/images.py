@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 from PIL import Image, PngImagePlugin
 
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
 from tests.golden_model import GOLDEN_MODEL
 
 from ..mutation import INTEGERS, mutated

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 from PIL import Image
 
-from plume_export.embed_file import inputs_from_file
 from plume_export.errors import InputError
+from plume_export.inputs import inputs_from_file
 
 from ..mutation import mutated, mutated_json
 from ..sample_bundle import sample_preprocessor

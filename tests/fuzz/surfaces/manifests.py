@@ -11,7 +11,7 @@ from plume_export.bundle import MANIFEST
 from plume_export.bundle.manifest import manifest_sha256
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
 from plume_export.runtime.embedder import Embedder
 
 from ..mutation import mutated_json

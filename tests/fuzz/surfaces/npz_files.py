@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from plume_export.bundle import CONSTANTS, MANIFEST, write_manifest
-from plume_export.precision.ranges import BINS, MODALITIES, PHASES, About, LinearRange, Ranges, read_ranges, write_ranges
+from plume_export.quantise.activation_ranges import (
+    BINS,
+    MODALITIES,
+    PHASES,
+    About,
+    LinearRange,
+    Ranges,
+    read_ranges,
+    write_ranges,
+)
 from plume_export.runtime.embedder import Embedder
 
 from ..mutation import INTEGERS, mutated, mutated_json

@@ -10,8 +10,8 @@ from hypothesis.strategies import DrawFn
 from plume_export import __version__
 from plume_export.embed_file.embed import EmbedResult
 from plume_export.embed_file.partial import PartialRun, RunSettings, stopped_run
-from plume_export.embed_file.sources import Source
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
+from plume_export.inputs.json_lines import Source
 
 from ..mutation import mutated, mutated_json
 from ..surface import Files, Surface

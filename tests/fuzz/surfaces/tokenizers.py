@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from plume_export.preprocess import Item, Preprocessor
+from plume_export.inputs import Item, Preprocessor
 from tests.golden_model import GOLDEN_MODEL
 
 from ..mutation import mutated, mutated_json

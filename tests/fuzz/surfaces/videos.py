@@ -7,7 +7,7 @@ import av
 import numpy as np
 from hypothesis import strategies as st
 
-from plume_export.preprocess import Item
+from plume_export.inputs import Item
 from tests.golden_model import GOLDEN_MODEL
 
 from ..mutation import mutated

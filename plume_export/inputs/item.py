@@ -1,0 +1,151 @@
+"""One input: a text, images, a video, or any combination of the three."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from .image_file import EncodedSource, is_open_file
+
+# A path, the bytes of an image file, such a file opened, an image, or uint8 [height, width], [height, width, 3 or 4].
+ImageSource: TypeAlias = EncodedSource | Image.Image | NDArray[np.uint8]
+# Frames, or the path of a video file.
+VideoSource: TypeAlias = tuple[ImageSource, ...] | str | os.PathLike[str]
+
+_KEYS = ("id", "text", "image", "video")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input. Raises InputError if a field has the wrong type, or if there is nothing to embed."""
+
+    text: str = ""
+    images: tuple[ImageSource, ...] = ()
+    video: VideoSource | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text(self.text)
+        _check_id(self.id)
+        _check_images("images", self.images)
+        if self.video is not None and not isinstance(self.video, str | os.PathLike):
+            _check_images("video", self.video)
+            if not self.video:
+                raise InputError("The video has no frames.", fix="give at least one frame, or leave the video out")
+        if not self.text.strip() and not self.images and self.video is None:
+            raise InputError("The input is empty.", fix="give a text that is not blank, an image or a video")
+
+
+# A text, an image, an Item, or a mapping with "id", "text", "image" and "video".
+ItemLike: TypeAlias = str | ImageSource | Item | Mapping[str, Any]
+
+
+def item_from(value: object) -> Item:
+    """Return the Item of a text, an image, an Item, or a mapping with "id", "text", "image" and "video".
+
+    A string is a text: for an image file pass a pathlib.Path, or {"image": path}. "image" is one image or a list; "video" is a
+    list of frames or the path of a video file; None is absent.
+
+    Raises InputError for an unknown key, a wrong type or an empty input.
+    """
+    if isinstance(value, Item):
+        return value
+    if isinstance(value, str):
+        return Item(text=value)
+    if is_image_source(value):
+        return Item(images=(value,))
+    if isinstance(value, Mapping):
+        return _item_from_mapping(value)
+    raise InputError(
+        f"An input is a {type(value).__name__}; expected a text, an image, an Item or a mapping.",
+        fix="for several images, or an image with a text, pass {'image': [...], 'text': ...}",
+    )
+
+
+def is_image_source(value: object) -> TypeGuard[ImageSource]:
+    """Whether a value is an image by its type. A string is none here: it is a text, but where an image is expected a path."""
+    kinds = (os.PathLike, Image.Image, np.ndarray, bytes, bytearray, memoryview)
+    return isinstance(value, kinds) or is_open_file(value)
+
+
+def item_from_json(line: str, base_dir: Path) -> Item:
+    """Return the Item of one JSON line. Relative paths start at `base_dir`. Raises InputError."""
+    try:
+        value = json.loads(line, object_pairs_hook=object_from_pairs)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The line is not JSON: {error}.", fix='write one object a line, as {"text": "..."}') from None
+    if not isinstance(value, dict):
+        raise InputError(f"The line is a JSON {type(value).__name__}; expected an object.", fix='write {"text": "..."}')
+    for key in ("image", "video"):
+        if key in value:
+            value[key] = _resolved(value[key], base_dir)
+    return _item_from_mapping(value)
+
+
+def object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, as the `object_pairs_hook` of `json.loads`. Raises InputError for a key that is there twice."""
+    value: dict[str, Any] = {}
+    for key, content in pairs:
+        if key in value:
+            raise InputError(f"The key {key!r} is there twice.", fix="give each key of an object once")
+        value[key] = content
+    return value
+
+
+def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
+    unknown = [key for key in value if key not in _KEYS]
+    if unknown:
+        raise InputError(f"The input has the unknown key {unknown[0]!r}.", fix=f"use only the keys {', '.join(_KEYS)}")
+    identity, text, image, video = (value.get(key) for key in _KEYS)
+    return Item(
+        text="" if text is None else text,
+        images=() if image is None else tuple(image) if isinstance(image, list | tuple) else (image,),
+        video=tuple(video) if isinstance(video, list) else video,
+        id=str(identity) if type(identity) is int else identity,
+    )
+
+
+def _resolved(value: object, base_dir: Path) -> object:
+    if isinstance(value, str):
+        is_address = "://" in value or value.startswith("data:")  # refused when it is read, as it was written
+        return value if is_address else str(base_dir / value)
+    if isinstance(value, list):
+        return [_resolved(element, base_dir) for element in value]
+    return value
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"The text is a {type(text).__name__}; expected a string.", fix="pass the text as one string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The text has an unpaired surrogate at character {error.start}.", fix="repair the text's encoding"
+        ) from None
+
+
+def _check_id(identity: object) -> None:
+    if identity is not None and not isinstance(identity, str):
+        raise InputError(f"The id is a {type(identity).__name__}; expected a string.", fix="quote the id")
+
+
+def _check_images(name: str, images: object) -> None:
+    if not isinstance(images, tuple):
+        raise InputError(
+            f"{name} is a {type(images).__name__}; expected a tuple of images{' or a path' if name == 'video' else ''}.",
+            fix=f"pass {name} as a tuple",
+        )
+    for image in images:
+        if not isinstance(image, str) and not is_image_source(image):
+            raise InputError(
+                f"{name} has an element of type {type(image).__name__}; expected an image.",
+                fix="pass a path, bytes, an open file, a PIL image or a uint8 array",
+            )

@@ -1,0 +1,127 @@
+"""Watch a running model: the magnitudes at its linear layers, and the first value that is not finite."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import PlumeExportError
+from ..graphs.latent_step import ExpertStack
+from ..graphs.layers import Linear
+from .activation_ranges import BINS, BINS_PER_OCTAVE, LEAST_EXPONENT, PHASES, SAMPLE_ROWS, LinearRange, Phase
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What runs now. The first axis of every tensor goes over `inputs`; with no phase nothing is recorded."""
+
+    phase: Phase | None
+    inputs: Sequence[str]
+    is_real: Tensor | None  # [batch, tokens]: False on padding; None if there is none
+
+
+class Observer:
+    """Records every linear layer of the modules that it watches, by phase.
+
+    A layer has the name of its weight without ".weight"; the stacked experts are two, `fc1` and `fc2`. Raises
+    PlumeExportError, out of the model's forward pass, at the first layer whose output is not finite.
+    """
+
+    def __init__(self) -> None:
+        self.linears: dict[Phase, dict[str, LinearRange]] = {phase: {} for phase in PHASES}
+        self._pass: _Pass | None = None
+
+    def watch(self, module: nn.Module) -> None:
+        """Watch every layer of a module that holds no others."""
+        for name, layer in module.named_modules():
+            if next(layer.children(), None) is None:
+                layer.register_forward_hook(partial(self._observe, name))
+
+    @contextmanager
+    def running(self, phase: Phase | None, inputs: Sequence[str], is_real: Tensor | None = None) -> Iterator[None]:
+        """Say what runs inside: the inputs' names in batch order (one may repeat, as for the frames of a video)."""
+        self._pass = _Pass(phase, inputs, None if is_real is None or bool(is_real.all()) else is_real)
+        try:
+            yield
+        finally:
+            self._pass = None
+
+    def _observe(self, name: str, layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        now = self._pass
+        assert now is not None, name
+        received, given = _real_rows(arguments[0], now.is_real), _real_rows(output, now.is_real)
+        output_abs_max = float(torch.stack(given.aminmax()).abs().max())
+        if not np.isfinite(output_abs_max):
+            raise _not_finite(name, layer, arguments[0], output, now)
+        if now.phase is None:
+            return
+        if isinstance(layer, Linear):
+            self._record(now.phase, name, received, output_abs_max)
+        elif isinstance(layer, ExpertStack):
+            first = received[None] @ layer.fc1_weight + layer.fc1_bias  # [experts + 1, batch, width]
+            self._record(now.phase, f"{name}.fc1", received, float(first.abs().max()))
+            self._record(now.phase, f"{name}.fc2", nn.functional.gelu(first), output_abs_max)
+
+    def _record(self, phase: Phase, name: str, received: Tensor, output_abs_max: float) -> None:
+        rows = received.flatten(0, -2)  # [rows, channels]
+        magnitudes = rows.abs()
+        histogram = magnitude_histogram(magnitudes)
+        sample = _evenly(rows.numpy(), SAMPLE_ROWS).copy()
+        seen = LinearRange(magnitudes.amax(0).numpy(), histogram, output_abs_max, sample)
+        earlier = self.linears[phase].get(name)
+        self.linears[phase][name] = seen if earlier is None else _merged(earlier, seen)
+
+
+def magnitude_histogram(magnitudes: Tensor) -> NDArray[np.int64]:
+    """Count magnitudes, of any shape, in the bins of `ranges.bin_edges`."""
+    exponents = torch.log2(magnitudes.flatten())  # that of zero is -inf, which the first bin takes
+    bins = exponents.sub_(LEAST_EXPONENT).mul_(BINS_PER_OCTAVE).clamp_(0, BINS - 1).to(torch.int32)
+    return torch.bincount(bins, minlength=BINS).numpy()
+
+
+def _merged(earlier: LinearRange, later: LinearRange) -> LinearRange:
+    """Return what both saw; each fills as much of the sample as it has of the rows."""
+    both = earlier.merged(later)
+    if len(both.input_sample) <= SAMPLE_ROWS:
+        return both
+    share = round(SAMPLE_ROWS * float(earlier.input_histogram.sum() / both.input_histogram.sum()))
+    kept = [_evenly(earlier.input_sample, share), _evenly(later.input_sample, SAMPLE_ROWS - share)]
+    return replace(both, input_sample=np.concatenate(kept))
+
+
+def _evenly(rows: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """Return at most so many rows, evenly spread."""
+    if len(rows) <= most:
+        return rows
+    chosen: NDArray[np.float32] = rows[((np.arange(most) + 0.5) * len(rows) / max(most, 1)).astype(int)]
+    return chosen
+
+
+def _real_rows(tensor: Tensor, is_real: Tensor | None) -> Tensor:
+    """Leave the padding out: [batch, tokens, channels] -> [rows, channels]. Tensors of other axes have none."""
+    return tensor if is_real is None or tensor.shape[:2] != is_real.shape else tensor[is_real]
+
+
+def _not_finite(name: str, layer: nn.Module, received: Tensor, output: Tensor, now: _Pass) -> PlumeExportError:
+    """Name the layer, the first input for which it shows, and what is to blame."""
+    value = "NaN" if bool(output.isnan().any()) else "infinity"
+    state = "finite" if bool(received.isfinite().all()) else "not finite"
+    return PlumeExportError(
+        f"The model is not finite: layer {name}{'' if now.phase is None else f' ({now.phase})'} gives {value} for the input "
+        f"{_first_bad_input(output, layer, now)!r}; its parameters are finite, what it receives is {state}.",
+        fix="leave the input out, or check the checkpoint: float32 does not overflow on a sound one",
+    )
+
+
+def _first_bad_input(output: Tensor, layer: nn.Module, now: _Pass) -> str:
+    rows = output.transpose(0, 1) if isinstance(layer, ExpertStack) else torch.atleast_2d(output)  # [rows, ...]
+    if now.is_real is not None and rows.shape[:2] == now.is_real.shape:
+        rows = torch.where(now.is_real[..., None], rows, torch.zeros(()))
+    is_bad = ~rows.flatten(1).isfinite().all(1)
+    row = int(is_bad.nonzero()[0])
+    return now.inputs[row * len(now.inputs) // len(rows)]  # the vision encoder's last rows are visual tokens, not frames

@@ -1,0 +1,75 @@
+"""Processors that are not here: what they tell is given as text."""
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from plume_export import Embedder
+from plume_export.bundle import Bundle
+from plume_export.cli import main
+from plume_export.errors import PlumeExportError
+from plume_export.machine.cores import PROCESSOR, check_threads, sums_int8_exactly
+from plume_export.machine.gpu import Read
+from tests.cli.failures import assert_fails
+
+
+def flags(text: str) -> Read:
+    return {PROCESSOR: f"processor\t: 0\nflags\t\t: fpu {text} fsrm\n"}.get
+
+
+@pytest.mark.parametrize(
+    ("text", "is_exact"),
+    [("avx2 fma", False), ("avx2 avx512f avx512bw", False), ("avx2 avx512f avx512_vnni", True), ("avx2 avx_vnni", True)],
+)
+def test_x86_needs_vnni(text: str, is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x86_64", "AMD64"):
+        monkeypatch.setattr("platform.machine", lambda name=name: name)
+        assert sums_int8_exactly(flags(text)) is is_exact
+
+
+def test_what_is_not_told_counts_as_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert not sums_int8_exactly(lambda _: None)
+
+
+def test_arm_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert sums_int8_exactly(lambda _: None)
+
+
+def test_as_many_as_the_machine_has_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
+    for threads in (None, 1, 4):
+        check_threads(threads)
+    for threads in (0, -1, 5, 100_000):
+        with pytest.raises(PlumeExportError, match=rf"threads is {threads}; expected 1 to 4: .*4 logical CPUs, .*may use 2\."):
+            check_threads(threads)
+
+
+def test_the_embedder_refuses_before_it_opens_anything() -> None:
+    with pytest.raises(PlumeExportError, match="threads is 100000; expected 1 to"):
+        Embedder("no bundle", threads=100_000)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("embed", "BUNDLE", "--text", "a"),
+        ("search", "BUNDLE", "a", "--in", "."),
+        ("evaluate", "BUNDLE", "--dataset", "DATASET"),
+        ("selftest", "BUNDLE"),
+        ("bench", "BUNDLE"),
+    ],
+)
+def test_every_command_with_threads(tiny_cpu: Bundle, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    dataset = tmp_path / "dataset.jsonl"
+    dataset.write_text(
+        '{"task": "t", "id": "c", "candidate": {"text": "a"}}\n'
+        '{"task": "t", "id": "q", "query": {"text": "a"}, "positive": "c"}\n'
+    )
+    names = {"BUNDLE": str(tiny_cpu.path), "DATASET": str(dataset)}
+    command = [names.get(argument, argument) for argument in arguments]
+    assert_fails(CliRunner().invoke(main, [*command, "--threads", "100000"]), "threads is 100000; expected 1 to", "--threads")
