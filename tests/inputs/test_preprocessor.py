@@ -155,6 +155,6 @@ def test_exif_transpose_reaches_images_and_frames(tmp_path: Path) -> None:
 
 def test_imports_neither_torch_nor_transformers_nor_onnx() -> None:
     heavy = "{'torch', 'transformers', 'onnx', 'onnxruntime', 'av'}"
-    code = f"import sys, plume_export.preprocess; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, plume_export.inputs; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

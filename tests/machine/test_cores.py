@@ -12,7 +12,7 @@ from plume_export.cli import main
 from plume_export.errors import PlumeExportError
 from plume_export.machine.cores import PROCESSOR, check_threads, sums_int8_exactly
 from plume_export.machine.gpu import Read
-from tests.cli.failures import assert_fails
+from tests.cli.failures import assert_is_usage
 
 
 def flags(text: str) -> Read:
@@ -72,4 +72,6 @@ def test_every_command_with_threads(tiny_cpu: Bundle, tmp_path: Path, arguments:
     )
     names = {"BUNDLE": str(tiny_cpu.path), "DATASET": str(dataset)}
     command = [names.get(argument, argument) for argument in arguments]
-    assert_fails(CliRunner().invoke(main, [*command, "--threads", "100000"]), "threads is 100000; expected 1 to", "--threads")
+    assert_is_usage(
+        CliRunner().invoke(main, [*command, "--threads", "100000"]), "threads is 100000; expected 1 to", "--threads"
+    )
