@@ -91,7 +91,7 @@ def read_config(value: Any, kind: type[_Struct], file: Path) -> _Struct:
         found = msgspec.convert(value, kind)
         if isinstance(found, TextConfig):
             _ = found.rope
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter of half a surrogate pair
         raise CheckpointError(f"{file} is wrong: {error}.", fix="use the file that the weights were saved with") from None
     return found
 

@@ -1,5 +1,6 @@
 """The named tensors of a checkpoint, whatever its key layout, prefix or number of files."""
 
+import os
 import re
 from pathlib import Path
 
@@ -134,6 +135,6 @@ def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
         check_stands_beside(index, f"the shard {name!r}", name)
         files.setdefault(name, set()).add(key)
     for name in files:
-        if not (directory / name).is_file():
+        if not os.path.isfile(directory / name):  # false also of a name that the system refuses
             raise CheckpointError(f"{index} names the shard {name}, which is missing.", fix="download or copy it again")
     return [(directory / name, keys) for name, keys in sorted(files.items())]

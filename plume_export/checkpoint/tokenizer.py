@@ -7,6 +7,7 @@ import msgspec
 
 from ..errors import BundleError, CheckpointError, OptionError, PlumeExportError
 from ..inputs import PromptTokenizer
+from ..inputs.prompt import panics_as_errors
 from ..spec import ModelSpec
 
 # Flag, and the token at whose state the rollout starts, or the embedding is read.
@@ -95,8 +96,9 @@ def _converted(directory: Path) -> str:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-        return str(tokenizer.backend_tokenizer.to_str())
+        with panics_as_errors():
+            tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+            return str(tokenizer.backend_tokenizer.to_str())
     except Exception as error:  # of the tokenizers library and of any file that it reads
         raise CheckpointError(
             f"The tokenizer of {directory} cannot be made from vocab.json and merges.txt: {_first_line(error)}.",

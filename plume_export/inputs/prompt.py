@@ -1,7 +1,8 @@
 """A text and its media to token ids: Qwen2-VL's chat template with PLUME's instruction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +88,25 @@ def _tokenizers_from_json(tokenizer_json: str | bytes) -> tuple[Tokenizer, Token
     try:
         plain = json.loads(tokenizer_json) | {"added_tokens": []}
         full_json = tokenizer_json.decode() if isinstance(tokenizer_json, bytes) else tokenizer_json
-        tokenizers = (Tokenizer.from_str(full_json), Tokenizer.from_str(json.dumps(plain)))
+        with panics_as_errors():
+            tokenizers = (Tokenizer.from_str(full_json), Tokenizer.from_str(json.dumps(plain)))
     except Exception as error:  # tokenizers raises plain Exception
         raise BundleError(f"The tokenizer cannot be read: {error}.", fix="export the bundle again") from error
     for tokenizer in tokenizers:
         tokenizer.no_truncation()
         tokenizer.no_padding()
     return tokenizers
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Raise RuntimeError for a panic of the tokenizers library, which is written in Rust: a panic is not an Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"the tokenizers library failed ({error})") from None
 
 
 def _check_control_tokens(tokenizer: Tokenizer) -> None:

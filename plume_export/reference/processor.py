@@ -14,6 +14,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from ..errors import CheckpointError
 from ..inputs import Item, VideoSource, load_image, read_video_frames, smart_resize
+from ..inputs.prompt import panics_as_errors
 from ..spec import INSTRUCTION, ModelSpec
 
 _IMAGE, _VIDEO = "<|image_pad|>", "<|video_pad|>"
@@ -118,7 +119,8 @@ class ReferenceProcessor:
 def _tokenizer_of(directory: Path) -> Any:
     """Raises CheckpointError for files that transformers cannot read, and without a chat template."""
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(directory)
+        with panics_as_errors():
+            tokenizer: Any = AutoTokenizer.from_pretrained(directory)
     except Exception as error:  # of the tokenizers library and of any file that it reads
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise CheckpointError(

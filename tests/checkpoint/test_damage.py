@@ -126,6 +126,16 @@ def test_a_shard_elsewhere(copy: Path, shard: str) -> None:
     assert "expected a file beside it" in assert_refused(copy).message
 
 
+def test_a_shard_whose_name_no_file_can_have(copy: Path) -> None:
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x" * 300}}))
+    assert "which is missing" in assert_refused(copy).message
+
+
+def test_half_a_surrogate_pair(copy: Path) -> None:
+    (copy / "trainer_state.json").write_text('{"log_history": [{"\\ud800": 1}]}')
+    assert "trainer_state.json is wrong" in assert_refused(copy).message
+
+
 def test_a_shard_that_is_a_link(copy: Path) -> None:
     """As in the hub's cache, whose snapshots link to the files beside them."""
     (copy.parent / "blobs").mkdir()

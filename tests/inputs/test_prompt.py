@@ -111,6 +111,13 @@ def test_unreadable_tokenizer(content: str) -> None:
         PromptTokenizer(content, ROLLOUT)
 
 
+def test_a_tokenizer_on_which_the_library_panics() -> None:
+    tokenizer = json.loads(TOKENIZER_JSON)
+    tokenizer["model"]["continuing_subword_prefix"] = "<bot>"  # longer than the tokens that it should precede
+    with pytest.raises(BundleError, match="tokenizer cannot be read: the tokenizers library failed"):
+        PromptTokenizer(json.dumps(tokenizer), ROLLOUT)
+
+
 def test_truncation_of_the_checkpoint_is_switched_off() -> None:
     tokenizer_json = json.loads(TOKENIZER_JSON)
     tokenizer_json["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}

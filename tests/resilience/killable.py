@@ -73,6 +73,7 @@ class WritesBundle(Killable):
     def learn(self) -> None:
         super().learn()
         self._digest = digest_of_tree(self._output)
+        shutil.rmtree(self._old, ignore_errors=True)  # of the way before
         shutil.copytree(self._output, self._old)
         manifest = open_bundle(self._old).manifest
         write_manifest_again(self._old, msgspec.structs.replace(manifest, versions={"plume-export": "older"}))
