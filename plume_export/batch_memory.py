@@ -30,7 +30,7 @@ def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shap
 
     A bundle for text alone has the blank image only.
     """
-    batch, tokens = shapes.batch[2], shapes.prompt_tokens[2]
+    batch, tokens = shapes.batch.max, shapes.prompt_tokens.max
     sizes = {"batch": batch, "tokens": tokens}
     inputs = {tensor.name: tensor for tensor in graphs["prefill"].inputs}
     visual_embeddings = inputs.pop("visual_embeddings")
@@ -40,7 +40,7 @@ def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shap
         patch = vision.patch_values * DTYPE_BYTES["float32"] + 2 * DTYPE_BYTES["int64"]  # with its row and column
         uploads += batch * tokens * vision.merged_patches * patch + batch * tokens // MIN_IMAGE_TOKENS * 2 * ALIGNMENT_BYTES
     of_batch = batch * (tokens if has_vision else MIN_IMAGE_TOKENS)
-    of_one_call = min(of_batch, shapes.frames[2] * shapes.image_tokens[2])
+    of_one_call = min(of_batch, shapes.frames.max * shapes.image_tokens.max)
     media = sum(tensor_bytes(visual_embeddings, {"visual_tokens": rows}) for rows in (of_batch, of_one_call))
     return BufferBytes(
         uploads=uploads,

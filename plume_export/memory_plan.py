@@ -15,7 +15,7 @@ import msgspec
 from .batch_memory import DTYPE_BYTES, buffer_bytes
 from .errors import OptionError, PlumeExportError
 from .layout import expected_tensors
-from .recipe import Device, Recipe, ShapeRanges
+from .recipe import AxisRange, Device, Recipe, ShapeRanges
 from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INT4_BLOCK, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 
 # Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
@@ -95,7 +95,7 @@ def plan_memory(
     is_shared = recipe.weights == "shared"
     # Keys and values of one token.
     cached = 2 * item * model.decoder.layers * model.decoder.kv_heads * model.decoder.head_dim
-    prefix_cache = cached * recipe.limits.batch[2] * recipe.limits.prompt_tokens[2]
+    prefix_cache = cached * recipe.limits.batch.max * recipe.limits.prompt_tokens.max
     return Plan(
         target=target,
         precision=precision,
@@ -137,8 +137,8 @@ def check_builder_fits(
 
 def _activations(model: ModelSpec, shapes: ShapeRanges, item: int) -> dict[GraphName, int]:
     """For the largest shapes. Integer graphs need no more than 16-bit ones."""
-    tokens, frames = shapes.batch[2] * shapes.prompt_tokens[2], shapes.frames[2]
-    patches = shapes.image_tokens[2] * model.vision.merged_patches
+    tokens, frames = shapes.batch.max * shapes.prompt_tokens.max, shapes.frames.max
+    patches = shapes.image_tokens.max * model.vision.merged_patches
     return {
         "vision_encoder": frames * patches * _vision_patch_bytes(model, item, frames),
         "prefill": tokens * _prefill_token_bytes(model, item),
@@ -183,7 +183,7 @@ def nearest_that_fits(
     Tried in turn: shared weights, smaller batches, shorter prompts with smaller images.
     """
     shapes = recipe.limits
-    batch, tokens, image = shapes.batch[2], shapes.prompt_tokens[2], shapes.image_tokens[2]
+    batch, tokens, image = shapes.batch.max, shapes.prompt_tokens.max, shapes.image_tokens.max
     kinds: tuple[Literal["baked", "shared"], ...] = (recipe.weights, "shared") if precision in SHAREABLE else ("baked",)
     while True:
         for weights in dict.fromkeys(kinds):
@@ -208,14 +208,13 @@ def nearest_text(nearest: Plan | None) -> str:
         return "nothing smaller fits either"
     shapes = nearest.shapes
     return (
-        f'nearest that fits: weights = "{nearest.weights}", batch up to {shapes.batch[2]}, prompt up to '
-        f"{shapes.prompt_tokens[2]}, image up to {shapes.image_tokens[2]} tokens: {nearest.total / 1e6:,.0f} MB"
+        f'nearest that fits: weights = "{nearest.weights}", batch up to {shapes.batch.max}, prompt up to '
+        f"{shapes.prompt_tokens.max}, image up to {shapes.image_tokens.max} tokens: {nearest.total / 1e6:,.0f} MB"
     )
 
 
-def _until(shape: tuple[int, int, int], most: int) -> tuple[int, int, int]:
-    least, best, _ = shape
-    return min(least, most), min(best, most), most
+def _until(axis: AxisRange, largest: int) -> AxisRange:
+    return AxisRange(*(min(size, largest) for size in axis))
 
 
 def _is_in(name: str, graph: GraphName) -> bool:

@@ -5,7 +5,7 @@ one that ships. Unknown keys are errors.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -22,21 +22,34 @@ MIN_IMAGE_TOKENS = 4
 _FRAME_TOKENS = 768
 
 
+class AxisRange(NamedTuple):
+    """The sizes of one dynamic axis, as in a TensorRT optimization profile: engines are tuned for `opt`."""
+
+    min: int
+    opt: int
+    max: int
+
+
 class ShapeRanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Least, best and most of each dynamic axis. Engines refuse what lies outside; `best` is what they are tuned for.
+    """The range of each dynamic axis. Engines refuse sizes outside it.
 
     `prompt_tokens` counts visual tokens too. `image_tokens` are the visual tokens of one image or one frame. The rows of the
     forced suffix are the model's: none on a plain step, all on the last.
     """
 
-    batch: tuple[Count, Count, Count]
-    prompt_tokens: tuple[Count, Count, Count]
-    image_tokens: tuple[Count, Count, Count]
+    batch: AxisRange
+    prompt_tokens: AxisRange
+    image_tokens: AxisRange
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} = {list(getattr(self, name))}; expected sizes >= 1")
 
     @property
-    def frames(self) -> tuple[int, int, int]:
+    def frames(self) -> AxisRange:
         """Frames that are encoded at a time: of a video, as many as take no more memory than the largest image."""
-        return 1, 1, max(1, self.image_tokens[2] // _FRAME_TOKENS)
+        return AxisRange(1, 1, max(1, self.image_tokens.max // _FRAME_TOKENS))
 
 
 class BuilderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,12 +142,12 @@ def check_recipe_fits_model(recipe: Recipe, model: ModelSpec, suffix_tokens: int
     if recipe.shapes is None:
         return
     room = model.decoder.max_positions - model.rollout.latent_steps - suffix_tokens
-    most = recipe.shapes.prompt_tokens[2]
+    most = recipe.shapes.prompt_tokens.max
     if most > room:
         raise PlumeExportError(
             f"The recipe {target} asks for prompts of up to {most} tokens; this model serves {room} with its "
             f"{model.rollout.latent_steps} latent steps and {suffix_tokens} suffix tokens.",
-            fix=f"lower the last number of prompt_tokens to {room} in a recipe of your own",
+            fix=f"lower the max of prompt_tokens to {room} in a recipe of your own",
         )
 
 
@@ -179,33 +192,33 @@ def _check_meant_for_backend(recipe: Recipe, file: Path) -> None:
 
 def _check_ranges(shapes: ShapeRanges, max_pixels: int, file: Path) -> None:
     for name in ShapeRanges.__struct_fields__:
-        least, best, most = getattr(shapes, name)
-        if not least <= best <= most:
+        given: AxisRange = getattr(shapes, name)
+        if not given.min <= given.opt <= given.max:
             raise PlumeExportError(
-                f"The recipe {file} has {name} = [{least}, {best}, {most}]; expected least <= best <= most.",
+                f"The recipe {file} has {name} = {list(given)}; expected [min, opt, max] with min <= opt <= max.",
                 fix="put the three numbers in order",
             )
-    _check_least(shapes, file)
-    needed, allowed = max_pixels // _TOKEN_PIXELS, shapes.image_tokens[2]
+    _check_min(shapes, file)
+    needed, allowed = max_pixels // _TOKEN_PIXELS, shapes.image_tokens.max
     if needed > allowed:
         raise PlumeExportError(
             f"The recipe {file} lets images have {max_pixels} pixels, which are {needed} tokens; its image_tokens "
             f"end at {allowed}.",
             fix=f"max_pixels = {allowed * _TOKEN_PIXELS}, or image_tokens up to {needed}",
         )
-    if allowed >= shapes.prompt_tokens[2]:
+    if allowed >= shapes.prompt_tokens.max:
         raise PlumeExportError(
-            f"The recipe {file} lets one image have {allowed} tokens, and a prompt {shapes.prompt_tokens[2]}; "
+            f"The recipe {file} lets one image have {allowed} tokens, and a prompt {shapes.prompt_tokens.max}; "
             "a prompt needs some 90 tokens more than its image.",
-            fix="raise the last number of prompt_tokens, or lower that of image_tokens",
+            fix="raise the max of prompt_tokens, or lower that of image_tokens",
         )
 
 
-def _check_least(shapes: ShapeRanges, file: Path) -> None:
+def _check_min(shapes: ShapeRanges, file: Path) -> None:
     """A last batch may hold one prompt, and every text comes with the blank image."""
     for name, most in (("batch", 1), ("image_tokens", MIN_IMAGE_TOKENS)):
-        least = getattr(shapes, name)[0]
-        if least > most:
+        given: AxisRange = getattr(shapes, name)
+        if given.min > most:
             raise PlumeExportError(
-                f"The recipe {file} has {name} from {least} on; expected {most} at most.", fix=f"{name} = [{most}, ...]"
+                f"The recipe {file} has {name} from {given.min} on; expected {most} at most.", fix=f"{name} = [{most}, ...]"
             )

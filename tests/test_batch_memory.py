@@ -5,7 +5,7 @@ import pytest
 
 from plume_export.batch_memory import BufferBytes, batch_tensors, buffer_bytes, tensor_shape
 from plume_export.inputs import Media, Patches, PreparedInput
-from plume_export.recipe import ShapeRanges
+from plume_export.recipe import AxisRange, ShapeRanges
 from plume_export.runtime.backend import TensorShape
 from plume_export.runtime.batch import HostBatch, host_batch
 from plume_export.runtime.cuda.device_memory import Block
@@ -14,21 +14,24 @@ from plume_export.spec import PLUME_2B, graph_specs
 VISION = PLUME_2B.vision
 GRAPHS = graph_specs(PLUME_2B, "fp16")
 TEXT_GRAPHS = {name: spec for name, spec in GRAPHS.items() if name != "vision_encoder"}
-LIMITS = [ShapeRanges((1, 1, 2), (16, 64, 200), (4, 16, 120)), ShapeRanges((1, 1, 1), (16, 64, 1700), (4, 64, 1600))]
+LIMITS = [
+    ShapeRanges(AxisRange(1, 1, 2), AxisRange(16, 64, 200), AxisRange(4, 16, 120)),
+    ShapeRanges(AxisRange(1, 1, 1), AxisRange(16, 64, 1700), AxisRange(4, 64, 1600)),
+]
 
 
 def random_batch(limits: ShapeRanges, seed: int, *, is_text: bool) -> list[PreparedInput]:
     """As many prompts as are allowed, each filled with media to the last visual token; no pixels are made."""
     generator = np.random.default_rng(seed)
-    return [random_prompt(limits, generator, is_text=is_text) for _ in range(limits.batch[2])]
+    return [random_prompt(limits, generator, is_text=is_text) for _ in range(limits.batch.max)]
 
 
 def random_prompt(limits: ShapeRanges, generator: np.random.Generator, *, is_text: bool) -> PreparedInput:
-    tokens = limits.prompt_tokens[2]
+    tokens = limits.prompt_tokens.max
     media = [Media(pixels(1, 16), (1, 4, 4), is_blank=True)] if is_text else []
     left = tokens if not is_text else 0
     while left >= 4:
-        per_frame = int(generator.integers(4, min(left, limits.image_tokens[2]) + 1)) if generator.random() < 0.7 else 4
+        per_frame = int(generator.integers(4, min(left, limits.image_tokens.max) + 1)) if generator.random() < 0.7 else 4
         frames = int(generator.integers(1, left // per_frame + 1))
         media.append(Media(pixels(frames, 4 * per_frame), (frames, 2, 2 * per_frame)))
         left -= frames * per_frame
@@ -57,12 +60,12 @@ def test_random_batches_fit(limits: ShapeRanges, is_text: bool) -> None:
     sizes = buffer_bytes(TEXT_GRAPHS if is_text else GRAPHS, VISION, limits)
     for seed in range(60):
         batch = random_batch(limits, seed, is_text=is_text)
-        placed(host_batch(batch, limits.prompt_tokens[2], VISION, limits), sizes)
+        placed(host_batch(batch, limits.prompt_tokens.max, VISION, limits), sizes)
 
 
 def test_the_batch_block_is_full_with_the_largest() -> None:
     limits = LIMITS[0]
-    sizes = {"batch": limits.batch[2], "tokens": limits.prompt_tokens[2]}
+    sizes = {"batch": limits.batch.max, "tokens": limits.prompt_tokens.max}
     shapes = {name: TensorShape(tensor_shape(tensor, sizes), tensor.dtype) for name, tensor in batch_tensors(GRAPHS).items()}
     last = list(Block(0, buffer_bytes(GRAPHS, VISION, limits).batch).place(shapes).values())[-1]
     assert 0 <= buffer_bytes(GRAPHS, VISION, limits).batch - (last.address + last.size) < 256

@@ -23,7 +23,7 @@ from plume_export.graphs.trace import trace_graph
 from plume_export.graphs.vision_encoder import VisionEncoder
 from plume_export.memory_plan import nearest_that_fits, plan_memory
 from plume_export.pipeline import compile_bundle
-from plume_export.recipe import BuilderSettings, Recipe, ShapeRanges, read_recipe, recipes_directory
+from plume_export.recipe import AxisRange, BuilderSettings, Recipe, ShapeRanges, read_recipe, recipes_directory
 from plume_export.spec import COMPUTE_DTYPE, PLUME_2B, GraphName, GraphSpec, ModelSpec, TensorSpec, graph_specs
 
 # The 2B model's widths with two vision blocks and two decoder layers.
@@ -37,7 +37,7 @@ BUILT_ENGINES = {"vision_encoder": 1_348_000_000, "prefill": 3_108_200_000, "lat
 
 
 def recipe_of(batch: int, tokens: int, image: int) -> Recipe:
-    shapes = ShapeRanges((1, 1, batch), (16, 256, tokens), (4, 256, image))
+    shapes = ShapeRanges(AxisRange(1, 1, batch), AxisRange(16, 256, tokens), AxisRange(4, 256, image))
     return msgspec.structs.replace(read_recipe("rtx"), shapes=shapes)
 
 

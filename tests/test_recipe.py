@@ -59,7 +59,7 @@ def test_a_new_one_in_twelve_lines(tmp_path: Path) -> None:
     [
         ('backend = "tensorrt-rtx"', 'backend = "tensorflow"', "tensorflow"),
         ("max_pixels", "maximum_pixels", "maximum_pixels"),
-        ("batch = [1, 1, 2]", "batch = [1, 4, 2]", "batch = [1, 4, 2]; expected least <= best <= most"),
+        ("batch = [1, 1, 2]", "batch = [1, 4, 2]", "batch = [1, 4, 2]; expected [min, opt, max] with min <= opt <= max"),
         ("batch = [1, 1, 2]", "batch = [0, 1, 2]", ">= 1"),
         ("batch = [1, 1, 2]", "batch = [2, 2, 2]", "has batch from 2 on; expected 1 at most"),
         ("image_tokens = [4,", "image_tokens = [16,", "has image_tokens from 16 on; expected 4 at most"),

@@ -132,7 +132,7 @@ def print_plan(plan: Plan, nearest: Plan | None) -> None:
     """Print what a plan is made of, whether the device holds it, and if not what would fit."""
     from rich.table import Table
 
-    batch, tokens, image = (shape[2] for shape in (plan.shapes.batch, plan.shapes.prompt_tokens, plan.shapes.image_tokens))
+    batch, tokens, image = (shape.max for shape in (plan.shapes.batch, plan.shapes.prompt_tokens, plan.shapes.image_tokens))
     title = f"{plan.target}, {plan.precision}, weights {plan.weights}: batch {batch}, prompt {tokens}, image {image} tokens"
     table = Table(title=title, title_justify="left")
     table.add_column("on the device")
@@ -163,7 +163,7 @@ def print_recipes(recipes: Mapping[str, Recipe]) -> None:
         table.add_column(column)
     for name, recipe in recipes.items():
         fields = () if recipe.shapes is None else ("batch", "prompt_tokens", "image_tokens")
-        largest = ", ".join(str(getattr(recipe.shapes, field)[2]) for field in fields) or "any"
+        largest = ", ".join(str(getattr(recipe.shapes, field).max) for field in fields) or "any"
         table.add_row(f"{name}\n{recipe.description}", recipe.backend, recipe.precision, largest)
     print_table(table)
 

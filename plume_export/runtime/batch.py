@@ -118,7 +118,7 @@ def _parts_by_size(
 def _frames_at_once(patches: int, vision: VisionSpec, limits: ShapeRanges | None) -> int:
     if limits is None:
         return max(1, _PATCHES_AT_ONCE // patches)
-    return max(1, min(limits.frames[2], limits.image_tokens[2] * vision.merged_patches // patches))
+    return max(1, min(limits.frames.max, limits.image_tokens.max * vision.merged_patches // patches))
 
 
 def _together(parts: Sequence[_Part], most_frames: int) -> Iterator[list[_Part]]:

@@ -247,7 +247,7 @@ class Embedder:
     def checked_batch_size(self, batch_size: int | None) -> int:
         """Return the size of batches, chosen where it is None. Raises PlumeExportError if the bundle does not take it."""
         limits = self.bundle.manifest.limits
-        most = None if limits is None else limits.batch[2]
+        most = None if limits is None else limits.batch.max
         if batch_size is None:
             return _BATCH_SIZE if most is None else min(_BATCH_SIZE, most)
         if batch_size < 1 or (most is not None and batch_size > most):

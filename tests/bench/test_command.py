@@ -17,7 +17,7 @@ from plume_export.bench.report import BenchReport
 from plume_export.bench.text_report import latency_table
 from plume_export.bundle import MANIFEST, Bundle, write_manifest
 from plume_export.cli import main
-from plume_export.recipe import ShapeRanges
+from plume_export.recipe import AxisRange, ShapeRanges
 
 from ..cli.failures import assert_fails, assert_is_usage
 
@@ -186,7 +186,7 @@ def test_another_model_is_no_opponent(tiny_cpu: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_batch_over_the_bundle_s_limit_is_refused(tiny_cpu: Bundle, tmp_path: Path) -> None:
-    limits = ShapeRanges((1, 1, 4), (16, 64, 2048), (4, 4, 1024))
+    limits = ShapeRanges(AxisRange(1, 1, 4), AxisRange(16, 64, 2048), AxisRange(4, 4, 1024))
     limited = copy_with(tiny_cpu, tmp_path / "limited", limits=limits)
     assert_fails(run(limited, "--batch", "1,8"), "takes 4 at most")
 

@@ -11,7 +11,7 @@ from PIL import Image
 from plume_export.errors import InputError
 from plume_export.inputs import Item, MediaOptions, NoticeTally, Preprocessor
 from plume_export.inputs import preprocessor as preprocessor_module
-from plume_export.recipe import ShapeRanges
+from plume_export.recipe import AxisRange, ShapeRanges
 from tests.golden_model import GOLDEN_MODEL
 from tests.inputs.test_video import write_video
 
@@ -72,7 +72,7 @@ def test_default_limit_leaves_room_for_the_rollout(preprocessor: Preprocessor) -
 
 
 def limits_of(prompt_tokens: int, image_tokens: int = 3009) -> ShapeRanges:
-    return ShapeRanges((1, 1, 1), (1, 1, prompt_tokens), (1, 1, image_tokens))
+    return ShapeRanges(AxisRange(1, 1, 1), AxisRange(1, 1, prompt_tokens), AxisRange(1, 1, image_tokens))
 
 
 def test_long_prompt() -> None:

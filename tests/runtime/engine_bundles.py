@@ -7,12 +7,12 @@ import msgspec
 from plume_export.builders.tensorrt.network import axis_ranges
 from plume_export.builders.tensorrt.weights import write_graph_with_shared_weights
 from plume_export.bundle import WEIGHTS, Bundle, EngineEntry, EngineManifest, copy_file, open_bundle, write_manifest
-from plume_export.recipe import Recipe, ShapeRanges, read_recipe
+from plume_export.recipe import AxisRange, Recipe, ShapeRanges, read_recipe
 from plume_export.spec import GraphSpec
 
 from .emulated_tensorrt import SCRATCH_BYTES, VERSION
 
-SHAPES = ShapeRanges((1, 1, 4), (16, 128, 700), (4, 64, 512))
+SHAPES = ShapeRanges(AxisRange(1, 1, 4), AxisRange(16, 128, 700), AxisRange(4, 64, 512))
 
 
 def write_engine_bundle(source: Bundle, directory: Path, *, is_shared: bool, device: str = "portable") -> Bundle:

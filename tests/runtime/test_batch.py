@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plume_export.inputs import Media, Patches, PreparedInput
-from plume_export.recipe import ShapeRanges
+from plume_export.recipe import AxisRange, ShapeRanges
 from plume_export.runtime.batch import HostBatch, host_batch
 from plume_export.spec import PLUME_2B
 
@@ -71,7 +71,7 @@ def test_media_of_one_size_are_encoded_together() -> None:
 
 @pytest.mark.parametrize("image_tokens", [8, 768 * 2, 768 * 4])
 def test_as_many_at_a_time_as_the_bundle_allows(image_tokens: int) -> None:
-    limits = ShapeRanges((1, 1, 8), (16, 64, 8000), (4, 64, image_tokens))
+    limits = ShapeRanges(AxisRange(1, 1, 8), AxisRange(16, 64, 8000), AxisRange(4, 64, image_tokens))
     host = host_batch(MIXED, 40, VISION, limits)
     shapes = [host.arrays[call.patches].shape[:2] for call in host.vision_calls if call.patches is not None]
     assert max(frames for frames, _ in shapes) == min(limits.frames[2], 5)
@@ -83,7 +83,7 @@ def test_no_more_patches_at_a_time_than_memory_is_meant_for() -> None:
     host = host_batch(batch, 200, VISION, None)
     assert [len(host.arrays[f"patches {number}"]) for number in range(3)] == [2, 2, 1]
     assert_rows_are_right(batch, host)
-    limits = ShapeRanges((1, 1, 8), (16, 64, 8000), (4, 64, 768 * 3))
+    limits = ShapeRanges(AxisRange(1, 1, 8), AxisRange(16, 64, 8000), AxisRange(4, 64, 768 * 3))
     assert len(host_batch(batch, 200, VISION, limits).vision_calls) == 2  # three frames
     large = [prompt(medium(value, 64, 72)) for value in range(5)]
     assert len(host_batch(large, 1200, VISION, limits).vision_calls) == 3  # two images have as many patches as the largest

@@ -79,7 +79,7 @@ class EmulatedBinding:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_fp16: Bundle) -> Bundle:
-    recipe = msgspec.structs.replace(read_recipe("cuda"), shapes=SHAPES, max_pixels=SHAPES.image_tokens[2] * 784)
+    recipe = msgspec.structs.replace(read_recipe("cuda"), shapes=SHAPES, max_pixels=SHAPES.image_tokens.max * 784)
     return compile_for_onnxruntime_cuda(tiny_fp16, tmp_path_factory.mktemp("cuda") / "tiny", "cuda", recipe)
 
 

@@ -15,7 +15,7 @@ import msgspec
 from ...errors import PlumeExportError
 from ...machine.tensorrt_log import LogFigures, figures_from_lines, layer_list_in, new_log, reasons_in
 from ...machine.tensorrt_variant import Flavour, FlavourName, import_flavour
-from ...recipe import BuilderSettings
+from ...recipe import AxisRange, BuilderSettings
 from ...spec import GraphSpec, Precision
 from ...whole_file import replacing
 from .engine_layers import EngineLayer, layers_from_log
@@ -23,7 +23,7 @@ from .network import add_profile, check_inputs_and_outputs, check_layer_dtypes, 
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
-    """What to build. `axis_ranges` are least, best and most of every dynamic axis; weights that are inputs are in `spec`."""
+    """What to build. `axis_ranges` has one for every dynamic axis; weights that are inputs are in `spec`."""
 
     flavour: FlavourName
     onnx_file: str
@@ -31,7 +31,7 @@ class EngineRequest(msgspec.Struct, frozen=True):
     timing_cache_file: str | None
     precision: Precision
     spec: GraphSpec
-    axis_ranges: dict[str, tuple[int, int, int]]
+    axis_ranges: dict[str, AxisRange]
     builder: BuilderSettings
     float32_layers: tuple[str, ...] = ()
 

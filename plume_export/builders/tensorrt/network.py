@@ -6,13 +6,13 @@ from typing import Any
 
 from ...errors import PlumeExportError
 from ...machine.tensorrt_variant import Flavour
-from ...recipe import ShapeRanges
+from ...recipe import AxisRange, ShapeRanges
 from ...spec import COMPUTE_DTYPE, GraphSpec, ModelSpec, Precision, TensorSpec
 
 # Least, best and most shape of an input.
 ShapeProfile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 # Least, best and most of every named axis.
-AxisRanges = Mapping[str, tuple[int, int, int]]
+AxisRanges = Mapping[str, AxisRange]
 # The one matrix product that is float32 in every precision.
 _FLOAT32_WEIGHT = "transition.router.weight"
 _TRT_FLOATS = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
@@ -105,28 +105,27 @@ def axis_ranges(shapes: ShapeRanges, model: ModelSpec, suffix_tokens: int) -> Ax
 
     A batch's visual tokens are at most all tokens of its prompts; frames are encoded a few at a time.
     """
-    least, best, most = shapes.image_tokens
-    per_token = model.vision.merged_patches
+    images, per_token = shapes.image_tokens, model.vision.merged_patches
     return {
         "batch": shapes.batch,
         "frames": shapes.frames,
-        "patches": (least * per_token, best * per_token, most * per_token),
+        "patches": AxisRange(*(tokens * per_token for tokens in images)),
         "tokens": shapes.prompt_tokens,
-        "visual_tokens": (least, best, shapes.batch[2] * shapes.prompt_tokens[2]),
-        "suffix_tokens": (0, 0, suffix_tokens),
+        "visual_tokens": AxisRange(images.min, images.opt, shapes.batch.max * shapes.prompt_tokens.max),
+        "suffix_tokens": AxisRange(0, 0, suffix_tokens),
     }
 
 
 def add_profile(builder: Any, config: Any, spec: GraphSpec, ranges: AxisRanges) -> dict[str, ShapeProfile]:
-    """Add the one profile that spans all shapes; return least, best and most shape of every dynamic input."""
+    """Add the one profile that spans all shapes; return the min, opt and max shape of every dynamic input."""
     profile = builder.create_optimization_profile()
     shapes: dict[str, ShapeProfile] = {}
     for tensor in spec.inputs:
         if any(isinstance(axis, str) for axis in tensor.axes):
-            least, best, most = (
+            smallest, tuned, largest = (
                 tuple(axis if isinstance(axis, int) else ranges[axis][which] for axis in tensor.axes) for which in range(3)
             )
-            shapes[tensor.name] = (least, best, most)
+            shapes[tensor.name] = (smallest, tuned, largest)
             profile.set_shape(tensor.name, *shapes[tensor.name])
     config.add_optimization_profile(profile)
     return shapes

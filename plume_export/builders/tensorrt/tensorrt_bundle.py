@@ -26,7 +26,7 @@ from ...bundle import (
 from ...errors import BundleError, PlumeExportError
 from ...machine.tensorrt_variant import Flavour, device_of, import_flavour
 from ...progress import Report
-from ...recipe import BuilderSettings, Recipe, check_recipe_fits_model, model_scaled_to
+from ...recipe import AxisRange, BuilderSettings, Recipe, check_recipe_fits_model, model_scaled_to
 from ...spec import GraphName, GraphSpec, TensorSpec
 from ...whole_file import check_replaceable
 from .audit import check_engine, copied_weight_bytes
@@ -42,7 +42,7 @@ _STDERR_TAIL = 2000
 
 @dataclass(frozen=True)
 class _Compilation:
-    """What is compiled, and into which directory. `ranges` are least, best and most of every dynamic axis."""
+    """What is compiled, and into which directory. `ranges` has one for every dynamic axis."""
 
     source: Bundle
     directory: Path
@@ -170,12 +170,12 @@ def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable
     return _BuiltGraph(entry, weights)
 
 
-def _ranges_of_graph(compilation: _Compilation, graph: GraphName) -> dict[str, tuple[int, int, int]]:
+def _ranges_of_graph(compilation: _Compilation, graph: GraphName) -> dict[str, AxisRange]:
     """With shared weights, an engine of the step for one prompt alone would copy the experts' weights in every pass."""
     ranges = dict(compilation.ranges)
     if compilation.is_shared and graph == "latent_step":
-        least, best, most = ranges["batch"]
-        ranges["batch"] = (least, best, max(2, most))
+        batch = ranges["batch"]
+        ranges["batch"] = batch._replace(max=max(2, batch.max))
     return ranges
 
 

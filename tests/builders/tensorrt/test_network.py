@@ -15,7 +15,7 @@ from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 from plume_export.machine.tensorrt_log import new_log
 from plume_export.machine.tensorrt_variant import Flavour, import_flavour
-from plume_export.recipe import ShapeRanges
+from plume_export.recipe import AxisRange, ShapeRanges
 from plume_export.spec import GraphSpec, TensorSpec
 
 
@@ -75,7 +75,9 @@ def test_another_precision(flavour: Flavour, prefill: Any, wrong: Any) -> None:
 
 
 def test_ranges_of_the_axes(tiny_fp16: Bundle) -> None:
-    ranges = axis_ranges(ShapeRanges((1, 2, 4), (16, 64, 512), (4, 16, 128)), tiny_fp16.manifest.model, 3)
+    ranges = axis_ranges(
+        ShapeRanges(AxisRange(1, 2, 4), AxisRange(16, 64, 512), AxisRange(4, 16, 128)), tiny_fp16.manifest.model, 3
+    )
     assert ranges["patches"] == (16, 64, 512)
     assert ranges["suffix_tokens"] == (0, 0, 3)
     assert ranges["visual_tokens"] == (4, 16, 2048)
