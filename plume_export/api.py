@@ -44,7 +44,7 @@ def export(
 
     Args:
         checkpoint: A directory, a Hugging Face hub id, or "plume-tiny", the sample that ships.
-        output: The bundle's directory. None: engines/build/NAME-PRECISION-onnx under the current directory.
+        output: The bundle's directory. None: bundles/NAME-PRECISION-onnx under the current directory.
         precision: "fp32", "fp16", "bf16", "int8", "int8-weight" or "int4-weight"; or one for each graph, as
             "vision_encoder=int8,prefill=int8,latent_step=int8-weight".
         modalities: "text" leaves the vision encoder out.
@@ -119,7 +119,7 @@ def build(
     """Export and compile in one go; only the compiled bundle stays. Needs the extra `export` (torch).
 
     Args are those of `export` and `compile`. `precision` None is the target's own; `output` None is
-    engines/build/NAME-PRECISION-TARGET under the current directory.
+    bundles/NAME-PRECISION-TARGET under the current directory.
 
     Raises what `export` and `compile` raise.
     """

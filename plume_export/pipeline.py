@@ -257,11 +257,11 @@ def obstacle_to_running(bundle: Bundle) -> str | None:
 
 
 def default_output(checkpoint_name: str, precision: Precision, target: str) -> Path:
-    """Return engines/build/NAME-PRECISION-TARGET under the current directory."""
+    """Return bundles/NAME-PRECISION-TARGET under the current directory."""
     name = Path(checkpoint_name).name
     if name in ("", ".."):
         name = Path(checkpoint_name).resolve().name
-    return Path("engines") / "build" / f"{name}-{precision}-{Path(target).stem}"
+    return Path("bundles") / f"{name}-{precision}-{Path(target).stem}"
 
 
 def require_export_packages() -> None:

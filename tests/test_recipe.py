@@ -1,6 +1,7 @@
 """Recipes: those that ship, a user's own, and every way one can be wrong."""
 
 import json
+import sys
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,11 @@ from plume_export.checkpoint.random import preset_spec
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
 from plume_export.recipe import check_recipe_fits_model, model_scaled_to, read_recipe, recipe_names
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 OWN = """
 description = "My workstation"
@@ -40,11 +46,11 @@ def test_those_that_ship_can_serve_the_2b_model() -> None:
         check_recipe_fits_model(read_recipe(name), preset_spec("2b", tokens=151936), 4, name)
 
 
-def test_the_wheel_holds_all_of_them() -> None:
-    """They are listed one by one, since engines/build holds what users build."""
-    listed = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    for name in recipe_names():
-        assert f'"engines/{name}.toml" = "plume_export/data/engines/{name}.toml"' in listed
+def test_the_wheel_maps_the_folder_of_recipes() -> None:
+    root = Path(__file__).parents[1]
+    wheel = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["engines"] == "plume_export/data/engines"
+    assert {path.name for path in (root / "engines").iterdir()} == {f"{name}.toml" for name in recipe_names()} | {"README.md"}
 
 
 def test_a_new_one_in_twelve_lines(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ _CHECKPOINT_OPTIONS = (
     ),
     click.option("--no-range-guard", is_flag=True, help="Do not look for layers that overflow float16 (saves a calibration)."),
     click.option("--keep", multiple=True, metavar="LAYER", help="A layer that stays in 16 bit, as often as you like."),
-    click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: engines/build/NAME]"),
+    click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: bundles/NAME]"),
     click.option(
         "--modalities", type=click.Choice(["all", "text"]), default="all", show_default=True, help="text: no vision encoder."
     ),
