@@ -48,4 +48,4 @@ def test_a_plan_without_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_that_fits_says_what_is_left() -> None:
     result = CliRunner().invoke(main, ["plan", "--target", "jetson-agx-orin-64gb"])
     assert result.exit_code == 0
-    assert "fits: 49,605 MB are left" in result.stdout
+    assert "fits: 49,605 MB to spare" in result.stdout

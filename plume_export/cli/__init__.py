@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print."""
+"""The command line: parse the options, call one function, print the result."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""bench."""
+"""The command `bench`."""
 
 from functools import partial
 from pathlib import Path
@@ -25,28 +25,28 @@ from .switches import Answer, command
     "--against",
     multiple=True,
     metavar="pytorch|BUNDLE",
-    help="PyTorch (or pytorch-fp32, pytorch-bf16) or another bundle, as often as you like.",
+    help="PyTorch (or pytorch-fp32, pytorch-bf16) or another bundle; may be repeated.",
 )
-@click.option("--checkpoint", help="The checkpoint that the bundle was made from, for --against pytorch.")
-@click.option("--compile", "compiled", is_flag=True, help="PyTorch under torch.compile too.")
-@click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: drawn inputs]")
-@click.option("--batch", default="1,8", show_default=True, help="Batch sizes whose throughput is measured.")
-@click.option("--runs", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds over each input.")
+@click.option("--checkpoint", help="The checkpoint that the bundle was made from. Needed for --against pytorch.")
+@click.option("--compile", "compiled", is_flag=True, help="Also measure PyTorch with torch.compile.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: generated inputs]")
+@click.option("--batch", default="1,8", show_default=True, help="Batch sizes at which throughput is measured.")
+@click.option("--runs", type=click.IntRange(min=1), default=10, show_default=True, help="Timed repetitions of each input.")
 @click.option(
     "--cold-starts",
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
-    help="New processes per candidate.",
+    help="Cold starts (new processes) per candidate.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each candidate.  [default: one for each core]")
-@click.option("--sweep", is_flag=True, help="Measure the bundle over lengths of prompts and sizes of images too.")
-@click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with pictures.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of each candidate.  [default: one per core]")
+@click.option("--sweep", is_flag=True, help="Also measure the bundle over a range of prompt lengths and image sizes.")
+@click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write an HTML report with charts.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
-@click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+@click.option("--offline", is_flag=True, help="Use only the local Hugging Face cache; do not download.")
 @verify_option
 def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer:
-    """Measure a bundle: against PyTorch, other bundles and the hardware's limits."""
+    """Measure a bundle against PyTorch, other bundles and the hardware's limits."""
     batch_sizes = batch_sizes_from_text(batch)
     if page is not None:
         check_writable(page)
@@ -62,7 +62,7 @@ def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer
 
 
 def _print_bench(report: BenchReport, page: Path | None) -> None:
-    """Print a measurement: where, every table, what the sweeps show, what was left out."""
+    """Print a measurement: the environment, the tables, the sweeps, and what was left out."""
     from rich.table import Table
 
     for line in environment_lines(report):

@@ -1,4 +1,4 @@
-"""build, export, compile, random-checkpoint."""
+"""The commands `build`, `export`, `compile`, `targets`, `plan` and `random-checkpoint`."""
 
 from functools import partial
 from pathlib import Path
@@ -24,39 +24,64 @@ from .shared_options import verify_option
 from .switches import Answer, command
 
 _CHECKPOINT_OPTIONS = (
-    click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample]"),
+    click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample model]"),
     click.option(
         "--precision",
         metavar="PRECISION",
-        help=f"One of {', '.join(PRECISIONS)}; or one for each graph, as prefill=int8,latent_step=int8-weight,...  "
+        help=f"One of {', '.join(PRECISIONS)}; or one per graph, such as prefill=int8,latent_step=int8-weight,...  "
         "[default: the target's, else fp16]",
     ),
-    click.option("--ranges", type=click.Path(path_type=Path), help="What `calibrate` wrote.  [default: calibrate here]"),
+    click.option(
+        "--ranges", type=click.Path(path_type=Path), help="Activation ranges written by `calibrate`.  [default: calibrate now]"
+    ),
     click.option(
         "--min-cosine",
         type=click.FloatRange(0, 1),
-        help="Least cosine with fp32 of every held-out embedding; 0: not measured.  [default: 0.99, for int4-weight none]",
+        help="Minimum cosine similarity to fp32 for every held-out embedding; 0 disables the check.  [default: "
+        "0.99; none for int4-weight]",
     ),
-    click.option("--no-range-guard", is_flag=True, help="Do not look for layers that overflow float16 (saves a calibration)."),
-    click.option("--keep", multiple=True, metavar="LAYER", help="A layer that stays in 16 bit, as often as you like."),
+    click.option(
+        "--no-range-guard", is_flag=True, help="Skip the check for layers that overflow float16. Saves a calibration."
+    ),
+    click.option("--keep", multiple=True, metavar="LAYER", help="Leave this layer in 16 bit; may be repeated."),
     click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: bundles/NAME]"),
     click.option(
-        "--modalities", type=click.Choice(["all", "text"]), default="all", show_default=True, help="text: no vision encoder."
+        "--modalities",
+        type=click.Choice(["all", "text"]),
+        default="all",
+        show_default=True,
+        help="text: leave out the vision encoder.",
     ),
     click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]"),
-    click.option("--offline", is_flag=True, help="Take a hub id from the local cache only."),
-    click.option("--no-selftest", is_flag=True, help="Do not capture reference stages for `selftest`."),
-    click.option("--latent-steps", type=click.IntRange(min=1), help="Rollout budget K.  [default: the checkpoint's, else 8]"),
-    click.option("--top-k", type=click.IntRange(min=1), default=2, show_default=True, help="Experts chosen per step."),
+    click.option("--offline", is_flag=True, help="Use only the local Hugging Face cache; do not download."),
+    click.option("--no-selftest", is_flag=True, help="Do not save the reference outputs that `selftest` compares with."),
     click.option(
-        "--router-context", type=click.Choice(["disc", "none"]), default="disc", show_default=True, help="Anchor of the router."
+        "--latent-steps",
+        type=click.IntRange(min=1),
+        help="Number of latent steps, K (the rollout).  [default: the checkpoint's, else 8]",
     ),
-    click.option("--prefix", help="Forced text before the rollout.  [default: published]"),
-    click.option("--suffix", help="Forced text after the rollout.  [default: published]"),
-    click.option("--min-pixels", type=click.IntRange(min=1), help="Smallest image.  [default: 784]"),
-    click.option("--max-pixels", type=click.IntRange(min=784), help="Larger images are scaled.  [default: 2359296]"),
+    click.option("--top-k", type=click.IntRange(min=1), default=2, show_default=True, help="Experts chosen per latent step."),
+    click.option(
+        "--router-context",
+        type=click.Choice(["disc", "none"]),
+        default="disc",
+        show_default=True,
+        help="Context that the router gets. disc: the hidden state at <disc_emb>. none: zeros.",
+    ),
+    click.option("--prefix", help="Fixed text before the latent steps.  [default: as in the original code]"),
+    click.option("--suffix", help="Fixed text after the latent steps.  [default: as in the original code]"),
+    click.option(
+        "--min-pixels",
+        type=click.IntRange(min=1),
+        help="Minimum pixels of an image; a smaller one is enlarged.  [default: 784]",
+    ),
+    click.option(
+        "--max-pixels",
+        type=click.IntRange(min=784),
+        help="Maximum pixels of an image; a larger one is scaled down.  [default: 2359296]",
+    ),
 )
-_SAMPLE_NOTE = "using plume-tiny, a sample trained on drawings, for trying the pipeline; pass --checkpoint for a real model"
+_SAMPLE_NOTE = "using plume-tiny, a small sample model trained on generated drawings; pass --checkpoint for a real model"
 _MODEL_OPTIONS = tuple(ModelOptions.__dataclass_fields__)
 
 
@@ -68,14 +93,14 @@ def _chosen(_context: click.Context, _parameter: click.Parameter, target: str) -
     return choice.name
 
 
-# One engine for any RTX GPU.
+# One engine runs on any RTX GPU.
 _PLANNED = "rtx"
 _TARGET_OPTION = click.option(
     "--target",
     default=AUTO,
     show_default=True,
     callback=_chosen,
-    help="A name that `plume-export targets` lists, or a recipe file; auto: what this machine has.",
+    help="A target from `plume-export targets`, or a recipe file. auto: the target that matches this machine.",
 )
 
 
@@ -89,7 +114,7 @@ def _checkpoint_options(command: Any) -> Any:
 @_checkpoint_options
 @_TARGET_OPTION
 def build(target: str, **options: Any) -> Answer:
-    """Checkpoint to runnable bundle: export, compile, self-test."""
+    """Build a runnable bundle from a checkpoint: export, compile, self-test."""
     with build_progress() as progress:
         bundle = api.build(**_arguments(options), target=target, report=report_step, progress=progress)
     obstacle = obstacle_to_running(bundle) if not options["no_selftest"] else "--no-selftest"
@@ -98,7 +123,7 @@ def build(target: str, **options: Any) -> Answer:
     selftest = run_selftest(bundle) if obstacle is None else None
     report_step("done")
     if obstacle is not None and not options["no_selftest"]:
-        note(f"no self-test: {obstacle}. On the device: plume-export selftest {bundle.path}")
+        note(f"no self-test: {obstacle}. Run it on the device: plume-export selftest {bundle.path}")
     is_good = selftest is None or selftest.parity.first_bad_stage is None
     document = document_from_bundle(bundle, selftest, obstacle)
     return Answer(document, partial(_print_bundle, bundle, selftest), 0 if is_good else 1)
@@ -121,10 +146,11 @@ def _print_bundle(bundle: Bundle, selftest: SelftestReport | None = None) -> Non
     type=click.Choice(QUANTIZERS),
     default="own",
     show_default=True,
-    help="modelopt: int8 by NVIDIA's, to compare on a small model (extra `modelopt`); its bundle is not compiled.",
+    help="own: this project's quantiser. modelopt: int8 by NVIDIA ModelOpt, to compare on a small model; "
+    "needs the extra `modelopt`, and the bundle cannot be compiled.",
 )
 def export(quantizer: Quantizer, **options: Any) -> Answer:
-    """Checkpoint to portable ONNX bundle."""
+    """Export a checkpoint as a portable ONNX bundle."""
     bundle = api.export(**_arguments(options, quantizer), report=report_step)
     report_step("done")
     return Answer(document_from_bundle(bundle), partial(_print_bundle, bundle))
@@ -136,7 +162,7 @@ def export(quantizer: Quantizer, **options: Any) -> Answer:
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Directory of the compiled bundle.")
 @verify_option
 def compile_(bundle: Path, target: str, output: Path, verify_hashes: bool) -> Answer:
-    """Compile a portable bundle for a target. Needs no torch."""
+    """Compile a portable bundle for a target. Does not need PyTorch."""
     with build_progress() as progress:
         compiled = api.compile(
             bundle, output, target=target, verify_hashes=verify_hashes, report=report_step, progress=progress
@@ -147,7 +173,7 @@ def compile_(bundle: Path, target: str, output: Path, verify_hashes: bool) -> An
 
 @command()
 def targets() -> Answer:
-    """List what a bundle can be compiled for."""
+    """List the targets that a bundle can be compiled for."""
     recipes = {name: read_recipe(name) for name in recipe_names()}
     return Answer(recipes, partial(print_recipes, recipes))
 
@@ -157,7 +183,7 @@ def targets() -> Answer:
 @click.option("--preset", type=click.Choice(["tiny", "2b-slice", "2b"]), default="tiny", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 def random_checkpoint(output: Path, preset: Any, seed: int) -> Answer:
-    """Write a checkpoint of random weights in the published layout."""
+    """Write a checkpoint with random weights in the layout of the original checkpoint."""
     require_export_packages()
     from ..checkpoint import write_random_checkpoint
 
@@ -166,7 +192,7 @@ def random_checkpoint(output: Path, preset: Any, seed: int) -> Answer:
 
 
 def _arguments(options: dict[str, Any], quantizer: Quantizer = "own") -> dict[str, Any]:
-    """Return the flags that `build` and `export` share as arguments of the functions."""
+    """Return the options that `build` and `export` share as arguments of the Python functions."""
     if options["checkpoint"] is None:
         note(_SAMPLE_NOTE)
     same = {name: options[name] for name in ("output", "modalities", "revision", "offline")}
@@ -183,15 +209,15 @@ def _arguments(options: dict[str, Any], quantizer: Quantizer = "own") -> dict[st
 
 
 def _planned(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
-    """Where this machine's own target has no engines, plan for those that run on most GPUs."""
+    """Return the target to plan for: this machine's, or `rtx` if this machine's target has no engines."""
     if target != AUTO:
         return target
     choice = target_of_this_machine()
     if not read_recipe(choice.name).backend.startswith("onnxruntime"):
         note(f"target {AUTO}: {choice.name} ({choice.reason})")
         return choice.name
-    reason = f"{choice.name} has no engines to plan for ({choice.reason})"
-    note(f"target {AUTO}: {reason}; planning for {_PLANNED}, --target names another")
+    reason = f"{choice.name} has no engines to plan ({choice.reason})"
+    note(f"target {AUTO}: {reason}; planning for {_PLANNED}. Choose another with --target")
     return _PLANNED
 
 
@@ -201,16 +227,18 @@ def _planned(_context: click.Context, _parameter: click.Parameter, target: str) 
     default=AUTO,
     show_default=True,
     callback=_planned,
-    help=f"A name that `plume-export targets` lists, or a recipe file. auto: the target for this machine's GPU; {_PLANNED} if "
-    "there is none.",
+    help="A target from `plume-export targets`, or a recipe file. auto: the target for this machine's GPU; "
+    f"{_PLANNED} if there is no GPU target.",
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's]")
 @click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")
-@click.option("--checkpoint", help="Directory or hub id whose dimensions count.  [default: the published 2B]")
+@click.option(
+    "--checkpoint", help="Checkpoint (directory or hub id) whose model dimensions are used.  [default: the original 2B model]"
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
-@click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+@click.option("--offline", is_flag=True, help="Use only the local Hugging Face cache; do not download.")
 def plan(target: str, precision: Any, weights: Any, checkpoint: str | None, revision: str | None, offline: bool) -> Answer:
-    """Compute what a target's engines need on its device."""
+    """Compute the device memory that a target's engines need."""
     check_shareable(weights, precision)
     recipe = read_recipe(target)
     recipe = msgspec.structs.replace(recipe, weights=weights or recipe.weights)

@@ -1,4 +1,4 @@
-"""calibrate."""
+"""The command `calibrate`."""
 
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,16 @@ from .switches import Answer, command
 
 @command()
 @click.option("--checkpoint", default=PLUME_TINY, show_default=True, help="Directory or Hugging Face hub id.")
-@click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the set that ships]")
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="The file of ranges, .npz.")
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the built-in calibration set]"
+)
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Output file of activation ranges, .npz.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
-@click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+@click.option("--offline", is_flag=True, help="Use only the local Hugging Face cache; do not download.")
 def calibrate(checkpoint: str, inputs: Path | None, output: Path, revision: str | None, offline: bool) -> Answer:
-    """Measure the ranges that int8 and the fp16 guard need.
+    """Record the activation ranges for int8 and for the float16 overflow check.
 
-    Runs the fp32 model over the calibration inputs, its weights read layer by layer.
+    Runs the fp32 model on the calibration inputs. The weights are read one layer at a time.
     """
     check_checkpoint_name(checkpoint)
     inputs = inputs or calibration_inputs_file()

@@ -1,4 +1,4 @@
-"""What other packages log and warn of: hidden without --verbose. The package's own warnings are messages."""
+"""Log messages and warnings of other packages are hidden without --verbose. The package's own warnings become messages."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ from .messages import has_bars, warn
 from .switches import switches
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Read by libraries when they are imported, here and in the processes that a command starts.
+# Libraries read these when they are imported, here and in child processes.
 _QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 _NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Keep logs below an error and warnings of other packages from stderr, and their bars where none may be shown."""
+    """Hide other packages' warnings and their logs below ERROR, and their progress bars where bars must not be shown."""
     is_verbose, disabled = switches().is_verbose, logging.root.manager.disable
     with warnings.catch_warnings():
         show_others = warnings.showwarning

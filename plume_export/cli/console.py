@@ -1,4 +1,4 @@
-"""What the commands print: results as text on stdout, bars on stderr."""
+"""Output of the commands: results as text on stdout, progress bars on stderr."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def progress(total: int | None, unit: str, *, is_shown: bool = True) -> AbstractContextManager[Advance]:
-    """Show a bar with the rate and the time left where stderr is a terminal; yield the function that advances it.
+    """Show a progress bar if stderr is a terminal; yield the function that advances it.
 
-    None: nobody knows how many.
+    The bar shows the rate and the time left. If `total` is None, the number of units is unknown.
     """
     return progress_bar(total, unit, is_shown=is_shown and has_bars())
 
 
 @contextmanager
 def build_progress() -> Iterator[BuildProgress]:
-    """Show what an engine's builder is doing where stderr is a terminal; nothing appears where no engine is built."""
+    """Show the progress of the engine builder if stderr is a terminal. Prints nothing if no engine is built."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -60,41 +60,45 @@ def build_progress() -> Iterator[BuildProgress]:
 
 
 def html_file(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse a page of another suffix: what stands there is replaced, and may be one of the pictures."""
+    """Return the path of the page. Refuse another suffix: an existing file is replaced, and might be one of the images."""
     if value is not None and value.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter(f"{value} does not end in .html")
     return value
 
 
 def print_quantisation(quantisation: Quantisation, backend: Backend) -> None:
-    """Print which graphs have integers, what stayed in 16 bit, and what the embeddings lost."""
+    """Print which graphs are quantised, which layers stayed in 16 bit, and how far the embeddings changed."""
     graphs = ", ".join(f"{graph} {precision}" for graph, precision in quantisation.graphs.items())
-    click.echo(f"integers: {graphs}; calibrated on {quantisation.calibration_inputs} inputs")
+    click.echo(f"quantised: {graphs}; calibrated on {quantisation.calibration_inputs} inputs")
     if quantisation.quantizer != "own":
-        click.echo(f"quantised by {quantisation.quantizer}; all the rest in float32")
+        click.echo(f"quantised by {quantisation.quantizer}; everything else is float32")
     if quantisation.weight_only:
-        click.echo(f"inputs in 16 bit: {len(quantisation.weight_only)} layers, {', '.join(quantisation.weight_only)}")
+        click.echo(f"activations in 16 bit: {len(quantisation.weight_only)} layers, {', '.join(quantisation.weight_only)}")
     if quantisation.kept:
         click.echo(f"in 16 bit: {len(quantisation.kept)} layers, {sum(quantisation.kept.values()):,} bytes more")
         for layer, more_bytes in quantisation.kept.items():
             click.echo(f"  {layer}: {more_bytes:,}")
     if backend == "onnxruntime":
-        click.echo("cosine with fp32: the portable bundle's does not hold for these graphs; evaluate --compare measures theirs")
+        click.echo(
+            "cosine with fp32: the portable bundle's figures do not apply to these graphs; measure them with evaluate --compare"
+        )
         return
-    promise = "nothing promised" if quantisation.min_cosine is None else f"promised {quantisation.min_cosine}"
+    threshold = "no threshold" if quantisation.min_cosine is None else f"threshold {quantisation.min_cosine}"
     found = quantisation.measured
     result = (
-        "not measured" if found is None else f"{found.mean:.5f} mean, {found.worst:.5f} worst of {found.inputs} held-out inputs"
+        "not measured"
+        if found is None
+        else f"{found.mean:.5f} mean, {found.worst:.5f} minimum of {found.inputs} held-out inputs"
     )
-    click.echo(f"cosine with fp32: {result} ({promise})")
+    click.echo(f"cosine with fp32: {result} ({threshold})")
 
 
 def print_engines(engines: EngineManifest) -> None:
-    """Print what each engine holds and needs, by its builder's figures."""
+    """Print the sizes of each engine, as its builder reported them."""
     from rich.table import Table
 
     table = Table(title=f"engines for {engines.target} ({engines.device}), {engines.flavour_version}", title_justify="left")
-    for column in ("engine", "file MB", "weights MB", "activations MB", "built in s", "peak MB of the build"):
+    for column in ("engine", "file MB", "weights MB", "activations MB", "build time s", "peak MB of the build"):
         table.add_column(column, justify="left" if column == "engine" else "right")
     for name, entry in engines.graphs.items():
         sizes = (entry.bytes, entry.weights_bytes, entry.activation_bytes, entry.build_peak_memory_bytes)
@@ -105,11 +109,11 @@ def print_engines(engines: EngineManifest) -> None:
 
 
 def _print_audits(engines: EngineManifest) -> None:
-    """Print how an engine's file, weights and graph compare, and what that shows (builders/tensorrt/audit.py says why)."""
+    """Print the ratios of each engine's file, weights and graph, and what they show (see builders/tensorrt/audit.py)."""
     from rich.table import Table
 
     table = Table()
-    for column in ("engine", "layers", "code, kB a layer", "file / weights", "weights / graph's", "MB copied in every pass"):
+    for column in ("engine", "layers", "code, kB per layer", "file / weights", "weights / graph's", "MB copied per run"):
         table.add_column(column, justify="left" if column == "engine" else "right")
     findings = []
     for name, entry in engines.graphs.items():
@@ -123,19 +127,19 @@ def _print_audits(engines: EngineManifest) -> None:
         findings += [f"note: the engine of {name} {finding.text}" for finding in audit.findings]
     print_table(table)
     if engines.duplicate_bytes is not None:
-        click.echo(f"weights that more than one engine holds: {engines.duplicate_bytes / 1e6:,.1f} MB")
+        click.echo(f"weights in more than one engine: {engines.duplicate_bytes / 1e6:,.1f} MB")
     for finding in findings:
         click.echo(finding)
 
 
 def print_plan(plan: Plan, nearest: Plan | None) -> None:
-    """Print what a plan is made of, whether the device holds it, and if not what would fit."""
+    """Print the parts of a plan, whether it fits in the device's memory, and the nearest plan that fits."""
     from rich.table import Table
 
     batch, tokens, image = (shape.max for shape in (plan.shapes.batch, plan.shapes.prompt_tokens, plan.shapes.image_tokens))
     title = f"{plan.target}, {plan.precision}, weights {plan.weights}: batch {batch}, prompt {tokens}, image {image} tokens"
     table = Table(title=title, title_justify="left")
-    table.add_column("on the device")
+    table.add_column("device memory")
     table.add_column("MB", justify="right")
     rows = {f"engine {name}": size for name, size in plan.engines.items()}
     rows |= {"weights, shared": plan.shared_weights} if plan.shared_weights else {}
@@ -145,20 +149,20 @@ def print_plan(plan: Plan, nearest: Plan | None) -> None:
         table.add_row(name, f"{size / 1e6:,.0f}")
     table.add_row("total", f"{plan.total / 1e6:,.0f}")
     if plan.device_bytes is not None:
-        table.add_row("the device has", f"{plan.device_bytes / 1e6:,.0f}")
+        table.add_row("available on the device", f"{plan.device_bytes / 1e6:,.0f}")
     print_table(table)
     if plan.fits is False:
         click.echo(f"does not fit: {(plan.total - (plan.device_bytes or 0)) / 1e6:,.0f} MB too much")
         click.echo(nearest_text(nearest))
     elif plan.fits and plan.device_bytes is not None:
-        click.echo(f"fits: {(plan.device_bytes - plan.total) / 1e6:,.0f} MB are left")
+        click.echo(f"fits: {(plan.device_bytes - plan.total) / 1e6:,.0f} MB to spare")
 
 
 def print_recipes(recipes: Mapping[str, Recipe]) -> None:
-    """Print the targets that ship."""
+    """Print the built-in targets."""
     from rich.table import Table
 
-    table = Table(caption="largest: batch, tokens of a prompt, tokens of an image", caption_justify="left")
+    table = Table(caption="maximum: batch, tokens per prompt, tokens per image", caption_justify="left")
     for column in ("target", "backend", "precision", "largest"):
         table.add_column(column)
     for name, recipe in recipes.items():
@@ -179,7 +183,7 @@ def print_hits(result: SearchResult) -> None:
     """Print the ranked files of a search."""
     from rich.table import Table
 
-    title = f"{result.pictures} pictures in {printable(str(result.folder))}, {result.embedded} new"
+    title = f"{result.pictures} images in {printable(str(result.folder))}, {result.embedded} new"
     table = Table(title=title, title_justify="left", caption="score: cosine with the query, -1 to 1", caption_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
@@ -190,13 +194,13 @@ def print_hits(result: SearchResult) -> None:
 
 
 def print_notices(tally: NoticeTally) -> None:
-    """Print what a run has to say about its inputs, on stderr."""
+    """Print a run's notices about its inputs to stderr."""
     for line in tally.lines():
         warn(line)
 
 
 def print_selftest(report: SelftestReport) -> None:
-    """Print a self-test as text that one can paste into a report."""
+    """Print a self-test as text that can be pasted into a bug report."""
     print_table(table_from_report(report.parity, f"self-test of bundle {report.bundle}: {report.backend}"))
     click.echo(verdict(report.parity))
     click.echo(f"machine: {report.machine}, Python {report.python}")

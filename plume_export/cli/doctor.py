@@ -1,4 +1,4 @@
-"""doctor."""
+"""The command `doctor`."""
 
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +12,7 @@ from .switches import Answer, command
 
 @command()
 def doctor() -> Answer:
-    """Tell what this machine has and lacks, each line with the fix."""
+    """Check this machine's GPU and software, and suggest a fix for each problem."""
     target = target_of_this_machine()
     checks = [*examine(), Check(f"target {AUTO}", f"{target.name} ({target.reason})")]
     return Answer([asdict(check) | ({"fix": ""} if check.is_ok else {}) for check in checks], partial(_print_checks, checks))

@@ -1,4 +1,4 @@
-"""The JSON documents of commands whose result is something that they made."""
+"""JSON documents of the commands that write a file or a bundle."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class MadeDocument(msgspec.Struct, frozen=True):
 
 
 class BundleDocument(msgspec.Struct, frozen=True):
-    """A bundle that was written. `selftest` is null where none was run, `no_selftest` says why."""
+    """A bundle that was written. If no self-test ran, `selftest` is null and `no_selftest` gives the reason."""
 
     path: str
     sha256: str
@@ -31,7 +31,7 @@ class BundleDocument(msgspec.Struct, frozen=True):
 
 
 class SkippedDocument(msgspec.Struct, frozen=True):
-    """An input that was left out. `line` is the number of its line, if it has one."""
+    """An input that was skipped. `line` is its line number, if it came from JSON lines."""
 
     input: str
     reason: str
@@ -46,7 +46,7 @@ class EmbeddingDocument(msgspec.Struct, frozen=True):
 
 
 class EmbedDocument(msgspec.Struct, frozen=True):
-    """What `embed` did. `path` is null if nothing was written, `embeddings` are here only where no output file was named."""
+    """The result of `embed`. `path` is null if nothing was written. `embeddings` are included only without an output file."""
 
     path: str | None
     skipped: list[SkippedDocument]
@@ -58,7 +58,7 @@ class EmbedDocument(msgspec.Struct, frozen=True):
 def document_from_bundle(
     bundle: Bundle, selftest: SelftestReport | None = None, no_selftest: str | None = None
 ) -> BundleDocument:
-    """Return what a command says of a bundle that it made."""
+    """Return the JSON document of a bundle that was written."""
     manifest = bundle.manifest
     return BundleDocument(
         str(bundle.path),
@@ -75,5 +75,5 @@ def document_from_bundle(
 
 
 def document_from_path(path: Path) -> MadeDocument:
-    """Return what a command says of a file or directory that it made."""
+    """Return the JSON document of a file or directory that was written."""
     return MadeDocument(str(path))

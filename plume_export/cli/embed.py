@@ -1,4 +1,4 @@
-"""embed."""
+"""The command `embed`."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,30 +26,42 @@ from .switches import Answer, command, switches
 _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps", "verify_hashes")
 _STDIN = Path("-")
 _INPUT_HELP = (
-    "JSON lines with id, text, image, video; - reads them from stdin, relative paths start here. "
-    "An empty file gives an empty output and a warning."
+    "JSON lines with id, text, image, video. With -, read from stdin; paths are then relative to the "
+    "current directory. An empty file gives an empty output and a warning."
 )
-_OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as they come]"
-_RESUME_HELP = "Go on with what a stopped run to the same --output has done."
-_RESTART_HELP = "Throw away what a stopped run to the same --output has done."
-_DTYPE_HELP = "int8: round(127 x). binary: bits of x > 0, packed as by numpy.packbits."
+_OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as embeddings are computed]"
+_RESUME_HELP = "Continue an interrupted run to the same --output."
+_RESTART_HELP = "Discard an interrupted run to the same --output and start again."
+_DTYPE_HELP = "int8: round(127 x). binary: the bits of x > 0, packed as by numpy.packbits."
 
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1)
-@click.option("--text", help="Text to embed, alone or with each file.")
+@click.option("--text", help="Text to embed, alone or together with each file.")
 @click.option("--input", "inputs", type=click.Path(path_type=Path), help=_INPUT_HELP)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help=_OUTPUT_HELP)
 @click.option("--output-dtype", type=click.Choice(OUTPUT_DTYPES), default="float32", show_default=True, help=_DTYPE_HELP)
 @click.option("--resume", is_flag=True, help=_RESUME_HELP)
 @click.option("--restart", is_flag=True, help=_RESTART_HELP)
-@click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
-@click.option("--steps", type=click.IntRange(min=0), help="Shorten the rollout (0: none), for ablations.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
-@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
-@click.option("--allow-control-tokens", is_flag=True, help="Control tokens typed in a text act, as in the published code.")
+@click.option(
+    "--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: skip the latent steps."
+)
+@click.option("--steps", type=click.IntRange(min=0), help="Run fewer latent steps (0: none), for ablations.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the bundle's maximum]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do with an input that cannot be read.",
+)
+@click.option(
+    "--allow-control-tokens",
+    is_flag=True,
+    help="Interpret control tokens in input text, as the original code does.  [default: treat them as plain text]",
+)
 @media_options
 @verify_option
 def embed(
@@ -62,13 +74,13 @@ def embed(
     restart: bool,
     **options: Any,
 ) -> Answer:
-    """Embed texts, images and videos with a bundle. A folder among FILES stands for the pictures and videos below it."""
+    """Embed texts, images and videos with a bundle. A folder in FILES stands for all images and videos below it."""
     if inputs is not None and (files or text is not None):
         raise click.UsageError("--input cannot be combined with FILES or --text")
     if inputs is None and not files and text is None:
         raise click.UsageError("nothing to embed: give FILES, --text or --input")
     if output is None and (resume or restart):
-        raise click.UsageError("--resume and --restart are about a stopped run to a file: give --output")
+        raise click.UsageError("--resume and --restart need a file to continue or replace: give --output")
     if resume and restart:
         raise click.UsageError("--resume and --restart exclude each other")
     if output is not None:
@@ -96,7 +108,7 @@ def embed(
         warn(f"skipped {skipped.id}: {skipped.reason}")
     print_notices(tally)
     if summary.embedded == 0 and not summary.skipped:
-        warn(f"{inputs} has no input; what is written is empty")
+        warn(f"{inputs} has no input; the output is empty")
     for line in summary.lines():
         note(line)
     summary.check()
@@ -113,15 +125,15 @@ def _inputs(inputs: Path | None, files: Sequence[str], text: str | None) -> Inpu
     if given.left_out:
         first, reason = next(iter(given.left_out.items()))
         more = f" and {len(given.left_out) - 1} more" if len(given.left_out) > 1 else ""
-        note(f"left out of the folders: {first}{more} ({reason})")
+        note(f"skipped in the folders: {first}{more} ({reason})")
     return given
 
 
 def _look_for_stopped_run(output: Path, *, resume: bool, restart: bool) -> None:
-    """Refuse before the bundle is opened what `embed_to_file` would refuse after it."""
+    """Refuse an interrupted run early: before the bundle is opened, for the same reasons as `embed_to_file`."""
     stopped = stopped_run(output)
     if stopped is None and resume:
-        note(f"no stopped run to {output} has done anything: starting from the beginning")
+        note(f"there is no interrupted run to {output}: starting from the beginning")
     if stopped is not None and not (resume or restart):
         raise stopped.refusal(output)
 
@@ -143,18 +155,21 @@ def _stdout() -> Any:
 
 @contextmanager
 def _hint_to_resume(output: Path) -> Iterator[None]:
-    """Of Ctrl-C, SIGTERM and SIGHUP; after the last, there may be no terminal to write to."""
+    """On SIGINT, SIGTERM or SIGHUP, print how to continue. After SIGHUP there may be no terminal to print to."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        with suppress(OSError, PlumeExportError):  # another run may write it by now
+        with suppress(OSError, PlumeExportError):  # another run may be writing the file by now
             stopped = stopped_run(output)
             if stopped is None:
-                note("stopped before anything was done")
+                note("interrupted before any input was finished")
             elif stopped.inputs is None:
-                note("stopped: the journal of what was done is damaged; the same command with --restart starts again")
+                note(
+                    "interrupted: the journal of the finished inputs is corrupt; repeat the command with --restart to "
+                    "start again"
+                )
             else:
-                note(f"stopped: {stopped.inputs} inputs are done and kept; the same command with --resume goes on")
+                note(f"interrupted: {stopped.inputs} finished inputs are saved; repeat the command with --resume to continue")
         raise
 
 

@@ -1,4 +1,4 @@
-"""evaluate."""
+"""The command `evaluate`."""
 
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,32 @@ from .switches import Answer, command
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--dataset", type=click.Path(path_type=Path), required=True, help="JSON lines with queries and candidates.")
-@click.option("--compare", type=click.Path(path_type=Path), help="A second bundle: agreement, and what changed.")
-@click.option("--task", "names", multiple=True, help="Only this task; may be given more than once.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N queries of every task; pools stay whole.")
-@click.option("--rounded", is_flag=True, help="Round BUNDLE after every operator (onnx's evaluator, slow): true 16-bit error.")
-@click.option("--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: no rollout.")
-@click.option("--steps", type=click.IntRange(min=0), help="Shorten the rollout (0: none), for ablations.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
-@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="For a bad input.")
+@click.option(
+    "--compare", type=click.Path(path_type=Path), help="Compare with a second bundle: report agreement and changed results."
+)
+@click.option("--task", "names", multiple=True, help="Only this task; may be repeated.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Use only the first N queries of each task, against all its candidates."
+)
+@click.option(
+    "--rounded",
+    is_flag=True,
+    help="Run BUNDLE in ONNX's reference evaluator, which rounds to 16 bit after every operator. Slow; shows "
+    "the exact 16-bit rounding error.",
+)
+@click.option(
+    "--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: skip the latent steps."
+)
+@click.option("--steps", type=click.IntRange(min=0), help="Run fewer latent steps (0: none), for ablations.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the bundle's maximum]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do with an input that cannot be read.",
+)
 @media_options
 @verify_option
 def evaluate(
@@ -43,7 +60,7 @@ def evaluate(
 ) -> Answer:
     """Measure retrieval on a dataset. Recall, MRR and nDCG come with 95 % bootstrap intervals."""
     if rounded and options["threads"] is not None:
-        raise click.UsageError("--threads has no effect with --rounded: onnx's evaluator runs in numpy")
+        raise click.UsageError("--threads has no effect with --rounded: ONNX's reference evaluator runs in numpy")
     settings = EvaluationOptions(is_rounded=rounded, **options)
     tasks = select_tasks(read_dataset(dataset), names, limit)
     tally = NoticeTally()

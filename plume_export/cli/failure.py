@@ -1,4 +1,4 @@
-"""How a command that failed ends: one message on stderr, or one JSON object under --json, and the exit code."""
+"""The end of a command that failed: one message on stderr, or one JSON object with --json, and the exit code."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class ErrorText(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What failed. `input` and `index` (from 0) name the input that is at fault, where one is."""
+    """An error as JSON. `input` and `index` (from 0) name the input that caused it, if the error is about one input."""
 
     type: str
     message: str
@@ -31,15 +31,15 @@ class ErrorText(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ErrorDocument(msgspec.Struct, frozen=True):
-    """What stands on stderr under --json."""
+    """The JSON object on stderr under --json."""
 
     error: ErrorText
 
 
 def exit_with(error: BaseException, arguments: Sequence[str]) -> NoReturn:
-    """Print what failed and exit: 1 failed, 2 usage, 130 Ctrl-C.
+    """Print the error and exit: 1 failed, 2 usage, 130 Ctrl-C.
 
-    `--debug` among the arguments raises the error again.
+    With `--debug` among the arguments, raise the error again.
     """
     given = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if "--debug" in given and not isinstance(error, click.ClickException | click.Abort):
@@ -62,7 +62,7 @@ def exit_with(error: BaseException, arguments: Sequence[str]) -> NoReturn:
 
 
 def error_text(error: BaseException) -> ErrorText:
-    """Say what failed, in the words of the error where they are meant for a user."""
+    """Return the message of an error. An error that is not meant for users is marked as internal."""
     if isinstance(error, PlumeExportError):
         about: dict[str, Any] = {name: getattr(error, name, None) for name in ("input", "index")}
         return ErrorText(type(error).__name__, error.message, error.fix, **about)
@@ -74,9 +74,7 @@ def error_text(error: BaseException) -> ErrorText:
     if isinstance(error, click.ClickException):
         return ErrorText(type(error).__name__, error.format_message(), None)
     if isinstance(error, MemoryError):
-        return ErrorText(
-            "MemoryError", f"Memory does not suffice here. {error}".rstrip(), "a smaller --batch-size, or smaller inputs"
-        )
+        return ErrorText("MemoryError", f"Not enough memory. {error}".rstrip(), "use a smaller --batch-size or smaller inputs")
     if isinstance(error, OSError):
         of = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return ErrorText("OSError", f"{of}{error.strerror or error}", None)

@@ -1,4 +1,4 @@
-"""Tables as plain text that fits the terminal: nothing is cut, no number is broken."""
+"""Tables as plain text that fit the terminal. No text is cut and no number is broken."""
 
 import shutil
 import sys
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _NARROWEST, _WIDEST = 60, 110
-# Where words alone do not fit, long names and headers are broken into parts of this many characters.
+# If the columns are too narrow for whole words, long names and headers are broken into parts of this many characters.
 _SHORTEST_BREAK = 12
 
 
 def terminal_width() -> int:
-    """Return how many characters a line may have: 80 where stdout is no terminal and COLUMNS is not set."""
+    """Return the maximum line length: the terminal's width, or 80 if stdout is no terminal and COLUMNS is not set."""
     return min(max(shutil.get_terminal_size((80, 24)).columns, _NARROWEST), _WIDEST)
 
 
 def text_from_table(table: "Table", width: int) -> str:
-    """Return the table as lines of at most `width` characters; one that cannot be so narrow has a paragraph for every row."""
+    """Return the table as lines of at most `width` characters. A table that is too wide becomes one paragraph per row."""
     cells = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     widths = [max(cell_len(line) for cell in column for line in (cell.splitlines() or [""])) for column in cells]
     words, parts = _whole_words(cells), _breakable_words(cells, [column.justify == "left" for column in table.columns])
@@ -41,7 +41,7 @@ def _whole_words(cells: list[list[str]]) -> list[int]:
 
 
 def _breakable_words(cells: list[list[str]], are_names: list[bool]) -> list[int]:
-    """Names may be broken, and the headers of numbers; numbers may not."""
+    """Return the smallest width of each column. Names and headers of numbers may be broken; numbers may not."""
     least = []
     for (header, *column), is_name in zip(cells, are_names, strict=True):
         (in_header,), (in_cells,) = _whole_words([[header]]), _whole_words([column])
@@ -50,7 +50,7 @@ def _breakable_words(cells: list[list[str]], are_names: list[bool]) -> list[int]
 
 
 def _shrunk(widths: list[int], least: list[int], available: int) -> list[int] | None:
-    """Take from the column that has the most to give, until the sum is there; None where it cannot be reached."""
+    """Shrink the widest columns first until the sum fits. Return None if the sum cannot be reached."""
     fitted = list(widths)
     while sum(fitted) > available:
         slack = [width - floor for width, floor in zip(fitted, least, strict=True)]
@@ -67,7 +67,7 @@ def _lines(table: "Table", widths: list[int], width: int, has_frame: bool) -> st
         table.box, table.show_edge, table.pad_edge, table.padding = SIMPLE_HEAD, False, False, (0, 1, 0, 0)
     console = Console(file=StringIO(), width=width, highlight=False, markup=False, emoji=False, color_system=None)
     options = console.options.update(width=width)
-    options.encoding = sys.stdout.encoding or "utf-8"  # an encoding without them has frames of ASCII
+    options.encoding = sys.stdout.encoding or "utf-8"  # an encoding without box characters gets ASCII frames
     lines = console.render_lines(table, options, pad=False)
     return "".join("".join(segment.text for segment in line).rstrip() + "\n" for line in lines)
 

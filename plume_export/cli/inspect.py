@@ -1,4 +1,4 @@
-"""inspect."""
+"""The command `inspect`."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,9 @@ _PROCESSORS: dict[ProductWeights, str] = {"int8": "for ARM, or x86 with VNNI", "
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--layers", "with_layers", is_flag=True, help="List the layers of each engine with the dtypes of their outputs.")
 def inspect(bundle: Path, with_layers: bool) -> Answer:
-    """Show what a bundle is and verify every file's hash. --json prints the manifest, or with --layers the layers."""
+    """Show a bundle's properties and verify the hash of every file. --json prints the manifest; with --layers it prints the
+    layers instead.
+    """
     opened = open_bundle(bundle, verify_hashes="always")
     layers = {graph: layers_of_engine(opened, graph) for graph in opened.manifest.graphs} if with_layers else {}
     return Answer(layers if with_layers else opened.manifest, partial(_print_inspection, opened, layers))
@@ -35,7 +37,7 @@ def _print_bundle(bundle: Bundle) -> None:
     manifest = bundle.manifest
     click.echo(f"{bundle.path}  {manifest.backend} {manifest.precision}, modalities {manifest.modalities}")
     size = sum(entry.bytes for entry in manifest.files.values())
-    click.echo(f"bundle {bundle.sha256[:12]}, {size:,} bytes; the hash of every file is right")
+    click.echo(f"bundle {bundle.sha256[:12]}, {size:,} bytes; all file hashes match")
     _print_checkpoint(manifest.checkpoint)
     click.echo("made with " + ", ".join(f"{package} {version}" for package, version in manifest.versions.items()))
     for name, part in msgspec.to_builtins(manifest.model).items():
@@ -43,13 +45,11 @@ def _print_bundle(bundle: Bundle) -> None:
     if manifest.quantisation is not None:
         print_quantisation(manifest.quantisation, manifest.backend)
     if manifest.product_weights is not None:
-        click.echo(
-            f"products take their integer weights as {manifest.product_weights}, {_PROCESSORS[manifest.product_weights]}"
-        )
+        click.echo(f"matmuls take their integer weights as {manifest.product_weights}, {_PROCESSORS[manifest.product_weights]}")
     if manifest.cached_start is not None:
         start = manifest.cached_start
-        tokens = f"first {start.any_prompt_tokens} tokens, of a text's first {start.text_tokens}"
-        click.echo(f"prefill holds the keys and values of the {tokens}")
+        tokens = f"first {start.any_prompt_tokens} tokens of any prompt and the first {start.text_tokens} of a text"
+        click.echo(f"prefill contains the cached keys and values of the {tokens}")
     for graph in manifest.graphs:
         _print_tensors(manifest, graph)
     if manifest.engines is not None:
@@ -65,9 +65,11 @@ def _print_checkpoint(origin: CheckpointOrigin) -> None:
 
 
 def _print_tensors(manifest: Manifest, graph: GraphName) -> None:
-    """Inputs and outputs; of an engine also the least, best and most shape of each input, and the weights among the inputs."""
+    """Print the inputs and outputs of a graph. For an engine, also the min, opt and max shapes and the weights among the
+    inputs.
+    """
     entry = None if manifest.engines is None else manifest.engines.graphs[graph]
-    click.echo(f"{graph}:" if entry is None else f"{graph}: (shapes: least, best, most)")
+    click.echo(f"{graph}:" if entry is None else f"{graph}: (shapes: min, opt, max)")
     for tensor in manifest.graphs[graph].inputs:
         shapes = () if entry is None else entry.profile.get(tensor.name, ())
         click.echo(f"  in  {_text_of(tensor)}" + "".join(f"  {'x'.join(map(str, shape))}" for shape in shapes))

@@ -12,29 +12,29 @@ from .signals import stop_on_signals
 from .streams import prepare_streams, printing
 from .switches import switch_options
 
-# Command -> its module here, and the first line of its help: listing the commands imports none of them.
+# Command -> its module, and the first line of its help. Listing the commands imports none of the modules.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "build": ("build", "Checkpoint to runnable bundle: export, compile, self-test."),
-    "export": ("build", "Checkpoint to portable ONNX bundle."),
-    "compile": ("build", "Compile a portable bundle for a target. Needs no torch."),
-    "targets": ("build", "List what a bundle can be compiled for."),
-    "calibrate": ("calibrate", "Measure the ranges that int8 and the fp16 guard need."),
-    "plan": ("build", "Compute what a target's engines need on its device."),
+    "build": ("build", "Build a runnable bundle from a checkpoint: export, compile, self-test."),
+    "export": ("build", "Export a checkpoint as a portable ONNX bundle."),
+    "compile": ("build", "Compile a portable bundle for a target. Does not need PyTorch."),
+    "targets": ("build", "List the targets that a bundle can be compiled for."),
+    "calibrate": ("calibrate", "Record the activation ranges for int8 and for the float16 overflow check."),
+    "plan": ("build", "Compute the device memory that a target's engines need."),
     "embed": ("embed", "Embed texts, images and videos with a bundle."),
-    "search": ("search", "Rank a folder's pictures by TEXT, a picture or both."),
+    "search": ("search", "Rank a folder's images by TEXT, an image or both."),
     "evaluate": ("evaluate", "Measure retrieval on a dataset."),
     "parity": ("parity", "Compare a bundle with the PyTorch reference, stage by stage."),
-    "selftest": ("parity", "Check a bundle on this machine. Needs no torch."),
-    "bench": ("bench", "Measure a bundle: against PyTorch, other bundles and the hardware's limits."),
-    "inspect": ("inspect", "Show what a bundle is and verify every file's hash."),
-    "sample-data": ("sample_data", "Draw pictures to search, and plume-tiny's evaluation set."),
-    "random-checkpoint": ("build", "Write a checkpoint of random weights in the published layout."),
-    "doctor": ("doctor", "Tell what this machine has and lacks, each line with the fix."),
+    "selftest": ("parity", "Check a bundle on this machine. Does not need PyTorch."),
+    "bench": ("bench", "Measure a bundle against PyTorch, other bundles and the hardware's limits."),
+    "inspect": ("inspect", "Show a bundle's properties and verify the hash of every file."),
+    "sample-data": ("sample_data", "Generate sample images for `search`, and plume-tiny's evaluation dataset."),
+    "random-checkpoint": ("build", "Write a checkpoint with random weights in the layout of the original checkpoint."),
+    "doctor": ("doctor", "Check this machine's GPU and software, and suggest a fix for each problem."),
 }
 
 
 class _Group(click.Group):
-    """Imports a command when it is run, and ends the program: failure.py says how."""
+    """A command group that imports a command's module when the command runs. failure.py ends the program."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,7 +53,7 @@ class _Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except BrokenPipeError as error:  # which click would end with 1
+        except BrokenPipeError as error:  # click would exit with 1
             exit_with(error, [])
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Any:
@@ -70,8 +70,8 @@ class _Group(click.Group):
 
 
 _EXIT_CODES = (
-    "Exit codes: 0 done; 1 failed; 2 usage: an option or a value of one that is wrong whatever the files hold; "
-    "128 and its number: stopped by a signal."
+    "Exit codes: 0 success; 1 failure; 2 usage error: an option or its value is wrong, whatever the "
+    "files contain; 128 + N: stopped by signal N."
 )
 
 

@@ -1,4 +1,4 @@
-"""What a command says on stderr beside its result: progress, notes, warnings."""
+"""Messages of a command on stderr: progress, notes, warnings."""
 
 import sys
 import time
@@ -11,19 +11,19 @@ from .switches import document_from_value, switches
 
 
 def report_step(step: str) -> None:
-    """Say what is being done now, after how many minutes and seconds; details with --verbose only."""
+    """Print the current step with the time since the start, in minutes and seconds. Details are shown only with --verbose."""
     if switches().is_verbose or not is_detail(step):
         note(f"{_elapsed()} {step}")
 
 
 def note(text: str) -> None:
-    """Say something that does not change the result's meaning."""
+    """Print a note: a fact that does not change the meaning of the result."""
     if switches().has_notes:
         echo_on_stderr(text)
 
 
 def warn(text: str) -> None:
-    """Say something that changes the result's meaning; under --json as an object of one line."""
+    """Print a warning: a fact that changes the meaning of the result. With --json it is an object on one line."""
     if switches().as_json:
         echo_on_stderr(document_from_value({"warning": {"message": text}}))
     else:
@@ -31,13 +31,13 @@ def warn(text: str) -> None:
 
 
 def echo_on_stderr(text: str | bytes) -> None:
-    """Print where it can be printed: a stderr that is full or gone does not end the work."""
+    """Print to stderr. A stderr that is full or closed does not end the run."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
 def has_bars() -> bool:
-    """Say whether bars may be shown: on a terminal, where notes are."""
+    """Return True if progress bars may be shown: stderr is a terminal and notes are on."""
     return switches().has_notes and sys.stderr is not None and sys.stderr.isatty()
 
 

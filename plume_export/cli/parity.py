@@ -1,4 +1,4 @@
-"""parity, selftest."""
+"""The commands `parity` and `selftest`."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from .switches import Answer, command
 @click.option("--inputs", type=click.Path(path_type=Path), help="JSON lines as for embed.  [default: the sample inputs]")
 @click.option("--reference-precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
-@click.option("--offline", is_flag=True, help="Take a hub id from the local cache only.")
+@click.option("--offline", is_flag=True, help="Use only the local Hugging Face cache; do not download.")
 @verify_option
 def parity(
     bundle: Path,
@@ -57,10 +57,13 @@ def _print_parity(report: ParityReport, title: str) -> None:
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
 @verify_option
 def selftest(bundle: Path, threads: int | None, verify_hashes: bool) -> Answer:
-    """Check a bundle on this machine. Needs no torch. Prints parity, latency by stage and peak memory."""
+    """Check a bundle on this machine. Does not need PyTorch.
+
+    Prints the deviation from the saved reference outputs, the latency of each stage and peak memory.
+    """
     report = run_selftest(bundle, threads=threads, verify_hashes=verify_hashes)
     return Answer(report, partial(print_selftest, report), 0 if report.parity.first_bad_stage is None else 1)
 

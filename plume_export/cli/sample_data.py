@@ -1,4 +1,4 @@
-"""sample-data."""
+"""The command `sample-data`."""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,10 @@ from .switches import Answer, command
 @command(name="sample-data")
 @click.argument("output", type=click.Path(path_type=Path))
 def sample_data(output: Path) -> Answer:
-    """Draw pictures to search, and plume-tiny's evaluation set, which its training never saw."""
+    """Generate sample images for `search`, and plume-tiny's evaluation dataset.
+
+    The evaluation dataset is held out: plume-tiny was not trained on it.
+    """
     write_sample_data(output, report_step)
     return Answer(document_from_path(output), partial(click.echo, str(output)))
 

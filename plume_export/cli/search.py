@@ -1,4 +1,4 @@
-"""search."""
+"""The command `search`."""
 
 import os
 import shlex
@@ -21,19 +21,21 @@ from .messages import note, warn
 from .shared_options import exif_transpose_option, verify_option
 from .switches import Answer, command
 
-_ON_ERROR_HELP = "Files that are no pictures or are damaged: leave them out, or fail."
+_ON_ERROR_HELP = "What to do with files that are not images or are corrupt."
 
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("text", default="")
-@click.option("--in", "folder", type=click.Path(path_type=Path), required=True, help="Folder of pictures, with its subfolders.")
-@click.option("--image", type=click.Path(path_type=Path), help="A picture as query, alone or with TEXT.")
-@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="How many to show.")
-@click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write a page with thumbnails.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Where embeddings are kept.  [default: the user's cache]")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the most that the bundle serves]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of one operator.")
+@click.option("--in", "folder", type=click.Path(path_type=Path), required=True, help="Folder of images, with its subfolders.")
+@click.option("--image", type=click.Path(path_type=Path), help="Image as the query, alone or with TEXT.")
+@click.option("--top", type=click.IntRange(min=1), default=12, show_default=True, help="Number of results to show.")
+@click.option("--html", "page", type=click.Path(path_type=Path), callback=html_file, help="Write an HTML page with thumbnails.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="File of the embedding cache.  [default: in the user's cache directory]"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the bundle's maximum]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help=_ON_ERROR_HELP)
 @exif_transpose_option
 @verify_option
@@ -49,10 +51,10 @@ def search(
     verify_hashes: bool,
     **options: Any,
 ) -> Answer:
-    """Rank a folder's pictures by TEXT, a picture or both. The folder is embedded once."""
+    """Rank a folder's images by TEXT, an image or both. Each image is embedded once and cached."""
     if not text and image is None and not os.path.exists(bundle):
         words = ["plume-export", "search", "BUNDLE", "--in", str(folder), str(bundle)]
-        raise click.UsageError(f"BUNDLE is missing, the directory that `build` wrote: {shlex.join(words)}")
+        raise click.UsageError(f"BUNDLE, the directory that `build` wrote, is missing: {shlex.join(words)}")
     if not text.strip() and image is None:
         raise click.UsageError("nothing to search for: give TEXT, --image or both")
     if page is not None:

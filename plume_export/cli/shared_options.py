@@ -1,4 +1,4 @@
-"""Options that several commands take: how media are read, and --no-verify."""
+"""Options of several commands: how images and videos are read, and --no-verify."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -9,13 +9,21 @@ import click
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 exif_transpose_option = click.option(
-    "--exif-transpose", is_flag=True, help="Turn pictures upright by their EXIF rotation, which is ignored as published."
+    "--exif-transpose",
+    is_flag=True,
+    help="Rotate images by their EXIF orientation.  [default: ignore it, as the original code does]",
 )
 _frames = click.option(
-    "--video-frames", type=int, metavar="N", help="Sample N frames of a video file, an even number; all of a shorter one."
+    "--video-frames",
+    type=int,
+    metavar="N",
+    help="Sample N frames (an even number) from each video file; a shorter video is used whole.",
 )
 _fps = click.option(
-    "--video-fps", type=float, metavar="F", help="Sample F frames a second of a video file, 4 to 768 in all.  [default: 2]"
+    "--video-fps",
+    type=float,
+    metavar="F",
+    help="Sample F frames per second from each video file, 4 to 768 in total.  [default: 2]",
 )
 
 
@@ -28,7 +36,7 @@ _OPTION = click.option("--no-verify", is_flag=True, help="Do not hash the bundle
 
 
 def verify_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --no-verify; the function gets it as `verify_hashes`."""
+    """Add --no-verify. The function receives it as `verify_hashes`."""
 
     @wraps(function)
     def with_verify_hashes(*arguments: Any, no_verify: bool, **options: Any) -> Any:

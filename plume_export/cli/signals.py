@@ -1,4 +1,4 @@
-"""Signals that stop a command become exceptions, on which it cleans up; never where one would crash or be lost."""
+"""Turn signals into exceptions, so that a command cleans up, but never where an exception would crash or be lost."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class _Stop(SystemExit):
-    """SIGTERM or SIGHUP; the exit code is 128 + the signal's number, as a shell's."""
+    """SIGTERM or SIGHUP. The exit code is 128 + the signal's number, as in a shell."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -18,10 +18,10 @@ class _Stop(SystemExit):
 
 
 def stop_on_signals() -> None:
-    """Raise KeyboardInterrupt on SIGINT and SystemExit on SIGTERM and SIGHUP, except on those that are ignored (nohup).
+    """Raise KeyboardInterrupt on SIGINT and SystemExit on SIGTERM and SIGHUP, unless the signal is ignored (nohup).
 
-    During an import they wait for its end: initialisers of extension modules (protobuf's is one) crash the process on an
-    exception. One that is raised in a destructor, which Python would drop, is raised again.
+    During an import the exception is delayed until the import ends: initialisers of extension modules (such as protobuf's)
+    crash the process on an exception. Python drops exceptions in a destructor, so there the signal is raised again.
     """
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -42,7 +42,7 @@ def _raise(number: int) -> NoReturn:
 
 
 def _retry(number: int) -> None:
-    # A timer's signal, not a thread: to start one takes locks, which the interrupted code may hold.
+    # A timer signal instead of a thread: starting a thread takes locks that the interrupted code may hold.
     signal.signal(signal.SIGALRM, lambda _, frame: _stop(number, frame))
     signal.setitimer(signal.ITIMER_REAL, _RETRY_SECONDS)
 

@@ -1,4 +1,4 @@
-"""stdin, stdout and stderr as the shell left them: closed, full, or of another encoding."""
+"""Prepare stdin, stdout and stderr, which a shell may hand over closed, full, or with another encoding."""
 
 import io
 import os
@@ -11,9 +11,9 @@ from ..errors import PlumeExportError
 
 
 def prepare_streams() -> None:
-    """Make what a shell may hand over safe to print to. Raises PlumeExportError where stdout is closed: results go there.
+    """Make the standard streams safe to print to. Raises PlumeExportError if stdout is closed, because results go there.
 
-    A descriptor that is closed would be the next file's: what a library prints would be written into it.
+    The next file that is opened would get the number of a closed descriptor, and output of libraries would be written into it.
     """
     for number in range(3):
         try:
@@ -24,16 +24,16 @@ def prepare_streams() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        raise PlumeExportError("stdout is closed; results are printed there.", fix="> FILE, or > /dev/null")
+        raise PlumeExportError("stdout is closed, but results are printed there.", fix="redirect it: > FILE, or > /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files print as the bytes that they are; other encodings may lack a letter.
+        # File names print as the bytes that they are. Other encodings may lack a character.
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Raise PlumeExportError where stdout cannot be written; exit where nobody reads it any more."""
+    """Raise PlumeExportError if stdout cannot be written; exit if its reader is gone."""
     try:
         yield
     except BrokenPipeError:
@@ -47,7 +47,7 @@ def printing() -> Iterator[None]:
 
 
 def forget_output() -> None:
-    """Let what can no longer be written go nowhere, so that Python does not try again at its exit."""
+    """Discard output that can no longer be written, so that Python does not try again at exit."""
     try:
         number = sys.stdout.fileno()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What every command takes (--json, -q, -v, --debug) and returns (an Answer)."""
+"""The switches that every command takes (--json, -q, -v, --debug) and the Answer that it returns."""
 
 import json
 import time
@@ -20,7 +20,7 @@ _META_KEY = "plume_export.switches"
 
 @dataclass
 class Switches:
-    """How a command talks. Quiet hides progress and notes; errors and warnings stay."""
+    """Output switches of a command. Quiet hides progress and notes; errors and warnings stay."""
 
     as_json: bool = False
     is_quiet: bool = False
@@ -30,13 +30,13 @@ class Switches:
 
     @property
     def has_notes(self) -> bool:
-        """Under --json nothing but an error or a warning is expected on stderr."""
+        """Whether notes are printed. With --json, only errors and warnings are expected on stderr."""
         return self.is_verbose or not (self.is_quiet or self.as_json)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found: `value` is its JSON document, `show` prints the same as text."""
+    """Result of a command: `value` is its JSON document, `show` prints it as text."""
 
     value: Any
     show: Callable[[], None]
@@ -44,7 +44,7 @@ class Answer:
 
 
 def switches() -> Switches:
-    """Return the switches of the running command; the defaults where none is running."""
+    """Return the switches of the running command, or the defaults if no command is running."""
     context = click.get_current_context(silent=True)
     if context is None:
         return Switches()
@@ -62,18 +62,18 @@ def _switch_on(context: click.Context, parameter: click.Parameter, value: bool) 
 
 
 def switch_options(*, is_hidden: bool = False) -> list[click.Option]:
-    """Return the options; they are read before all others, whose callbacks may print."""
+    """Return the switches as options. They are parsed before the other options, whose callbacks may print."""
     option = partial(click.Option, is_flag=True, is_eager=True, expose_value=False, callback=_switch_on, hidden=is_hidden)
     return [
-        option(["--json", "as_json"], help="Print the result as JSON; an error is JSON on stderr."),
-        option(["-q", "--quiet", "is_quiet"], help="No progress and no notes."),
-        option(["-v", "--verbose", "is_verbose"], help="More progress, and what other packages log."),
+        option(["--json", "as_json"], help="Print the result as JSON on stdout and errors as JSON on stderr."),
+        option(["-q", "--quiet", "is_quiet"], help="Hide progress and notices."),
+        option(["-v", "--verbose", "is_verbose"], help="Show more progress, and log messages of other packages."),
         option(["--debug", "is_debug"], help="Show the traceback of an error."),
     ]
 
 
 class Command(click.Command):
-    """A command that takes the switches and returns an Answer, or None where it has printed as it went."""
+    """A command that takes the switches and returns an Answer, or None if it has already printed its output."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -104,7 +104,7 @@ command = partial(click.command, cls=Command)
 
 @contextmanager
 def _as_usage(context: click.Context) -> Iterator[None]:
-    """Say in click's way what is wrong with an option that the package refuses."""
+    """Report an option that the package refuses as a usage error of click."""
     try:
         yield
     except OptionError as error:
@@ -114,7 +114,7 @@ def _as_usage(context: click.Context) -> Iterator[None]:
 
 
 def document_from_value(value: Any) -> bytes:
-    """Encode as one line of JSON in UTF-8; paths are strings. Bytes of a name that are no UTF-8 are escaped as surrogates."""
+    """Encode as one line of JSON in UTF-8. Paths become strings. Bytes of names that are not UTF-8 become surrogates."""
     try:
         return msgspec.json.encode(value, enc_hook=_text_from_path)
     except UnicodeEncodeError:
@@ -124,4 +124,4 @@ def document_from_value(value: Any) -> bytes:
 def _text_from_path(value: Any) -> str:
     if isinstance(value, PurePath):
         return str(value)
-    raise NotImplementedError(f"{type(value)} has no place in a JSON document")
+    raise NotImplementedError(f"{type(value)} cannot be encoded as JSON")

@@ -103,7 +103,7 @@ def test_a_run_that_is_stopped_names_the_way_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(PartialRun, "append", stopping)
-        assert "16 inputs are done and kept; the same command with --resume goes on" in run(*common).stderr
+        assert "16 finished inputs are saved; repeat the command with --resume to continue" in run(*common).stderr
     assert_fails(run(*common), "16 inputs are done of bundle", tiny_cpu.sha256[:12], "--resume", "--restart")
     assert run(*common, "--resume", "--restart").exit_code == 2
     result = run(*common, "--resume")
@@ -129,7 +129,7 @@ def test_signals_end_an_embedding_in_order(tiny_cpu: Bundle, tmp_path: Path, num
         process.send_signal(number)
         _, errors = process.communicate()
     assert process.returncode == 128 + number
-    assert "the same command with --resume goes on" in errors
+    assert "repeat the command with --resume to continue" in errors
     assert "Traceback" not in errors
 
 
@@ -234,7 +234,7 @@ def test_a_folder_and_files_are_embedded(run: Run, tiny_cpu: Bundle, tmp_path: P
     assert result.exit_code == 0
     files = [str(file) for file in sorted(pictures.rglob("*.png"))]
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [*files, str(pictures / "page.png")]
-    assert f"left out of the folders: {pictures / 'notes.txt'} (no picture or video by its suffix)" in result.stderr
+    assert f"skipped in the folders: {pictures / 'notes.txt'} (no picture or video by its suffix)" in result.stderr
     assert f"1 id occurs more than once: {pictures / 'page.png'}" in result.stderr
 
 
@@ -366,8 +366,8 @@ def test_inspect(run: Run, tiny_cpu: Bundle) -> None:
     shown = run("inspect", tiny_cpu.path).stdout
     assert "latent_step" in shown
     assert f"bundle {tiny_cpu.sha256[:12]}" in shown
-    assert "the hash of every file is right" in shown
-    assert "prefill holds the keys and values of the first 16 tokens, of a text's first 21" in shown
+    assert "all file hashes match" in shown
+    assert "prefill contains the cached keys and values of the first 16 tokens of any prompt" in shown
     assert json.loads(run("inspect", tiny_cpu.path, "--json").stdout)["precision"] == "fp32"
 
 

@@ -57,7 +57,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*BUILD, "--target", "cpu", "--precision", "bf16"), "cannot run the precision bf16"),
     (("compile", "no-bundle", "-o", "out", "--target", "nonsense"), "There is no target 'nonsense'"),
     (("plan", "--target", "nonsense"), "There is no target 'nonsense'"),
-    (("plan", "--target", "cpu"), "no engines to plan for"),
+    (("plan", "--target", "cpu"), "has no engines to plan"),
     (("plan", "--target", "rtx", "--precision", "int4-weight", "--weights", "shared"), "cannot share"),
     (("random-checkpoint", "out", "--preset", "7b"), "--preset"),
 ]
@@ -121,4 +121,4 @@ def test_debug_shows_the_traceback_of_usage() -> None:
 
 
 def test_the_help_states_the_exit_codes() -> None:
-    assert "wrong whatever the files hold" in " ".join(run("--help").stdout.split())
+    assert "wrong, whatever the files contain" in " ".join(run("--help").stdout.split())

@@ -99,5 +99,5 @@ def test_fp16_rounded_after_every_operator_agrees(
 def test_it_is_the_default_and_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["build", "--precision", "fp32", "--output", str(tmp_path / "bundle")])
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("plume-tiny, a sample trained on drawings") == 1
+    assert result.stderr.count("plume-tiny, a small sample model") == 1
     assert "parity holds" in result.stdout

@@ -89,10 +89,10 @@ def test_the_manifest_says_what_was_done(mixed: tuple[Bundle, Result], shipped_r
 def test_export_and_inspect_print_it(mixed: tuple[Bundle, Result]) -> None:
     inspected = run("inspect", mixed[0].path).stdout
     for line in (
-        "integers: prefill int8, latent_step int8-weight; calibrated on 40 inputs",
+        "quantised: prefill int8, latent_step int8-weight; calibrated on 40 inputs",
         "in 16 bit: 1 layers, 48,896 bytes more",
         "decoder.layers.0.down_proj: 48,896",
-        "worst of 20 held-out inputs (promised 0.99)",
+        "minimum of 20 held-out inputs (threshold 0.99)",
     ):
         assert line in mixed[1].stdout
         assert line in inspected

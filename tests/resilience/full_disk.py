@@ -157,7 +157,7 @@ def print_tallies(tallies: list[Tally]) -> None:
 
 
 @click.command()
-@click.option("--command", "names", multiple=True, type=click.Choice(COMMANDS), help="As often as you like.  [default: all]")
+@click.option("--command", "names", multiple=True, type=click.Choice(COMMANDS), help="May be repeated.  [default: all]")
 @click.option("--way", "ways", multiple=True, type=click.Choice(WAYS), default=WAYS[:2], show_default=True)
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Places of each way but fsync's.")
 @click.option("--seed", type=int, default=0, show_default=True)

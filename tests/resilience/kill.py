@@ -159,7 +159,7 @@ def print_tallies(tallies: list[Tally]) -> None:
 
 
 @click.command()
-@click.option("--command", "names", multiple=True, type=click.Choice(COMMANDS), help="As often as you like.  [default: all]")
+@click.option("--command", "names", multiple=True, type=click.Choice(COMMANDS), help="May be repeated.  [default: all]")
 @click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="Kills of each command.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--inputs", type=click.IntRange(min=20), default=120, show_default=True, help="Inputs and pictures of a run.")

@@ -43,7 +43,7 @@ def test_by_command(tiny_bf16: Bundle, recipe: str, tmp_path: Path) -> None:
     arguments = ["compile", str(tiny_bf16.path), "--target", recipe, "--output", str(tmp_path / "engines")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    for part in ("latent_step", "file /", "weights that more than one engine holds: 0.9 MB"):
+    for part in ("latent_step", "file /", "weights in more than one engine: 0.9 MB"):
         assert part in result.stdout
 
 
