@@ -1,4 +1,4 @@
-"""Many inputs to one file of embeddings: read as they are needed, written as they come."""
+"""Many inputs to one file of embeddings: inputs are read as needed, and rows are written as they are computed."""
 
 from .embed import EmbedResult, OnError, embed_sources
 from .partial import StoppedRun, stopped_run

@@ -1,4 +1,4 @@
-"""Sources to embeddings, window by window."""
+"""From sources to embeddings, window by window."""
 
 from collections.abc import Generator, Iterable
 from contextlib import closing
@@ -19,7 +19,9 @@ OnError = Literal["fail", "skip"]
 
 
 class Skipped(NamedTuple):
-    """An input that was left out, and why. Ids need not be unique; `line` is the number of its line, if it has one."""
+    """An input that was skipped, and the reason. Ids need not be unique. `line` is the line number, if it came from JSON
+    lines.
+    """
 
     id: str
     reason: str
@@ -28,9 +30,9 @@ class Skipped(NamedTuple):
 
 @dataclass
 class EmbedResult:
-    """Embeddings by input. A skipped input has a row of NaN, so that row i stays input i, and by that row its reason.
+    """Embeddings in the order of the inputs. A skipped input has a row of NaN; `skipped` maps its row to the reason.
 
-    `is_whole` is false of a window that the end of the inputs has cut.
+    `is_whole` is False if the inputs ended before the window was full.
     """
 
     sources: list[Source]
@@ -57,9 +59,9 @@ def embed_sources(
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
 ) -> EmbedResult:
-    """Embed all sources. With `on_error="skip"` a bad input is recorded and the others go on; with "fail" it raises.
+    """Embed all sources. With `on_error="skip"` an invalid input is recorded and skipped; with "fail" it raises InputError.
 
-    `notify` takes the notices of every input that is embedded.
+    `notify` receives the notices of every input that is embedded.
     """
     result = EmbedResult([], np.empty((0, embedder.dimension), np.float32))
     parts = [result.embeddings]
@@ -81,7 +83,7 @@ def embed_windows(
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
 ) -> Generator[EmbedResult, None, None]:
-    """Yield the embeddings of consecutive sources as they come. Which batch an input is in depends on its window alone."""
+    """Yield the embeddings of consecutive sources as they are computed. An input's batch depends only on its window."""
     windows = embedded_windows.embed_windows(
         embedder,
         sources,
@@ -101,4 +103,4 @@ def embed_windows(
 def _identify(error: InputError, source: Source) -> None:
     error.input = source.id
     error.add_place(f"input {source.id!r}")
-    error.add_fix("--on-error skip leaves it out")
+    error.add_fix("--on-error skip skips this input")

@@ -1,7 +1,7 @@
-"""A run that is not done: its rows and a journal of its windows, in two hidden files beside the output.
+"""An unfinished run: its rows and a journal of its windows, in two hidden files beside the output.
 
-A window's rows are written first, then its line in the journal, so whatever the moment of a kill, the journal names whole
-windows only. What follows the last of them is cut off when a run goes on.
+A window's rows are written first, then its journal line. Whenever the process is killed, the journal therefore lists whole
+windows only. Data after the last listed window is cut off when the run is resumed.
 """
 
 import json
@@ -25,18 +25,20 @@ from ..runtime.embedder import Mode
 from .embed import EmbedResult, OnError, Skipped
 from .write import Block
 
-_FIX = "give what it was started with, or --restart to throw it away and start again"
+_FIX = "use the settings that it was started with, or --restart to discard it and start again"
 _CHANGED_FIX = (
-    "give the lines and files that it was started with; files that were copied, moved or touched since count as changed: then "
-    "--restart to throw it away and start again"
+    "pass the lines and files that it was started with. Files that were copied, moved or touched since "
+    "then count as changed; use --restart to discard the run and start again"
 )
 
-# What decoding a line raises.
+# Errors that decoding a line raises.
 _DAMAGE = (ValueError, RecursionError, msgspec.ValidationError)
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What rows depend on beside the inputs. `bundle` is its hash, marked if it was not verified."""
+    """The settings, besides the inputs, that determine the rows. `bundle` is its hash, marked if the files were not
+    verified.
+    """
 
     version: str
     bundle: str
@@ -44,14 +46,14 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
     batch_size: int
     allow_control_tokens: bool
-    # With defaults: an earlier version's journal lacks them.
+    # These have defaults because the journal of an earlier version lacks them.
     exif_transpose: bool = False
     video_frames: int | None = None
     video_fps: float | None = None
 
 
 class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of the journal. `sha256` is of all inputs up to the window's end; a window that is not whole is the last one."""
+    """A line of the journal. `sha256` covers all inputs up to the window's end. A window that is not whole is the last one."""
 
     ids: list[str]
     skipped: list[Skipped]
@@ -61,31 +63,35 @@ class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class StoppedRun:
-    """What a stopped run has done: how many inputs, of which bundle (its hash), and when. None: its journal is damaged."""
+    """An interrupted run: the number of its inputs, the hash of its bundle, and when it was last written.
+
+    `bundle` is None if the journal is corrupt.
+    """
 
     inputs: int | None
     bundle: str | None
     written_at: datetime
 
     def refusal(self, output: Path) -> PlumeExportError:
-        """Return the error of a run that neither goes on with it nor throws it away."""
+        """Return the error for a run that neither resumes nor discards this interrupted run."""
         when = f"{self.written_at:%Y-%m-%d %H:%M}"
         if self.inputs is None or self.bundle is None:
             return PlumeExportError(
-                f"A stopped run to {output}, last written on {when}, is kept beside it; its journal is damaged, or of another "
-                "version.",
-                fix="--restart throws it away and starts again",
+                f"An interrupted run to {output}, last written on {when}, was found. Its journal is corrupt or from "
+                "another version.",
+                fix="use --restart to discard it and start again",
             )
         return PlumeExportError(
-            f"A stopped run to {output} is kept: {self.inputs} inputs are done of bundle {self.bundle[:12]}, last on {when}.",
-            fix="--resume goes on with it, --restart throws it away and starts again",
+            f"An interrupted run to {output} was found: {self.inputs} inputs are finished with bundle "
+            f"{self.bundle[:12]}, last written on {when}.",
+            fix="use --resume to continue it, or --restart to discard it and start again",
         )
 
 
 def stopped_run(output: Path) -> StoppedRun | None:
-    """Return the run beside `output` that can be resumed; None if there is none, or it has done nothing.
+    """Return the interrupted run of `output`; None if there is no such run or it has finished no input.
 
-    Raises PlumeExportError if another run is writing it, or if something else is in the place of its files.
+    Raises PlumeExportError if another process is writing the run, or if other files are in the place of its files.
     """
     rows, journal = _files(output)
     try:
@@ -110,11 +116,11 @@ def _stopped_run(journal: IO[bytes]) -> StoppedRun | None:
 
 
 class PartialRun:
-    """The rows that are done. A context manager.
+    """The rows finished so far; a context manager.
 
-    On exit the files stay for a later run; they are deleted if nothing was done. `is_resumed` continues a stopped run,
-    `is_restarted` discards it; without either, one is an error. Raises PlumeExportError for that, if the stopped run has other
-    settings, if another run is writing it, and if it cannot be written.
+    On exit the files are left for a later run; they are deleted if no row was finished. `is_resumed` continues an interrupted
+    run; `is_restarted` discards it. Raises PlumeExportError if an interrupted run exists and neither flag is set, if its
+    settings differ, if another process is writing the files, or if they cannot be written.
     """
 
     def __init__(
@@ -143,7 +149,7 @@ class PartialRun:
             self._opened = opened.pop_all()
 
     def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """Return the sources that are not done. Raises PlumeExportError if those that are done have changed."""
+        """Return the sources that are not finished. Raises PlumeExportError if a finished source has changed."""
         unread = iter(sources)
         first = 0
         for window in self._windows():
@@ -151,18 +157,18 @@ class PartialRun:
             done = list(islice(unread, len(window.ids)))
             self._update_digest(done)
             if self._digest.hexdigest() != window.sha256 or [source.id for source in done] != window.ids:
-                raise self._refusal(f"the inputs {first + 1} to {last} are not those that it has embedded", _CHANGED_FIX)
+                raise self._refusal(f"the inputs {first + 1} to {last} differ from those that were embedded", _CHANGED_FIX)
             first = last
         return unread
 
     def check_skipped(self, on_error: OnError) -> None:
-        """Raise PlumeExportError if inputs were skipped that are to be errors now."""
+        """Raise PlumeExportError if the run skipped inputs and `on_error` no longer allows that."""
         if on_error == "fail" and self.skipped:
-            found = f"it skipped {len(self.skipped)} inputs, {self.skipped[0].id!r} first"
-            raise self._refusal(found, fix="give --on-error skip, as before")
+            found = f"it skipped {len(self.skipped)} inputs, the first one {self.skipped[0].id!r}"
+            raise self._refusal(found, fix="pass --on-error skip, as before")
 
     def append(self, window: EmbedResult) -> None:
-        """Make a window's rows lasting, then its line in the journal."""
+        """Write a window's rows to disk, then its line in the journal."""
         self._update_digest(window.sources)
         with self._errors():
             self._rows.write(np.ascontiguousarray(window.embeddings).data)
@@ -179,7 +185,7 @@ class PartialRun:
             yield Block(window.ids, np.frombuffer(self._rows.read(size), np.float32).reshape(-1, self._dimension))
 
     def remove(self) -> None:
-        """Delete both files, once: from then on another run may make its own."""
+        """Delete both files, once. After that, another run may create its own."""
         if not self._is_removed:
             self._journal_file.unlink(missing_ok=True)
             self._rows_file.unlink(missing_ok=True)
@@ -189,9 +195,9 @@ class PartialRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.inputs == 0 and not self._has_window():  # a signal may come after the first window was written
+        if self.inputs == 0 and not self._has_window():  # a signal may arrive after the first window was written
             self.remove()
-        with suppress(OSError):  # what could not be written was an error already, and is tried again here
+        with suppress(OSError):  # a failed write was already reported as an error, and is tried again here
             self._opened.close()
 
     def _has_window(self) -> bool:
@@ -206,7 +212,7 @@ class PartialRun:
         return self._dimension * np.dtype(np.float32).itemsize
 
     def _read_journal(self) -> int:
-        """Count what is done; return where its last line ends in the journal, 0 if nothing is."""
+        """Count the finished inputs; return the position after the journal's last valid line, 0 if there is none."""
         head = self._journal.readline()
         if not head.endswith(b"\n"):
             return 0
@@ -214,7 +220,7 @@ class PartialRun:
         rows_bytes, end = self._rows_file.stat().st_size, len(head)
         for line, window in self._lines():
             inputs = self.inputs + len(window.ids)
-            # More lines may have come behind a window that is not whole. Rows are missing after a crash of the machine only.
+            # More lines may follow a window that is not whole. Rows are missing only after a crash of the machine.
             if not window.is_whole or inputs * self._row_bytes > rows_bytes:
                 break
             self.inputs, end = inputs, end + len(line)
@@ -222,7 +228,7 @@ class PartialRun:
         return end
 
     def _cut(self, end: int) -> None:
-        """Drop what follows `end` in the journal, and rows that it does not name. A new journal starts with the settings."""
+        """Truncate the journal at `end`, and the rows to those that it lists. A new journal starts with the settings."""
         self._journal.truncate(end)
         self._rows.truncate(self.inputs * self._row_bytes)
         self._rows.seek(0, os.SEEK_END)
@@ -236,7 +242,7 @@ class PartialRun:
             yield window
 
     def _lines(self) -> Iterator[tuple[bytes, _Window]]:
-        """Yield the lines from here on that were written to their ends."""
+        """Yield the following lines that were written completely."""
         while (line := self._journal.readline()).endswith(b"\n"):
             yield line, self._decoded(line, _Window)
 
@@ -244,7 +250,7 @@ class PartialRun:
         try:
             return _decoded(line, kind)
         except _DAMAGE:
-            raise self._refusal("its journal is damaged, or of another version") from None
+            raise self._refusal("its journal is corrupt or from another version") from None
 
     def _write_line(self, value: msgspec.Struct) -> None:
         self._journal.seek(0, os.SEEK_END)
@@ -257,12 +263,12 @@ class PartialRun:
 
     def _check_settings(self, found: RunSettings) -> None:
         before, now = (msgspec.to_builtins(settings) for settings in (found, self._settings))
-        changed = [f"{name} was {before[name]!r} and is {now[name]!r}" for name in now if before[name] != now[name]]
+        changed = [f"{name} was {before[name]!r} but is now {now[name]!r}" for name in now if before[name] != now[name]]
         if changed:
             raise self._refusal("; ".join(changed))
 
     def _refusal(self, reason: str, fix: str = _FIX) -> PlumeExportError:
-        return PlumeExportError(f"The run in {self._rows_file} cannot go on: {reason}.", fix=fix)
+        return PlumeExportError(f"The run in {self._rows_file} cannot be resumed: {reason}.", fix=fix)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -271,17 +277,17 @@ class PartialRun:
         except OSError as error:
             raise PlumeExportError(
                 f"{self._rows_file} cannot be written: {error.strerror or error}.",
-                fix="free space, then go on with --resume; or choose another --output",
+                fix="free space, then continue with --resume; or choose another --output",
             ) from error
 
 
 def _files(output: Path) -> tuple[Path, Path]:
-    """Return where the rows and the journal of a run to `output` are."""
+    """Return the paths of the rows and the journal of a run to `output`."""
     return output.with_name(f".{output.name}.partial"), output.with_name(f".{output.name}.partial.jsonl")
 
 
 def _decoded(line: bytes, kind: Any) -> Any:
-    return msgspec.convert(json.loads(line), kind)  # msgspec's own decoder refuses ids of bytes that are no text
+    return msgspec.convert(json.loads(line), kind)  # msgspec's own decoder refuses ids with bytes that are not valid text
 
 
 def _opened(file: Path, flags: int) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""Embeddings written as they come: to a file that a stopped run can go on with, or as JSON lines."""
+"""Write embeddings as they are computed: to a file, as a run that can be resumed, or as JSON lines."""
 
 from contextlib import closing
 from dataclasses import asdict
@@ -33,11 +33,11 @@ def embed_to_file(
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
 ) -> RunSummary:
-    """Write .npy, .jsonl or .parquet, all or nothing; nothing if every input was skipped.
+    """Write .npy, .jsonl or .parquet, all or nothing. No file is written if every input was skipped.
 
-    Rows are collected beside `output` (partial.py), in float32 whatever the `output_dtype`. A run that goes on writes the file
-    that it would have written at once: it starts with the first window that is not whole. Raises PlumeExportError if what is
-    there is of another run, or is neither resumed nor restarted.
+    Rows are collected beside `output` (partial.py), always in float32. A resumed run writes the same file as an uninterrupted
+    run: it starts with the first window that is not whole. Raises PlumeExportError if an interrupted run has other settings, or
+    exists while `is_resumed` and `is_restarted` are both False.
     """
     check_output_dtype(output_dtype, is_skipping=on_error == "skip" and output.suffix == ".npy")
     settings = RunSettings(
@@ -63,7 +63,7 @@ def embed_to_file(
                     partial.append(window)
         except InputError as error:
             if partial.inputs > 0:
-                error.add_fix(f"--resume goes on after the {partial.inputs} inputs that are done")
+                error.add_fix(f"--resume continues after the {partial.inputs} finished inputs")
             raise
         summary = RunSummary(partial.inputs - len(partial.skipped), partial.skipped, ids.names)
         if not summary.has_nothing:
@@ -84,7 +84,7 @@ def embed_to_lines(
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
 ) -> RunSummary:
-    """Write one {"id": ..., "embedding": [...]} a line as windows are done."""
+    """Write one {"id": ..., "embedding": [...]} per line as windows are computed."""
     check_output_dtype(output_dtype, is_skipping=False)
     ids, skipped, count = RepeatedIds(), list[Skipped](), 0
     sources = ids.watched(inputs.sources)

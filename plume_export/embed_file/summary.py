@@ -1,4 +1,4 @@
-"""What a run says of itself at its end."""
+"""Summary of a run, given at its end."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from ..errors import PlumeExportError
 from ..inputs.json_lines import Source
 from .embed import Skipped
 
-# A line names so many inputs or ids.
+# Maximum number of inputs or ids named in one line.
 _NAMED = 10
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How many inputs were embedded, which were skipped and why, and the ids that occur more than once."""
+    """The number of embedded inputs, the skipped inputs with their reasons, and the ids that occur more than once."""
 
     embedded: int
     skipped: list[Skipped]
@@ -21,11 +21,11 @@ class RunSummary:
 
     @property
     def has_nothing(self) -> bool:
-        """Whether every input was skipped; then no file is written."""
+        """Whether every input was skipped. No file is then written."""
         return self.embedded == 0 and bool(self.skipped)
 
     def lines(self) -> list[str]:
-        """Return "998 embedded, 2 skipped (lines 7, 31)", and a line on ids that are repeated."""
+        """Return "998 embedded, 2 skipped (lines 7, 31)", and a line about repeated ids."""
         lines = [
             f"{self.embedded} embedded" + (f", {len(self.skipped)} skipped ({self._skipped_names()})" if self.skipped else "")
         ]
@@ -39,8 +39,8 @@ class RunSummary:
         """Raise PlumeExportError if every input was skipped."""
         if self.has_nothing:
             raise PlumeExportError(
-                f"Nothing was embedded: every one of {len(self.skipped)} inputs was skipped, so nothing is written.",
-                fix=f"repair the inputs; the first was skipped because: {self.skipped[0].reason.splitlines()[0]}",
+                f"All {len(self.skipped)} inputs were skipped, so no file is written.",
+                fix=f"repair the inputs. The first one was skipped because: {self.skipped[0].reason.splitlines()[0]}",
             )
 
     def _skipped_names(self) -> str:
@@ -51,14 +51,14 @@ class RunSummary:
 
 
 class RepeatedIds:
-    """Finds ids that occur more than once, by a hash of each: about 70 bytes an id that a user gave."""
+    """Finds ids that occur more than once, from hashes: about 70 bytes per id that a user gave."""
 
     def __init__(self) -> None:
         self._hashes: set[int] = set()
         self._repeated: dict[str, None] = {}
 
     def watched(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """Yield the sources and look at their ids. A line without an id is named by its number, which occurs once."""
+        """Yield the sources and record their ids. A line without an id is named by its number, which is unique."""
         for source in sources:
             if source.line is None or source.id != f"line {source.line}":
                 self._add(source.id)
@@ -76,6 +76,6 @@ class RepeatedIds:
 
 
 def _cut(names: Sequence[str]) -> str:
-    """Join the first names, each on one line."""
+    """Join the first names on one line."""
     shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

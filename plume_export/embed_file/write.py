@@ -1,4 +1,4 @@
-"""Files of embeddings, written block by block."""
+"""Write files of embeddings, block by block."""
 
 import json
 import os
@@ -18,18 +18,20 @@ from ..whole_file import check_replaceable, replacing
 
 OUTPUT_SUFFIXES = (".npy", ".jsonl", ".parquet")
 _ROW_GROUP = 4096
-_FIX = "choose a file in a directory that is there and writable"
+_FIX = "choose a file in an existing, writable directory"
 
 
 class Block(NamedTuple):
-    """Consecutive rows in float32 with their ids. A row of NaN is an input that was skipped."""
+    """Consecutive rows in float32 with their ids. A skipped input has a row of NaN."""
 
     ids: list[str]
     embeddings: FloatArray  # [inputs, hidden]
 
 
 def check_output_file(output: Path, inputs: Sequence[Path] = ()) -> None:
-    """Raise unless embeddings can be written to `output`, before any work is done. It may lie in a folder that is embedded."""
+    """Raise unless embeddings can be written to `output`, before any work is done. It may be inside a folder that is
+    embedded.
+    """
     if output.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -41,8 +43,8 @@ def check_output_file(output: Path, inputs: Sequence[Path] = ()) -> None:
 def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Sequence[str] = ()) -> None:
     """Raise unless a file can be written to `output`, before any work is done.
 
-    It must end in one of `suffixes`, if there are any, and be apart from every input, be that a file or a directory. A bundle
-    holds no files but its own.
+    It must end in one of `suffixes`, if any are given, and must not be an input or inside an input directory. It must also be
+    outside every bundle, which contains only its own files.
     """
     check_replaceable(output)
     if suffixes and output.suffix not in suffixes:
@@ -71,9 +73,10 @@ def write_embeddings(
     *,
     dtype: OutputDtype = "float32",
 ) -> None:
-    """Write .npy (row i is input i), .jsonl or .parquet (id and embedding; skipped inputs left out), all or nothing.
+    """Write .npy (row i is input i), .jsonl or .parquet (id and embedding, without skipped inputs), all or nothing.
 
-    `settings`, which say how the inputs were read and embedded, go to the metadata of .parquet as JSON, under "plume_export".
+    `settings` record how the inputs were read and embedded. They are stored as JSON in the metadata of .parquet, under
+    "plume_export".
     """
     none = rows_from_embeddings(np.empty((0, dimension), np.float32), dtype)
     with replacing(output) as file:
@@ -86,12 +89,12 @@ def write_embeddings(
 
 
 def write_jsonl(blocks: Iterable[Block], file: IO[bytes], dtype: OutputDtype = "float32") -> None:
-    """Write one {"id": ..., "embedding": [...]} a line."""
+    """Write one {"id": ..., "embedding": [...]} per line."""
     for block in blocks:
         ids, embeddings = _embedded(block)
         for name, row in zip(ids, rows_from_embeddings(embeddings, dtype), strict=True):
             is_float = row.dtype.kind == "f"
-            values = [float(str(value)) for value in row] if is_float else row.tolist()  # the shortest digits of the dtype
+            values = [float(str(value)) for value in row] if is_float else row.tolist()  # fewest digits of the dtype
             file.write(json.dumps({"id": name, "embedding": values}, ensure_ascii=False).encode() + b"\n")
 
 
@@ -120,7 +123,7 @@ def _write_parquet(
 
 
 def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Yield blocks of the rows that were embedded, large enough that a reader does not pay for each."""
+    """Yield blocks of embedded rows, large enough to be read efficiently."""
     ids: list[str] = []
     parts: list[FloatArray] = []
     for block in blocks:
@@ -135,7 +138,7 @@ def _row_groups(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def _embedded(block: Block) -> Block:
-    """Return the rows that were not skipped, with ids that can be written: of bytes that are no text an escape is left."""
+    """Return the rows that were not skipped. Bytes in ids that are not valid text are escaped."""
     is_there = ~np.isnan(block.embeddings[:, 0])
     ids = [name.encode("utf-8", "backslashreplace").decode() for name, there in zip(block.ids, is_there, strict=True) if there]
     return Block(ids, block.embeddings[is_there])

@@ -1,8 +1,8 @@
 """PyTorch's antialiased bicubic resize of a uint8 frame, bit for bit, in numpy.
 
 Source: torchvision's tensor resize (float32, clamp, round half to even) over `upsample_bicubic2d_aa` of PyTorch on a CPU.
-Rounding follows PyTorch's x86 build with fused multiply-add (AVX2, AVX512). Other builds of PyTorch round differently
-before the last bit: about one value in 10^5 then lands on the next integer.
+Rounding follows PyTorch's x86 build with fused multiply-add (AVX2, AVX512). Other builds of PyTorch round the last bit
+differently, which moves about one value in 10^5 to the next integer.
 """
 
 import math
@@ -14,14 +14,14 @@ from .patches import FrameArray
 
 _A = -0.5  # Keys' cubic, as in Pillow
 _SUPPORT = 2.0  # of the cubic, in input pixels
-# The compiler made PyTorch's loop over taps add four rounded products at a time; what is left over is fused.
+# The compiler made PyTorch's loop over taps add four rounded products at a time. The remaining taps are fused.
 _UNFUSED_TAPS = 4
 
 Float32Array = NDArray[np.float32]
 
 
 def resize_frame(frame: FrameArray, height: int, width: int) -> FrameArray:
-    """Return uint8 [height, width, channels]; a frame of that size already is returned as it is."""
+    """Return uint8 [height, width, channels]. A frame that already has this size is returned unchanged."""
     if frame.shape[:2] == (height, width):
         return frame
     columns = np.ascontiguousarray(frame.transpose(1, 0, 2), np.float32)  # [width, height, channels]
@@ -33,7 +33,7 @@ def resize_frame(frame: FrameArray, height: int, width: int) -> FrameArray:
 
 def _resize_first_axis(values: Float32Array, size: int) -> Float32Array:
     first, tap_count, weights = tap_weights(values.shape[0], size)
-    # Tap 0 starts the sum; of the others, whole groups of four are added unfused.
+    # Tap 0 starts the sum. The other taps are added unfused in whole groups of four.
     last_unfused = (tap_count - 1) // _UNFUSED_TAPS * _UNFUSED_TAPS
     shape = (size, *[1] * (values.ndim - 1))
     total = values[first] * weights[:, 0].reshape(shape)
@@ -49,9 +49,9 @@ def _resize_first_axis(values: Float32Array, size: int) -> Float32Array:
 
 
 def tap_weights(input_size: int, output_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Float32Array]:
-    """Return the first input index [outputs], the count of taps [outputs] and the weights [outputs, taps], 0 beyond the count.
+    """Return the first input index [outputs], the tap count [outputs] and the weights [outputs, taps], 0 beyond the count.
 
-    The mixture of float32 and float64 is that of PyTorch's C++.
+    The mix of float32 and float64 is the one of PyTorch's C++ code.
     """
     scale = np.float32(input_size) / np.float32(output_size)
     widening = max(float(scale), 1.0)
@@ -65,7 +65,7 @@ def tap_weights(input_size: int, output_size: int) -> tuple[NDArray[np.int64], N
     scaled = ((distance.astype(np.float64) + 0.5) * float(np.float32(1 / widening))).astype(np.float32)
     weights: Float32Array = np.where(tap < tap_count[:, None], _cubic(np.abs(scaled)), np.float32(0))
     total = np.zeros(output_size, np.float32)
-    for column in weights.T:  # one after the other: float32 sums depend on the order
+    for column in weights.T:  # in sequence: float32 sums depend on the order
         total += column
     weights /= total[:, None]
     return first, tap_count, weights
@@ -76,7 +76,7 @@ def _truncated(position: Float32Array) -> NDArray[np.int64]:
 
 
 def _cubic(x: Float32Array) -> Float32Array:
-    """Keys' cubic convolution kernel at x >= 0, in Horner form with fused multiply-adds."""
+    """Return Keys' cubic convolution kernel at x >= 0, in Horner form with fused multiply-adds."""
     near = _fused_multiply_add(x, _A + 2, -(_A + 3))
     near = _fused_multiply_add(near * x, x, 1)
     far = _fused_multiply_add(x, _A, -5 * _A)
@@ -86,5 +86,5 @@ def _cubic(x: Float32Array) -> Float32Array:
 
 
 def _fused_multiply_add(a: Float32Array, b: Float32Array | float, c: Float32Array | float) -> Float32Array:
-    """a * b + c rounded once to float32: a product of two float32 is exact in float64."""
+    """Return a * b + c rounded once to float32. The product of two float32 values is exact in float64."""
     return (a.astype(np.float64) * b + c).astype(np.float32)

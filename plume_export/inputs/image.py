@@ -1,4 +1,4 @@
-"""An image to patches, pixel for pixel as in the published evaluation.
+"""From an image to patches, with the same pixels as the original evaluation code.
 
 Source: qwen-vl-utils 0.0.14 `fetch_image`, then the Pillow image processor of Qwen2-VL in transformers.
 """
@@ -26,15 +26,15 @@ from .media_files import VIDEO_SUFFIXES
 from .notice import Notice, Notify
 from .patches import Grid, Patches, patches_from_frames
 
-# The limit at which Pillow itself refuses an image. It is checked on the header, before anything is decoded.
+# The limit at which Pillow itself refuses an image. The header is checked before any pixel is decoded.
 MAX_SOURCE_PIXELS = 178_956_970
 MAX_ASPECT_RATIO = 200
-# qwen-vl-utils' own limits, in visual tokens of factor x factor pixels.
+# Limits of qwen-vl-utils, in visual tokens of factor x factor pixels.
 _MIN_TOKENS, _MAX_TOKENS = 4, 16384
 
 
 def patches_from_image(image: Image.Image, vision: VisionSpec, preprocess: PreprocessSpec) -> tuple[Patches, Grid]:
-    """Return the patches of an RGB image, and their grid. Raises InputError."""
+    """Return the patches of an RGB image and their grid. Raises InputError."""
     factor = vision.patch_size * vision.merge_size
     image = fetch_image(image, factor)
     pixels = np.asarray(resize_within(image, factor, preprocess))
@@ -42,13 +42,14 @@ def patches_from_image(image: Image.Image, vision: VisionSpec, preprocess: Prepr
 
 
 def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Notify = lambda _: None) -> Image.Image:
-    """Return an image as RGB: transparency of RGBA on white, of other modes dropped, EXIF rotation ignored, as published.
+    """Return an image as RGB.
 
-    `exif_transpose` turns it upright. `notify` is called with a Notice for whatever was dropped or ignored. An open file
-    is read from its start and left where it was.
+    As in the original code, RGBA is composited on white, transparency of other modes is dropped, and EXIF rotation is ignored.
+    `exif_transpose` rotates the image by its EXIF orientation. `notify` is called with a Notice for everything that was dropped
+    or ignored. An open file is read from its start; its position is restored.
 
-    Raises InputError for a file that is missing, damaged or no image, for an image of more than 8 bits a channel or of a mode
-    that has no conversion, and for one that is empty, too large or too narrow.
+    Raises InputError if a file is missing, corrupt or not an image, if an image has more than 8 bits per channel or a mode
+    without a conversion to RGB, and if it is empty, too large or too narrow.
     """
     if isinstance(source, np.ndarray):
         image = image_from_array(source)
@@ -69,7 +70,7 @@ def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Not
         raise InputError(f"The image {name} does not exist.", fix=_fix_of_missing(name)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"The image {name} is refused: {error}", fix="scale the image down") from None
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged data
+    except Exception as error:  # Pillow's decoders raise a dozen exception types for corrupt data
         reason = "it is a directory" if path is not None and os.path.isdir(path) else _reason(error)
         raise InputError(
             f"{name} cannot be read as an image: {reason}.",
@@ -80,7 +81,7 @@ def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Not
 def smart_resize(height: int, width: int, factor: int, *, min_pixels: float, max_pixels: float) -> tuple[int, int]:
     """Return (height, width) in multiples of `factor`, within the pixel limits, with about the same aspect ratio.
 
-    The rule of Qwen2-VL and of qwen-vl-utils. Raises InputError if the aspect ratio is above 200.
+    This is the rule of Qwen2-VL and qwen-vl-utils. Raises InputError if the aspect ratio is above 200.
     """
     _check_aspect_ratio(height, width, "the image")
     resized_height = max(factor, round(height / factor) * factor)
@@ -97,7 +98,7 @@ def smart_resize(height: int, width: int, factor: int, *, min_pixels: float, max
 
 
 def fetch_image(image: Image.Image, factor: int) -> Image.Image:
-    """Resize by qwen-vl-utils' rule for an image: multiples of `factor`, 4 to 16384 tokens."""
+    """Resize by the image rule of qwen-vl-utils: multiples of `factor`, 4 to 16384 tokens."""
     height, width = smart_resize(
         image.height, image.width, factor, min_pixels=_MIN_TOKENS * factor**2, max_pixels=_MAX_TOKENS * factor**2
     )
@@ -105,7 +106,7 @@ def fetch_image(image: Image.Image, factor: int) -> Image.Image:
 
 
 def resize_within(image: Image.Image, factor: int, preprocess: PreprocessSpec) -> Image.Image:
-    """Resize by the rule of transformers' image processor: multiples of `factor` within the pixel limits of the model."""
+    """Resize by the rule of transformers' image processor: multiples of `factor` within the model's pixel limits."""
     height, width = smart_resize(
         image.height, image.width, factor, min_pixels=preprocess.min_pixels, max_pixels=preprocess.max_pixels
     )
@@ -115,7 +116,7 @@ def resize_within(image: Image.Image, factor: int, preprocess: PreprocessSpec) -
 def _rgb_from_image(image: Image.Image, name: str, path: str | None, exif_transpose: bool, notify: Notify) -> Image.Image:
     _check_size(image.height, image.width, name)
     try:
-        image.load()  # before the tag of its rotation is looked for
+        image.load()  # before the EXIF tag is read
         check_depth(image, name, path)
         check_mode(image, name, path)
         rgb, orientation, transparency = _converted(image), orientation_of(image), dropped_transparency(image)
@@ -124,7 +125,7 @@ def _rgb_from_image(image: Image.Image, name: str, path: str | None, exif_transp
             rgb, turn = rgb.transpose(turn), None
     except InputError:
         raise
-    except Exception as error:  # Pillow's decoders raise a dozen kinds for damaged data
+    except Exception as error:  # Pillow's decoders raise a dozen exception types for corrupt data
         raise InputError(f"{name} cannot be decoded: {_reason(error)}.", fix="pass a complete image") from error
     if turn is not None:
         notify([Notice("rotation ignored", name)])
@@ -164,7 +165,7 @@ def _check_aspect_ratio(height: int, width: int, name: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # whose text has the address of a file in memory
+    if isinstance(error, UnidentifiedImageError):  # the message of this error contains a memory address
         return "its format is unknown"
     return " ".join(str(error).split()).rstrip(" .") or type(error).__name__
 
@@ -172,7 +173,7 @@ def _reason(error: Exception) -> str:
 def _fix_of_unreadable(name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()
     if suffix == ".pdf":
-        return "render its pages to images, as with pdftoppm -png"
+        return "render its pages to images, for example with pdftoppm -png"
     if suffix in VIDEO_SUFFIXES:
         return f'pass a video as {{"video": {name!r}}}'
     return "pass a complete PNG, JPEG, WebP or other image file"
@@ -180,5 +181,5 @@ def _fix_of_unreadable(name: str) -> str:
 
 def _fix_of_missing(name: str) -> str:
     if "://" in name or name.startswith("data:"):
-        return "save the image as a file and pass its path; addresses are not fetched"
-    return "check the path; in a JSON lines file it is relative to that file"
+        return "save the image as a file and pass its path; URLs are not fetched"
+    return "check the path; in a JSON lines file, paths are relative to that file"

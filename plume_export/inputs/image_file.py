@@ -1,4 +1,4 @@
-"""Where an image comes from and in which format: a file, bytes, a data URL, PIL or an array."""
+"""Sources of an image and how they are opened: a file, bytes, a data URL, PIL or an array."""
 
 import io
 import os
@@ -15,42 +15,47 @@ _AVIF_BRANDS = (b"avif", b"avis")
 
 
 def open_image(file: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Image:
-    """Open an image of any format that Pillow reads, or HEIC. Raises as `Image.open` does; MissingDecoderError, InputError."""
+    """Open an image in any format that Pillow reads, or HEIC. Raises like `Image.open`, and MissingDecoderError and
+    InputError.
+    """
     try:
         image: Image.Image = Image.open(file)
-        if image.format == "EPS":  # a program, which Pillow would have Ghostscript run
+        if image.format == "EPS":  # PostScript is a program, which Pillow would let Ghostscript run
             image.close()
             raise InputError(
-                f"{name} is a PostScript file, not a picture.", fix="render it first, as gs -sDEVICE=png16m -o page.png"
+                f"{name} is a PostScript file, not an image.",
+                fix="render it first, for example with gs -sDEVICE=png16m -o page.png",
             )
         return image
     except UnidentifiedImageError:
         brand = _brand(file)
         if brand in _AVIF_BRANDS:
             raise InputError(
-                f"{name} is an AVIF picture, which this Pillow cannot read.", fix="pip install 'Pillow>=11.3'"
+                f"{name} is an AVIF image, which this version of Pillow cannot read.", fix="pip install 'Pillow>=11.3'"
             ) from None
         if brand not in _HEIF_BRANDS:
             raise
     try:
         from pillow_heif import HeifImageFile
     except ImportError:
-        raise MissingDecoderError(f"{name} is a HEIC picture", "pillow-heif", "heif") from None
-    open_heif: Any = HeifImageFile  # called, not registered with Pillow, which would change it for the whole process
+        raise MissingDecoderError(f"{name} is a HEIC image", "pillow-heif", "heif") from None
+    open_heif: Any = HeifImageFile  # called directly: registering it with Pillow would change Pillow for the whole process
     heif: Image.Image = open_heif(file)
     return heif
 
 
 def has_more_frames(image: Image.Image) -> bool:
-    """Whether an opened file has frames or pages after the first. What a camera adds to its JPEG or HEIC counts for none."""
+    """Return True if an opened file has frames or pages after the first. Extra images in a camera's JPEG or HEIC do not
+    count.
+    """
     try:
         return image.format in ("GIF", "PNG", "WEBP", "TIFF", "AVIF") and bool(getattr(image, "is_animated", False))
-    except Exception:  # the second frame is damaged
+    except Exception:  # the second frame is corrupt
         return True
 
 
 def _brand(file: str | os.PathLike[str] | BinaryIO) -> bytes | None:
-    """Return the brand of an ISO media file."""
+    """Return the brand of an ISO media file; None for any other file."""
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as opened:
             return _brand(opened)
@@ -60,7 +65,7 @@ def _brand(file: str | os.PathLike[str] | BinaryIO) -> bytes | None:
     return head[8:12] if head[4:8] == b"ftyp" else None
 
 
-# An open file is binary and seekable.
+# An open file must be binary and seekable.
 EncodedSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
@@ -69,7 +74,7 @@ def is_open_file(value: object) -> bool:
 
 
 def name_of_source(source: EncodedSource) -> str:
-    """Return what messages call an image file."""
+    """Return the name of an image source for messages."""
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -80,9 +85,9 @@ def name_of_source(source: EncodedSource) -> str:
 
 @contextmanager
 def readable(source: EncodedSource) -> Iterator[str | os.PathLike[str] | BinaryIO]:
-    """Yield a path, or a binary file at its start. An open file is read from its start and left where it was.
+    """Yield a path, or a binary file at its start. The position of an open file is restored.
 
-    Raises InputError for a file that cannot be rewound, or that was opened as text.
+    Raises InputError for a file that cannot be rewound or was opened as text.
     """
     if isinstance(source, str | os.PathLike):
         yield source
@@ -104,7 +109,7 @@ def _checked_position(file: BinaryIO) -> int:
         raise InputError(f"{name} was opened as text; expected binary.", fix="open it with mode 'rb'")
     try:
         return file.tell()
-    except Exception as error:  # a pipe, a socket, a closed file, or no file at all
+    except Exception as error:  # a pipe, a socket, a closed file, or not a file
         raise InputError(
-            f"{name} cannot be read from its start: {error}.", fix="pass what it holds as bytes: file.read()"
+            f"{name} cannot be read from its start: {error}.", fix="pass its contents as bytes: file.read()"
         ) from None

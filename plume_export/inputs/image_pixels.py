@@ -1,4 +1,4 @@
-"""Any image as 8-bit RGB: modes, bit depths, transparency, EXIF orientation and arrays."""
+"""Convert any image to 8-bit RGB: modes, bit depths, transparency, EXIF orientation and arrays."""
 
 import shlex
 from typing import Any, Literal
@@ -9,9 +9,9 @@ from PIL import ExifTags, Image
 
 from ..errors import InputError
 
-# Those of more than 8 bits a channel have a check of their own (image_depth).
+# Modes with more than 8 bits per channel are checked separately (check_depth).
 TAKEN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-# What makes one of them of an `image`, and what that needs besides Image.
+# Code that converts `image` to RGB, and the import that it needs besides Image.
 _LAB_TO_RGB = (
     'ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")'
 )
@@ -21,7 +21,7 @@ _CONVERSIONS = {"La": 'image.convert("LA")', "LAB": _LAB_TO_RGB}
 def check_mode(image: Image.Image, name: str, file: str | None) -> None:
     """Raise InputError for a mode that has no conversion to RGB, or one that depends on how Pillow was built.
 
-    `file` is the path, where there is one.
+    `file` is the path, if the image came from a file.
     """
     if image.mode in TAKEN_MODES:
         return
@@ -40,9 +40,9 @@ def _fix_of_mode(conversion: str, file: str | None) -> str:
 
 
 def check_depth(image: Image.Image, name: str, file: str | None) -> None:
-    """Raise InputError for 16-bit, 32-bit and float modes: most of their values would become white, or black.
+    """Raise InputError for 16-bit, 32-bit and float modes, most of whose values would become white or black.
 
-    `file` is the path, where there is one. What Pillow itself reduces to 8 bits while it reads, as RGB of 16 bits, is fine.
+    `file` is the path, if the image came from a file. Formats that Pillow itself reduces to 8 bits, such as 16-bit RGB, pass.
     """
     mode = image.mode
     if mode not in ("I", "F") and not mode.startswith("I;16"):
@@ -50,7 +50,7 @@ def check_depth(image: Image.Image, name: str, file: str | None) -> None:
     pixels = np.asarray(image)
     low, high = float(pixels.min()), float(pixels.max())
     raise InputError(
-        f"{name} has mode {mode} ({_meaning(mode)}), with values from {low:g} to {high:g}; expected 8 bits a channel.",
+        f"{name} has mode {mode} ({_meaning(mode)}), with values from {low:g} to {high:g}; expected 8 bits per channel.",
         fix=_fix_of_depth(_scaled_expression(mode, low, high), file),
     )
 
@@ -60,7 +60,7 @@ def _meaning(mode: str) -> str:
 
 
 def _scaled_expression(mode: str, low: float, high: float) -> str:
-    """Return what makes 0..255 of an array `a`, by the range that its values suggest."""
+    """Return an expression that scales an array `a` to 0..255, based on the range of its values."""
     if mode == "F" and low >= 0 and high <= 1:
         return "(a * 255)"
     if mode in ("I", "F") and low >= 0 and high <= 255:
@@ -82,14 +82,14 @@ _DETAILS = {"P": "a transparent palette", "PA": "a transparent palette", "LA": "
 
 
 def dropped_transparency(image: Image.Image) -> str:
-    """Return what holds transparency of a loaded image that is to be dropped; "" if every pixel is opaque."""
+    """Return a description of the transparency that would be dropped from a loaded image; "" if every pixel is opaque."""
     if image.mode == "RGBA" or not image.has_transparency_data or not _has_clear_pixels(image):
         return ""
     return _DETAILS.get(image.mode, f"transparency in mode {image.mode}")
 
 
 def without_transparency(image: Image.Image) -> Image.Image:
-    """Return the same pixels without a transparent colour, of which Pillow's conversion would warn."""
+    """Return the image with the same pixels but without its transparent colour, which Pillow's conversion would warn about."""
     if "transparency" not in image.info:
         return image
     opaque = image.copy()
@@ -100,7 +100,7 @@ def without_transparency(image: Image.Image) -> Image.Image:
 def _has_clear_pixels(image: Image.Image) -> bool:
     try:
         extrema: Any = image.convert("RGBA").getchannel("A").getextrema()
-    except Exception:  # an index out of the palette's range, or a mode that has no such conversion
+    except Exception:  # an index outside the palette, or a mode that has no such conversion
         return True
     return bool(extrema[0] < 255)
 
@@ -116,35 +116,35 @@ _UPRIGHT = {
 }
 _AS_STORED = 1
 _MARK = b"Exif\0\0"
-# A TIFF file: byte order and offset of the first directory; there a count and entries of tag, type, count and value.
+# A TIFF file: byte order and offset of the first directory. A directory has a count, then entries of tag, type, count, value.
 _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
 _ENTRY_BYTES = 12
-_ONE_SHORT = 3, 1  # the type and count that an orientation has
+_ONE_SHORT = 3, 1  # type and count of an orientation entry
 
 
 def orientation_of(image: Image.Image) -> int | None:
-    """Return the orientation of a loaded image; None if it has an EXIF block that cannot be read.
+    """Return the orientation of a loaded image; None if its EXIF block cannot be read.
 
-    TIFF and HEIC are turned while they are loaded, whatever the caller wants, and then have no tag.
+    Pillow always rotates TIFF and HEIC when it loads them. They then have no orientation tag.
     """
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         if orientation is None:
             return _AS_STORED if _lacks_orientation(_block(image)) else None
         return orientation if isinstance(orientation, int) else None
-    except Exception:  # a damaged block raises a dozen kinds; the pixels are fine
+    except Exception:  # a corrupt EXIF block raises a dozen exception types, but the pixels are valid
         return None
 
 
 def turn_to_upright(orientation: int | None) -> Image.Transpose | None:
-    """Return what turns an image of this orientation upright; None if nothing does."""
+    """Return the transposition that rotates an image of this orientation upright; None if no rotation is needed."""
     return None if orientation is None else _UPRIGHT.get(orientation)
 
 
 def _block(image: Image.Image) -> bytes:
-    """Return an image's EXIF block from its byte order on; b"" if it has none."""
+    """Return an image's EXIF block, starting at the byte order; b"" if the image has no EXIF block."""
     block: bytes = image.info.get("exif") or b""
-    if not block and "Raw profile type exif" in image.info:  # of PNG: name and length stand before hexadecimal digits
+    if not block and "Raw profile type exif" in image.info:  # PNG: name and length precede hexadecimal digits
         block = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
     while block.startswith(_MARK):
         block = block[len(_MARK) :]
@@ -152,7 +152,9 @@ def _block(image: Image.Image) -> bytes:
 
 
 def _lacks_orientation(block: bytes) -> bool:
-    """Whether a block has a whole directory without an unreadable orientation. Pillow only warns of one that is cut off."""
+    """Return True if an EXIF block has a whole directory without an unreadable orientation. For a truncated one Pillow only
+    warns.
+    """
     if not block:
         return True
     order = _BYTE_ORDERS.get(block[:4])
@@ -168,14 +170,14 @@ def _lacks_orientation(block: bytes) -> bool:
         return False
     entries = range(first, end, _ENTRY_BYTES)
     found = [(integer(at + 2, 2), integer(at + 4, 4)) for at in entries if integer(at, 2) == ExifTags.Base.Orientation]
-    return all(form == _ONE_SHORT for form in found)  # one that could be read was removed from the opened image
+    return all(form == _ONE_SHORT for form in found)  # a readable orientation was already removed from the opened image
 
 
 _EXPECTED = "uint8 [height, width, 3], [height, width, 4] or [height, width]"
 
 
 def image_from_array(array: NDArray[np.uint8]) -> Image.Image:
-    """Return [h, w] as grey, [h, w, 3] as RGB and [h, w, 4] as RGBA. Raises InputError for any other array."""
+    """Return an image from an array: [h, w] is grey, [h, w, 3] RGB, [h, w, 4] RGBA. Raises InputError for any other array."""
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise InputError(
             f"An image array is {array.dtype} {list(array.shape)}; expected {_EXPECTED}.",
@@ -211,5 +213,5 @@ def _fixes_of_type(dtype: np.dtype[np.uint8]) -> list[str]:
     if dtype == np.uint16:
         return ["convert it: (array // 257).astype(np.uint8)"]
     if dtype.kind == "f":
-        return ["convert it: (array * 255).astype(np.uint8) of values from 0 to 1, array.astype(np.uint8) of 0 to 255"]
-    return ["convert it: array.astype(np.uint8) of values from 0 to 255"]
+        return ["convert it: (array * 255).astype(np.uint8) if values are 0 to 1, array.astype(np.uint8) if they are 0 to 255"]
+    return ["convert it: array.astype(np.uint8) if values are 0 to 255"]

@@ -14,9 +14,9 @@ from PIL import Image
 from ..errors import InputError
 from .image_file import EncodedSource, is_open_file
 
-# A path, the bytes of an image file, such a file opened, an image, or uint8 [height, width], [height, width, 3 or 4].
+# A path, the bytes of an image file, an opened image file, a PIL image, or uint8 [height, width], [height, width, 3 or 4].
 ImageSource: TypeAlias = EncodedSource | Image.Image | NDArray[np.uint8]
-# Frames, or the path of a video file.
+# A tuple of frames, or the path of a video file.
 VideoSource: TypeAlias = tuple[ImageSource, ...] | str | os.PathLike[str]
 
 _KEYS = ("id", "text", "image", "video")
@@ -24,7 +24,7 @@ _KEYS = ("id", "text", "image", "video")
 
 @dataclass(frozen=True)
 class Item:
-    """One input. Raises InputError if a field has the wrong type, or if there is nothing to embed."""
+    """One input. Raises InputError if a field has the wrong type or the input is empty."""
 
     text: str = ""
     images: tuple[ImageSource, ...] = ()
@@ -38,9 +38,9 @@ class Item:
         if self.video is not None and not isinstance(self.video, str | os.PathLike):
             _check_images("video", self.video)
             if not self.video:
-                raise InputError("The video has no frames.", fix="give at least one frame, or leave the video out")
+                raise InputError("The video has no frames.", fix="pass at least one frame, or omit the video")
         if not self.text.strip() and not self.images and self.video is None:
-            raise InputError("The input is empty.", fix="give a text that is not blank, an image or a video")
+            raise InputError("The input is empty.", fix="pass a non-blank text, an image or a video")
 
 
 # A text, an image, an Item, or a mapping with "id", "text", "image" and "video".
@@ -48,10 +48,10 @@ ItemLike: TypeAlias = str | ImageSource | Item | Mapping[str, Any]
 
 
 def item_from(value: object) -> Item:
-    """Return the Item of a text, an image, an Item, or a mapping with "id", "text", "image" and "video".
+    """Return an Item from a text, an image, an Item, or a mapping with "id", "text", "image" and "video".
 
-    A string is a text: for an image file pass a pathlib.Path, or {"image": path}. "image" is one image or a list; "video" is a
-    list of frames or the path of a video file; None is absent.
+    A string is a text; for an image file pass a pathlib.Path, or {"image": path}. "image" is one image or a list. "video" is a
+    list of frames or the path of a video file. A value of None means absent.
 
     Raises InputError for an unknown key, a wrong type or an empty input.
     """
@@ -70,17 +70,17 @@ def item_from(value: object) -> Item:
 
 
 def is_image_source(value: object) -> TypeGuard[ImageSource]:
-    """Whether a value is an image by its type. A string is none here: it is a text, but where an image is expected a path."""
+    """Return True if a value's type is an image. A string returns False: it is a text, or a path where an image is expected."""
     kinds = (os.PathLike, Image.Image, np.ndarray, bytes, bytearray, memoryview)
     return isinstance(value, kinds) or is_open_file(value)
 
 
 def item_from_json(line: str, base_dir: Path) -> Item:
-    """Return the Item of one JSON line. Relative paths start at `base_dir`. Raises InputError."""
+    """Return the Item of one JSON line. Relative paths are resolved against `base_dir`. Raises InputError."""
     try:
         value = json.loads(line, object_pairs_hook=object_from_pairs)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"The line is not JSON: {error}.", fix='write one object a line, as {"text": "..."}') from None
+        raise InputError(f"The line is not JSON: {error}.", fix='write one object per line, such as {"text": "..."}') from None
     if not isinstance(value, dict):
         raise InputError(f"The line is a JSON {type(value).__name__}; expected an object.", fix='write {"text": "..."}')
     for key in ("image", "video"):
@@ -90,11 +90,11 @@ def item_from_json(line: str, base_dir: Path) -> Item:
 
 
 def object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object, as the `object_pairs_hook` of `json.loads`. Raises InputError for a key that is there twice."""
+    """Return a JSON object; an `object_pairs_hook` for `json.loads`. Raises InputError if a key is repeated."""
     value: dict[str, Any] = {}
     for key, content in pairs:
         if key in value:
-            raise InputError(f"The key {key!r} is there twice.", fix="give each key of an object once")
+            raise InputError(f"The key {key!r} is repeated.", fix="give each key of an object once")
         value[key] = content
     return value
 
@@ -114,7 +114,8 @@ def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
 
 def _resolved(value: object, base_dir: Path) -> object:
     if isinstance(value, str):
-        is_address = "://" in value or value.startswith("data:")  # refused when it is read, as it was written
+        is_address = "://" in value or value.startswith("data:")  # URLs are passed on unchanged and refused when the image is
+        # read
         return value if is_address else str(base_dir / value)
     if isinstance(value, list):
         return [_resolved(element, base_dir) for element in value]

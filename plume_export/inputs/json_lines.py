@@ -1,4 +1,4 @@
-"""Where inputs come from: the lines of a file or of a stream, or the arguments of a command."""
+"""Sources of inputs: the lines of a file, standard input, or command-line arguments."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from .media_files import VIDEO_SUFFIXES, find_media
 
 @dataclass(frozen=True)
 class Source:
-    """One input before it is read: its id, and how to read it. `read` raises InputError.
+    """One input before it is read: its id and a function to read it. `read` raises InputError.
 
-    `content` is what was given for it, with the size, times and inode of its files; a run that goes on compares it.
-    `line` is the number of its line, if it has one.
+    `content` is what the user gave, with the size, times and inode of the files. A resumed run compares it with the earlier
+    run. `line` is the input's line number, if it came from JSON lines.
     """
 
     id: str
@@ -30,9 +30,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Sources that are made as they are iterated, and how many there are. None: that cannot be told, as of a pipe.
+    """Sources, created while iterating, and their number. `count` is None if the number is unknown, as for a pipe.
 
-    `left_out` are the files of folders that are none, and why.
+    `left_out` lists the skipped files of folders with the reasons.
     """
 
     sources: Iterable[Source]
@@ -41,20 +41,20 @@ class Inputs:
 
 
 def inputs_from_file(path: Path) -> Inputs:
-    """Return one source a line of a JSON lines file; blank lines are left out. Raises InputError if it cannot be read.
+    """Return one source per line of a JSON lines file; blank lines are skipped. Raises InputError if the file cannot be read.
 
-    The file is read twice: once to check and count it, then as its lines are needed.
+    The file is read twice: once to check and count its lines, then line by line as inputs are needed.
     """
     lines = _lines_of_file(path)
     return Inputs(lines, None if os.path.exists(path) and not os.path.isfile(path) else sum(1 for _ in lines.numbered()))
 
 
 def inputs_from_stream(stream: IO[bytes] | None) -> Inputs:
-    """Return one source a line of JSON lines on standard input, read as they are needed; paths start at the current directory.
+    """Return one source per JSON line on standard input, read as needed. Relative paths start at the current directory.
 
-    Raises InputError if it is closed, or ends before the first line that is not blank.
+    Raises InputError if standard input is closed or has no line that is not blank.
     """
-    name, fix = "standard input", 'pipe JSON lines into it, as {"text": "..."}'
+    name, fix = "standard input", 'pipe JSON lines into it, such as {"text": "..."}'
     if stream is None:
         raise InputError("Standard input is closed.", fix=fix)
     first: list[bytes] = []
@@ -69,9 +69,9 @@ def inputs_from_stream(stream: IO[bytes] | None) -> Inputs:
 
 
 def inputs_from_arguments(arguments: Sequence[str], text: str | None) -> Inputs:
-    """Return one source a file, each together with `text`; without files, the text alone.
+    """Return one source per file, each combined with `text`. Without files, return the text alone.
 
-    A folder stands for the pictures and videos below it, sorted by path. Raises InputError for one without any.
+    A folder stands for all images and videos below it, sorted by path. Raises InputError for a folder without any.
     """
     text = text or ""
     if not arguments:
@@ -79,7 +79,7 @@ def inputs_from_arguments(arguments: Sequence[str], text: str | None) -> Inputs:
     files: list[str] = []
     left_out: dict[Path, str] = {}
     for argument in arguments:
-        if os.path.isdir(argument):  # pathlib raises OSError for a name that is too long
+        if os.path.isdir(argument):  # pathlib raises OSError if a name is too long
             found = find_media(Path(argument))
             files += map(str, found.files)
             left_out |= found.skipped
@@ -90,7 +90,7 @@ def inputs_from_arguments(arguments: Sequence[str], text: str | None) -> Inputs:
 
 
 def sources_from_file(path: Path) -> list[Source]:
-    """Return the sources of a JSON lines file, all at once. Raises InputError if it cannot be read."""
+    """Return all sources of a JSON lines file as a list. Raises InputError if the file cannot be read."""
     return list(_lines_of_file(path))
 
 
@@ -100,7 +100,7 @@ def _lines_of_file(path: Path) -> "_Lines":
 
 @dataclass(frozen=True)
 class _Lines:
-    """JSON lines. `name` is what a message calls them, relative paths start at `directory`."""
+    """JSON lines from a file or stream. `name` appears in messages. Relative paths start at `directory`."""
 
     name: str
     directory: Path
@@ -153,7 +153,7 @@ class _FileReader:
 
 
 def _fields(line: str) -> dict[str, Any]:
-    """Return what a line holds; nothing where it cannot be read."""
+    """Return the fields of a line; {} if the line cannot be parsed."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -162,14 +162,14 @@ def _fields(line: str) -> dict[str, Any]:
 
 
 def _names(media: object) -> list[str]:
-    """Return the files of a line's image or video."""
+    """Return the file names in a line's "image" or "video"."""
     return [name for name in (media if isinstance(media, list) else [media]) if isinstance(name, str)]
 
 
 def _state_of(file: Path) -> str:
-    """Return what tells a file from another in its place: `cp -p` keeps its size and time, but not its inode or ctime."""
+    """Return a text that changes when a file is replaced: `cp -p` keeps size and mtime, but not inode or ctime."""
     try:
         found = file.stat()
-    except (OSError, ValueError):  # reading it will tell why
+    except (OSError, ValueError):  # the error is raised when the file is read
         return "missing"
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"

@@ -1,4 +1,4 @@
-"""Files of images and videos: by suffix, by a name in a text, and all of a folder."""
+"""Image and video files: by suffix, as names in a text, and all of a folder."""
 
 import os
 from collections import deque
@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = frozenset(
 
 
 def notices_of_text(text: str) -> list[Notice]:
-    """Return a notice if a text is the path of a picture or video that exists. The file system is asked by suffix only."""
+    """Return a notice if a text is the path of an existing image or video. Only texts with a media suffix are looked up."""
     name = text.strip()
     suffix = PurePath(name[-16:]).suffix.lower()
     detail = "image" if suffix in PICTURE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else ""
@@ -31,24 +31,24 @@ def notices_of_text(text: str) -> list[Notice]:
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """Files by their suffix, in order, and why other files and folders were left out: "no picture", "a link to nothing"."""
+    """The media files of a folder, sorted, and why other files and folders were skipped."""
 
     files: list[Path]
     skipped: dict[Path, str]
 
 
 def find_pictures(folder: Path) -> FolderFiles:
-    """Return what is below `folder`; hidden files and folders are not even counted.
+    """Return the images below `folder`. Hidden files and folders are ignored.
 
-    A link to a folder above it is not followed. A picture that a link leads to as well goes by the name without a link.
-    Raises InputError if the folder is missing, cannot be read or has no picture.
+    A link to a parent folder is not followed. An image that is also reached through a link is listed under its own path. Raises
+    InputError if the folder is missing, cannot be read or has no image.
     """
-    return _found(folder, PICTURE_SUFFIXES, "picture", "pass a folder with PNG, JPEG, WebP or other image files")
+    return _found(folder, PICTURE_SUFFIXES, "image", "pass a folder with PNG, JPEG, WebP or other image files")
 
 
 def find_media(folder: Path) -> FolderFiles:
-    """Return the pictures and videos below `folder`, as `find_pictures` does."""
-    return _found(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES, "picture or video", "pass a folder with image or video files")
+    """Return the images and videos below `folder`, with the rules of `find_pictures`."""
+    return _found(folder, PICTURE_SUFFIXES | VIDEO_SUFFIXES, "image or video", "pass a folder with image or video files")
 
 
 def is_named_as_picture(file: Path) -> bool:
@@ -56,8 +56,8 @@ def is_named_as_picture(file: Path) -> bool:
 
 
 def _found(folder: Path, suffixes: frozenset[str], noun: str, fix: str) -> FolderFiles:
-    if not os.path.isdir(folder):  # pathlib raises OSError for a name that is too long
-        raise InputError(f"{folder} is not a folder.", fix="pass --in FOLDER with pictures")
+    if not os.path.isdir(folder):  # pathlib raises OSError if a name is too long
+        raise InputError(f"{folder} is not a folder.", fix="pass --in FOLDER with images")
     walk = _Walk(os.path.realpath(folder), suffixes, noun)
     walk.enter(folder, walk.root)
     while walk.links:
@@ -72,7 +72,7 @@ def _found(folder: Path, suffixes: frozenset[str], noun: str, fix: str) -> Folde
 
 @dataclass
 class _Walk:
-    """Where a walk has been. `links` are looked at when all without a link is known, each with its folder's real path."""
+    """A walk over folders. Links are followed after everything else, each stored with the real path of its folder."""
 
     root: str
     suffixes: frozenset[str]
@@ -81,10 +81,10 @@ class _Walk:
     skipped: dict[Path, str] = field(default_factory=dict)
     links: deque[tuple[Path, str]] = field(default_factory=deque)
     folders: set[tuple[int, int]] = field(default_factory=set)  # device and inode
-    files: set[str] = field(default_factory=set)  # the real paths of what was found
+    files: set[str] = field(default_factory=set)  # real paths of the files found
 
     def enter(self, top: Path, real_top: str) -> None:
-        """Take in a folder and those below it; a folder that was entered before is left alone."""
+        """Add a folder and its subfolders. A folder that was already visited is skipped."""
         stack = [(top, real_top)]
         while stack:
             folder, real = stack.pop()
@@ -110,15 +110,15 @@ class _Walk:
             self._add(path, entry.path, is_file=entry.is_file(follow_symlinks=False))
 
     def follow(self, link: Path, real_parent: str) -> None:
-        """Take in what a link leads to."""
+        """Add the target of a link."""
         target = os.path.realpath(link)
         try:
             if not os.path.exists(target):
-                self.skipped[link] = "a link that leads back to itself" if os.path.islink(target) else "a link to nothing"
+                self.skipped[link] = "a link in a loop" if os.path.islink(target) else "a broken link"
             elif not os.path.isdir(target):
                 self._add(link, target, is_file=os.path.isfile(target))
             elif not self._was_entered(target) and any(_is_above(target, place) for place in (real_parent, self.root)):
-                self.skipped[link] = "a link to a folder above it"
+                self.skipped[link] = "a link to a parent folder"
             else:
                 self.enter(link, target)
         except OSError as error:
@@ -133,7 +133,7 @@ class _Walk:
         if not is_file:
             self.skipped[file] = "neither a file nor a folder"
         elif file.suffix.lower() not in self.suffixes:
-            self.skipped[file] = f"no {self.noun} by its suffix"
+            self.skipped[file] = f"not an {self.noun} by its suffix"
         else:
             self.files.add(real)
             self.found.append(file)

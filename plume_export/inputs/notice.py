@@ -1,11 +1,13 @@
-"""What a run says once about its inputs: none of it is an error, but the embeddings may not be of what was meant."""
+"""Notices about a run's inputs, given once per run. They are not errors, but the input may have been read in an unintended
+way.
+"""
 
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-# Above so many tokens, prefill takes minutes and gigabytes on most machines.
+# Above this number of tokens, prefill takes minutes and gigabytes on most machines.
 LONG_PROMPT_TOKENS = 8192
 FEWER_FRAMES = 32
 
@@ -16,28 +18,28 @@ NoticeKind = Literal[
 
 @dataclass(frozen=True)
 class Notice:
-    """A fact of one picture, text or prompt. `name` is what the user knows it by."""
+    """A fact about one image, text or prompt. `name` is the name that the user knows it by."""
 
     kind: NoticeKind
     name: str
-    detail: str = ""  # what holds the transparency that was dropped; "image" or "video", which a text names
+    detail: str = ""  # the kind of transparency that was dropped; "image" or "video" for a text that names a file
     token_count: int = 0  # of a long prompt
-    fewer_token_count: int | None = None  # of a long prompt, were its video file sampled at FEWER_FRAMES
+    fewer_token_count: int | None = None  # of a long prompt, if its video file were sampled at FEWER_FRAMES
 
 
-# Takes the notices of an input after it was prepared.
+# Receives the notices of an input after it was prepared.
 Notify: TypeAlias = Callable[[Iterable[Notice]], None]
 
 
 class NoticeTally:
-    """Counts the notices of a run. A million of them take no more memory than one."""
+    """Counts the notices of a run. Memory use does not grow with their number."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], int] = {}
         self._shown: dict[tuple[str, str], Notice] = {}
 
     def add(self, notices: Iterable[Notice]) -> None:
-        """Count notices. Of each kind the first is shown, of long prompts the longest."""
+        """Count notices. The first one of each kind is shown; of long prompts, the longest."""
         for notice in notices:
             key = notice.kind, notice.detail
             self._counts[key] = self._counts.get(key, 0) + 1
@@ -49,7 +51,7 @@ class NoticeTally:
         return [_line(notice, self._counts[key], is_python=False) for key, notice in self._shown.items()]
 
     def warn(self, *, stacklevel: int = 2) -> None:
-        """Give one UserWarning per kind. `stacklevel` is that of `warnings.warn`, as if the caller had called it."""
+        """Issue one UserWarning per kind. `stacklevel` is that of `warnings.warn`, relative to the caller."""
         for key, notice in self._shown.items():
             warnings.warn(_line(notice, self._counts[key], is_python=True), UserWarning, stacklevel=stacklevel + 1)
 
@@ -58,33 +60,32 @@ def _line(notice: Notice, count: int, *, is_python: bool) -> str:
     if notice.kind == "rotation ignored":
         switch = "exif_transpose=True" if is_python else "--exif-transpose"
         return (
-            f"{_subject(notice, count, 'picture')} {_verb(count, 'carries', 'carry')} an EXIF rotation: it was ignored, as in "
-            f"the published code; {switch} turns pictures upright"
+            f"{_subject(notice, count, 'image')} {_verb(count, 'has', 'have')} an EXIF rotation, which was "
+            f"ignored as in the original code; {switch} rotates images upright"
         )
     if notice.kind == "rotation unreadable":
         return (
-            f"{_subject(notice, count, 'picture')} {_verb(count, 'has', 'have')} an EXIF block that cannot be read: "
-            f"{_verb(count, 'it was', 'they were')} embedded as stored; turn {_verb(count, 'it', 'them')} upright in an image "
-            "editor if need be"
+            f"{_subject(notice, count, 'image')} {_verb(count, 'has', 'have')} an EXIF block that cannot be read "
+            f"and {_verb(count, 'was', 'were')} embedded as stored; if needed, rotate "
+            f"{_verb(count, 'it', 'them')} upright in an image editor"
         )
     if notice.kind == "transparency dropped":
         return (
-            f"{_subject(notice, count, 'picture')} {_verb(count, 'has', 'have')} {notice.detail}: transparency was dropped, as "
-            "in the published code; convert to RGBA to composite on white"
+            f"{_subject(notice, count, 'image')} {_verb(count, 'has', 'have')} {notice.detail}: transparency was "
+            "dropped, as in the original code; convert to RGBA to composite on white"
         )
     if notice.kind == "frames ignored":
         return (
-            f"{_subject(notice, count, 'picture')} {_verb(count, 'has', 'have')} several frames or pages: only the first was "
+            f"{_subject(notice, count, 'image')} {_verb(count, 'has', 'have')} several frames or pages: only the first was "
             'embedded; pass an animation as {"video": path}, pages as {"image": [page, ...]}'
         )
     if notice.kind == "text names a file":
-        noun = "picture" if notice.detail == "image" else notice.detail
         way = f"{{{notice.detail!r}: {notice.name!r}}}"
         if not is_python:
             way = f"{way} in JSON lines, or the file to embed" + (", or --image to search" if notice.detail == "image" else "")
         return (
-            f"{_subject(notice, count, 'text')} {_verb(count, 'names', 'name')} a {noun} file, but "
-            f"{_verb(count, 'was', 'were')} taken as text; for the {noun} itself, pass {way}"
+            f"{_subject(notice, count, 'text')} {_verb(count, 'names', 'name')} an existing {notice.detail} file, but "
+            f"{_verb(count, 'was', 'were')} embedded as text; to embed the {notice.detail}, pass {way}"
         )
     return _long_prompt_line(notice, count, is_python=is_python)
 
@@ -95,7 +96,7 @@ def _long_prompt_line(notice: Notice, count: int, *, is_python: bool) -> str:
     if notice.fewer_token_count is None:
         return line
     option = f"video_frames={FEWER_FRAMES}" if is_python else f"--video-frames {FEWER_FRAMES}"
-    return f"{line}; {option} makes about {notice.fewer_token_count:,} tokens"
+    return f"{line}; {option} reduces it to about {notice.fewer_token_count:,} tokens"
 
 
 def _subject(notice: Notice, count: int, noun: str) -> str:

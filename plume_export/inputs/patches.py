@@ -1,4 +1,4 @@
-"""uint8 frames to normalised, flattened patches in Qwen2-VL's order."""
+"""From uint8 frames to normalised, flattened patches in Qwen2-VL's order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ Grid: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Patches:
-    """Patches of frames of one size: a byte a value until `normalised` is asked for, and a still image once.
+    """Patches of frames of one size, stored as uint8 until `normalised` is called. A still image is stored once.
 
-    That is an eighth of the memory of an image's normalised patches, a quarter of a video's.
+    This takes an eighth of the memory of an image's normalised patches, and a quarter of a video's.
     """
 
-    pixels: NDArray[np.uint8]  # [frames, patches, channels, 1 or temporal, patch * patch]: 1 is repeated
+    pixels: NDArray[np.uint8]  # [frames, patches, channels, 1 or temporal, patch * patch]; 1 is repeated
     table: NDArray[np.float32]  # [channels, 256]
     temporal: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of what `normalised` returns: frames, patches, channels * temporal * patch * patch."""
+        """Shape of the result of `normalised`: frames, patches, channels * temporal * patch * patch."""
         frames, patches, channels, _, values = self.pixels.shape
         return frames, patches, channels * self.temporal * values
 
     def frames(self, first: int, last: int) -> "Patches":
-        """Return the patches of frames `first` to `last`, that one not included."""
+        """Return the patches of frames `first` to `last`, excluding `last`."""
         return Patches(self.pixels[first:last], self.table, self.temporal)
 
     def normalised(self) -> PatchArray:
@@ -41,7 +41,7 @@ class Patches:
         return normalised_together([self])
 
     def write(self, target: PatchArray) -> None:
-        """Write what `normalised` returns into an array of its shape."""
+        """Write the result of `normalised` into an array of the same shape."""
         frames, patches, channels, _, values = self.pixels.shape
         by_channel = target.reshape(frames, patches, channels, self.temporal, values)
         for channel in range(channels):
@@ -49,7 +49,7 @@ class Patches:
 
 
 def normalised_together(parts: Sequence[Patches]) -> PatchArray:
-    """Return frames of one size in one array, float32 [frames, patches, channels * temporal * patch * patch]."""
+    """Return frames of one size as one array, float32 [frames, patches, channels * temporal * patch * patch]."""
     together = np.empty((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), np.float32)
     first = 0
     for part in parts:
@@ -60,14 +60,15 @@ def normalised_together(parts: Sequence[Patches]) -> PatchArray:
 
 
 def patches_from_frames(
-    frames: FrameArray,  # [frames, height, width, channels]; all three fill whole patches, but for one frame alone
+    frames: FrameArray,  # [frames, height, width, channels]; height and width fill whole patches, and so does frames unless it
+    # is 1
     vision: VisionSpec,
     preprocess: PreprocessSpec,
 ) -> tuple[Patches, Grid]:
-    """Return the patches of a video, or of one frame, which Qwen2-VL repeats to fill a temporal patch, and the grid.
+    """Return the patches of a video or of one frame, and the grid. Qwen2-VL repeats one frame to fill a temporal patch.
 
-    The patches of one frame are in merge order: those that become one visual token follow one another. Source: the
-    numpy image processor of Qwen2-VL (transformers 4.51 for frames that differ within a temporal patch).
+    The patches of a frame are in merge order: patches that become one visual token are consecutive. Source: the numpy image
+    processor of Qwen2-VL (transformers 4.51 for frames that differ within a temporal patch).
     """
     size, merge = vision.patch_size, vision.merge_size
     count, height, width, channels = frames.shape
@@ -80,7 +81,7 @@ def patches_from_frames(
 
 
 def normalisation_table(preprocess: PreprocessSpec) -> NDArray[np.float32]:
-    """Return [channels, 256]: every uint8 value rescaled in float64 and normalised in float32, as transformers does."""
+    """Return [channels, 256]: every uint8 value, rescaled in float64 and normalised in float32, as in transformers."""
     rescaled = (np.arange(256, dtype=np.float64) * (1 / 255)).astype(np.float32)
     mean, std = (np.array(values, np.float32)[:, None] for values in (preprocess.image_mean, preprocess.image_std))
     table: NDArray[np.float32] = (rescaled - mean) / std

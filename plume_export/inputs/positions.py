@@ -17,9 +17,9 @@ def mrope_positions(
 ) -> NDArray[np.int64]:
     """Return the temporal, row and column position of every token, int64 [3, tokens].
 
-    The k-th run of visual tokens has the k-th grid. Text counts on from one above the largest position so far, on all three
-    axes. Source: `get_rope_index` of Qwen2-VL in transformers 4.51, which the published evaluation ran. In
-    transformers 5 the text after a video counts on from its rows and columns only, which differs for long videos.
+    The k-th run of visual tokens has the k-th grid. Text continues at one above the largest position so far, on all three axes.
+    Source: `get_rope_index` of Qwen2-VL in transformers 4.51, which the original evaluation used. In transformers 5, the text
+    after a video continues from its rows and columns only, which differs for long videos.
     """
     is_visual = np.isin(input_ids, list(visual_token_ids))
     starts = np.flatnonzero(is_visual & ~np.append(False, is_visual[:-1]))

@@ -1,4 +1,4 @@
-"""An item to the arrays of one prompt."""
+"""From an item to the arrays of one prompt."""
 
 import os
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from .positions import mrope_positions
 from .prompt import PromptTokenizer
 from .video import frame_token_count, frames_from_video, video_size
 
-# Stands before a text-only input, as the model was evaluated.
+# Size of the blank image before a text-only input, as in the original evaluation.
 _BLANK_SIZE = (28, 28)
 
 
 @dataclass(frozen=True)
 class Media:
-    """One image or video. `is_blank` marks the white image that stands before a text-only input."""
+    """One image or video. `is_blank` marks the white image before a text-only input."""
 
     patches: Patches
     grid: Grid
@@ -41,7 +41,7 @@ class PreparedInput:
     input_ids: NDArray[np.int64]  # [tokens]
     position_ids: NDArray[np.int64]  # [3, tokens]
     visual_index: NDArray[np.int64]  # [tokens]: row of this input's visual embeddings in prompt order, -1 for text
-    anchor_index: int  # the last <disc_emb>
+    anchor_index: int  # position of the last <disc_emb>
     media: tuple[Media, ...]
     notices: tuple[Notice, ...] = ()
 
@@ -55,11 +55,11 @@ class PreparedInput:
 
     @property
     def patch_count(self) -> int:
-        """Patches of all media, whose pixels take most of the memory."""
+        """Total number of patches in all images and videos. Their pixels use most of the memory."""
         return sum(medium.patches.shape[0] * medium.patches.shape[1] for medium in self.media)
 
     def extended(self, ids: Sequence[int] | NDArray[np.int64]) -> "PreparedInput":
-        """Return this prompt with text tokens appended, whose positions on all axes are the KV length."""
+        """Return this prompt with text tokens appended. Their positions on all axes are the KV length."""
         added = np.asarray(ids, np.int64)
         positions = np.broadcast_to(self.token_count + np.arange(len(added)), (3, len(added)))
         return PreparedInput(
@@ -73,13 +73,13 @@ class PreparedInput:
 
 
 class Preprocessor:
-    """Turns items into prompts of one model.
+    """Turns items into prompts for one model.
 
-    A prompt may be as long as the decoder's positions, less the rollout and the suffix, or as the `limits` that a bundle was
-    compiled for. `allow_control_tokens` gives control tokens in a user's text their meaning, as the published code does.
-    `media` says how pictures and videos are read.
+    The maximum prompt length is the decoder's number of positions minus the latent steps and the suffix, or the `limits` of a
+    compiled bundle. With `allow_control_tokens`, control tokens in a user's text are interpreted, as in the original code.
+    `media` sets how images and videos are read.
 
-    Raises BundleError for a tokenizer that is not PLUME's.
+    Raises BundleError if the tokenizer is not PLUME's.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Preprocessor:
 
     @property
     def suffix_ids(self) -> NDArray[np.int64]:
-        """The forced suffix, [suffix_tokens]."""
+        """The fixed suffix, [suffix_tokens]."""
         return self._tokenizer.suffix_ids
 
     def prepare(self, item: Item) -> PreparedInput:
         """Return the prompt of one item: images, then the video, then the text.
 
-        Raises InputError for media that cannot be read, and for a prompt over `max_prompt_tokens`.
+        Raises InputError if media cannot be read or the prompt has more than `max_prompt_tokens` tokens.
         """
         notices: list[Notice] = []
         images, videos = self._media(item, notices.extend)
@@ -137,7 +137,7 @@ class Preprocessor:
         )
 
     def with_suffix(self, prepared: PreparedInput) -> PreparedInput:
-        """Append the forced suffix to a prompt, for a rollout of no steps. Raises InputError if it is over the limit."""
+        """Append the fixed suffix to a prompt, for zero latent steps. Raises InputError if the prompt becomes too long."""
         extended = prepared.extended(self.suffix_ids)
         self._check_token_count(extended.token_count, extended.visual_token_count)
         return extended
@@ -150,7 +150,10 @@ class Preprocessor:
         return notices
 
     def _fewer_token_count(self, item: Item, grid: Grid, token_count: int) -> int | None:
-        """Return the tokens of a prompt were its video file, of this grid, sampled at FEWER_FRAMES; None if there is none."""
+        """Return the number of tokens of a prompt if its video, now of patch grid `grid`, were sampled at FEWER_FRAMES frames.
+
+        Returns None if the prompt has no video file, or if sampling would not reduce it.
+        """
         vision, preprocess = self._model.vision, self._model.preprocess
         if not isinstance(item.video, str | os.PathLike) or grid[0] * vision.temporal_patch_size <= FEWER_FRAMES:
             return None
@@ -159,7 +162,7 @@ class Preprocessor:
         return token_count - self._token_count(grid) + of_frame * FEWER_FRAMES // vision.temporal_patch_size
 
     def _media(self, item: Item, notify: Notify) -> tuple[list[Media], list[Media]]:
-        """Return the images and the videos. Patches are made only while the visual tokens stay within the limit."""
+        """Return the images and the videos. Patches are made only while the number of visual tokens is within the limit."""
         if not item.images and item.video is None:
             return [self._blank], []
         images: list[Media] = []
@@ -190,25 +193,29 @@ class Preprocessor:
         return grid[0] * grid[1] * grid[2] // self._model.vision.merged_patches
 
     def _check_frame(self, token_count: int, what: str) -> None:
-        """Images are scaled to what a bundle was compiled for, but for very narrow ones; frames have a rule of their own."""
+        """Raise InputError for an image or frame with too many visual tokens.
+
+        Images are scaled to the bundle's limit, so only very narrow ones exceed it. Frames have a rule of their own.
+        """
         if self._limits is not None and token_count > (most := self._limits.image_tokens[2]):
             raise InputError(
-                f"{what} has {token_count} visual tokens; the bundle was compiled for {most} (image_tokens).",
-                fix="give a smaller one, or compile with a --target whose image_tokens reach that",
+                f"{what} has {token_count} visual tokens; this bundle allows at most {most} (image_tokens).",
+                fix=f"use a smaller image or video, or compile for a --target with image_tokens of at least {token_count}",
             )
 
     def _check_token_count(self, token_count: int, visual_token_count: int, *, is_partial: bool = False) -> None:
         if token_count > self.max_prompt_tokens:
             raise InputError(
-                f"The prompt has {'at least ' if is_partial else ''}{token_count} tokens, {visual_token_count} of them visual; "
-                f"the limit is {self.max_prompt_tokens}{'' if self._limits is None else ', as the bundle was compiled'}.",
-                fix="shorten the text, give fewer or smaller images, or fewer frames (of a video file, with --video-frames)"
-                + ("" if self._limits is None else "; or compile with a --target whose prompt_tokens reach that"),
+                f"The prompt has {'at least ' if is_partial else ''}{token_count} tokens, of which "
+                f"{visual_token_count} are visual; the limit is "
+                f"{self.max_prompt_tokens}{'' if self._limits is None else ' in this compiled bundle'}.",
+                fix=("shorten the text, pass fewer or smaller images, or fewer frames (of a video file, with --video-frames)")
+                + ("" if self._limits is None else "; or compile for a --target with larger prompt_tokens"),
             )
 
 
 def _name(item: Item) -> str:
-    """Return what a notice calls an item: its video or its first image by their path, or else its id."""
+    """Return the name of an item for notices: the path of its video or first image, or else its id."""
     for source in (item.video, *item.images):
         if isinstance(source, str | os.PathLike):
             return os.fsdecode(source)

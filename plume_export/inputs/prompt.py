@@ -1,4 +1,4 @@
-"""A text and its media to token ids: Qwen2-VL's chat template with PLUME's instruction."""
+"""From a text and its media to token ids: Qwen2-VL's chat template with PLUME's instruction."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -21,10 +21,10 @@ _REQUIRED_TOKENS = (
 
 
 class PromptTokenizer:
-    """Builds the ids of a prompt, with the forced prefix.
+    """Builds the token ids of a prompt, including the fixed prefix.
 
-    A user's text is literal: `<|im_end|>` in it stays text. `allow_control_tokens` encodes the prompt as one string, as the
-    published code does; texts without control tokens give the same ids either way.
+    By default a user's text is literal: `<|im_end|>` in it stays text. With `allow_control_tokens` the prompt is encoded as one
+    string, as in the original code. Texts without control tokens give the same ids either way.
 
     Raises BundleError if the tokenizer cannot be read or lacks a control token.
     """
@@ -42,9 +42,9 @@ class PromptTokenizer:
     def prompt_ids(
         self, text: str, *, image_token_counts: Sequence[int] = (), video_token_counts: Sequence[int] = ()
     ) -> NDArray[np.int64]:
-        """Return int64 [tokens]: images, then videos, then the text; each medium has its number of visual tokens.
+        """Return int64 [tokens]: images, then videos, then the text. Each image or video takes its number of visual tokens.
 
-        Raises InputError if the text adds visual tokens of its own, which only `allow_control_tokens` lets through.
+        Raises InputError if the text contains visual tokens of its own, which is possible only with `allow_control_tokens`.
         """
         head = f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n<|im_start|>user\n"
         for pad, counts in ((_IMAGE_PAD, image_token_counts), (_VIDEO_PAD, video_token_counts)):
@@ -55,12 +55,12 @@ class PromptTokenizer:
             ids = self._encode(head + text + tail)
             self._check_visual_tokens(ids, len(image_token_counts), len(video_token_counts))
         else:
-            # The borders lie at control tokens, where an encoding of the whole would split too.
+            # The parts are joined at control tokens, where encoding the whole string would split too.
             ids = [*self._encode(head), *self._text_tokenizer.encode(text, add_special_tokens=False).ids, *self._encode(tail)]
         return self._expanded([*ids, *self._prefix_ids], [*image_token_counts, *video_token_counts])
 
     def _expanded(self, ids: list[int], visual_token_counts: list[int]) -> NDArray[np.int64]:
-        """Repeat the one pad of each medium."""
+        """Repeat the single pad token of each image or video."""
         compact = np.array(ids, np.int64)
         repeats = np.ones(len(compact), np.int64)
         repeats[np.isin(compact, (self.image_token_id, self.video_token_id))] = visual_token_counts
@@ -74,8 +74,8 @@ class PromptTokenizer:
             added = ids.count(pad_id) - expected
             if added:
                 raise InputError(
-                    f"The text holds {pad} {added} time(s), which stands for an image or video that is not there.",
-                    fix="take it out of the text, or leave out --allow-control-tokens",
+                    f"The text contains {pad} {added} time(s), a placeholder for an image or video that was not passed.",
+                    fix="remove it from the text, or omit --allow-control-tokens",
                 )
 
     def _encode(self, text: str) -> list[int]:
@@ -84,7 +84,7 @@ class PromptTokenizer:
 
 
 def _tokenizers_from_json(tokenizer_json: str | bytes) -> tuple[Tokenizer, Tokenizer]:
-    """Return the tokenizer, and the same without its added tokens."""
+    """Return the tokenizer, and the same tokenizer without its added tokens."""
     try:
         plain = json.loads(tokenizer_json) | {"added_tokens": []}
         full_json = tokenizer_json.decode() if isinstance(tokenizer_json, bytes) else tokenizer_json
@@ -100,7 +100,7 @@ def _tokenizers_from_json(tokenizer_json: str | bytes) -> tuple[Tokenizer, Token
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """Raise RuntimeError for a panic of the tokenizers library, which is written in Rust: a panic is not an Exception."""
+    """Raise RuntimeError if the tokenizers library, which is written in Rust, panics. A panic is not an Exception."""
     try:
         yield
     except BaseException as error:
@@ -115,5 +115,5 @@ def _check_control_tokens(tokenizer: Tokenizer) -> None:
     if missing:
         raise BundleError(
             f"The tokenizer lacks the added token(s) {' '.join(missing)}.",
-            fix="export from a PLUME checkpoint, with the tokenizer it was trained with",
+            fix="export from a PLUME checkpoint with the tokenizer that it was trained with",
         )

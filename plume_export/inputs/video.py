@@ -1,4 +1,4 @@
-"""Videos as frames: sampled from a file, or listed as pictures."""
+"""Videos as frames: sampled from a file, or given as a list of images."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ from .notice import Notify
 from .patches import FrameArray
 
 _FRAME_MULTIPLE = 2
-# 8192 x 8192. A decoder holds several frames.
+# 8192 x 8192. A decoder holds several frames at once.
 MAX_FRAME_PIXELS = 1 << 26
-# FFmpeg also reads lists that name other files, by whatever suffix; a video holds its frames itself.
+# FFmpeg also reads playlists that name other files, with any suffix. These formats contain their frames themselves.
 _CONTAINERS = (
     *(
         "mov",
@@ -41,10 +41,11 @@ _CONTAINERS = (
         "rm",
         "wtv",
     ),
-    *("dv", "m4v", "h264", "hevc", "obu", "mjpeg", "wav", "mp3", "flac"),  # the last three to say that they are sound
+    *("dv", "m4v", "h264", "hevc", "obu", "mjpeg", "wav", "mp3", "flac"),  # the audio formats: these files get the error "no
+    # video stream"
 )
 _ROUNDS = 4
-_REENCODE = "encode it again, as ffmpeg -i in -vf scale=1280:720 out.mp4"
+_REENCODE = "re-encode it, for example with ffmpeg -i in -vf scale=1280:720 out.mp4"
 
 
 def read_video_frames(
@@ -54,10 +55,10 @@ def read_video_frames(
     frame_count: int | None = None,
     fps: float | None = None,
 ) -> list[FrameArray]:
-    """Return the sampled frames, uint8 [height, width, 3]: `frame_count` in all, or `fps` a second, two if neither is given.
+    """Return the sampled frames, uint8 [height, width, 3]: `frame_count` in total, or `fps` per second (default 2).
 
-    `convert` sees each sampled frame and the number of sampled frames while the file is decoded, so it can make frames smaller
-    before the next one is read. Raises InputError; MissingExtraError without PyAV.
+    `convert` receives each sampled frame and the number of sampled frames while the file is decoded. It can shrink a frame
+    before the next one is read. Raises InputError, and MissingExtraError without PyAV.
     """
     name = os.fspath(path)
     with _opened(name) as (container, stream):
@@ -65,19 +66,22 @@ def read_video_frames(
     if found_count == 0:
         raise InputError(f"The video {name} has no frames.", fix="pass a complete video file")
     if not found_fps:
-        raise InputError(f"The video {name} does not tell its frame rate.", fix="remux it, as ffmpeg -i in -c copy out.mp4")
+        raise InputError(
+            f"The video {name} does not state its frame rate.", fix="remux it, for example with ffmpeg -i in -c copy out.mp4"
+        )
     for _ in range(_ROUNDS):
         indices = sampled_indices(name, found_count, float(found_fps), wanted_count=frame_count, wanted_fps=fps)
         frames, decoded_count = _decoded(name, indices, convert)
         if decoded_count == found_count:
             return frames
-        # Some packets gave no frame (or two). Decoding is deterministic, so the second count holds, but for a damaged file.
+        # Some packets gave no frame, or two. Decoding is deterministic, so the second count is right unless the file is
+        # corrupt.
         found_count = decoded_count
-    raise InputError(f"The video {name} gives another number of frames each time it is decoded.", fix=_REENCODE)
+    raise InputError(f"The number of decoded frames of {name} changes from one decode to the next.", fix=_REENCODE)
 
 
 def video_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return the height and width of a video file's frames. Raises as `read_video_frames` does."""
+    """Return the height and width of a video file's frames. Raises like `read_video_frames`."""
     with _opened(os.fspath(path)) as (_, stream):
         return int(stream.height), int(stream.width)
 
@@ -85,9 +89,10 @@ def video_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 def sampled_indices(
     name: str, frame_count: int, fps: float, *, wanted_count: int | None = None, wanted_fps: float | None = None
 ) -> NDArray[np.int64]:
-    """Return the indices of the frames to keep, [sampled frames], ascending. Raises InputError below two frames.
+    """Return the indices of the frames to sample, [sampled frames], ascending. Raises InputError below two frames.
 
-    `wanted_count` frames, or all of a shorter video; else `wanted_fps` a second (2), and 4 to 768 in all. An even number.
+    Samples `wanted_count` frames, or all frames of a shorter video. Without `wanted_count`, samples `wanted_fps` frames per
+    second (default 2), 4 to 768 in total. The number is even.
     """
     if wanted_count is None:
         most = _floor_to_multiple(min(MAX_FRAMES, frame_count))
@@ -98,9 +103,9 @@ def sampled_indices(
     if sampled_count < _FRAME_MULTIPLE:
         raise InputError(
             f"The video {name} has {frame_count} frame(s); expected at least {_FRAME_MULTIPLE}.",
-            fix="pass a longer video, or its frame as an image",
+            fix="pass a longer video, or pass its frame as an image",
         )
-    # torch.linspace: a step of float32, counted from both ends, with fused multiply-adds (exact in float64).
+    # torch.linspace: a float32 step, counted from both ends, with fused multiply-adds (exact in float64).
     last = frame_count - 1
     step = float(np.float32(last) / np.float32(sampled_count - 1))
     position = np.arange(sampled_count)
@@ -119,7 +124,8 @@ def _decoded(
     decoded_count = 0
     with _opened(name) as (container, stream):
         stream.thread_type = "AUTO"
-        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # of frames that tell another size than the file
+        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # limits frames whose size differs from that of
+        # the file
         size = None
         for frame in container.decode(stream):
             if decoded_count in wanted:
@@ -134,17 +140,17 @@ def _decoded(
 
 @contextmanager
 def _opened(name: str) -> Iterator[tuple[Any, Any]]:
-    """Yield the container and its first video stream; PyAV's errors become InputErrors."""
+    """Yield the container and its first video stream. PyAV's errors become InputErrors."""
     try:
         import av
     except ImportError:
         raise MissingExtraError("av", "video") from None
-    if not os.path.isfile(name):  # false as well for a name that the system refuses
+    if not os.path.isfile(name):  # also False for a name that the system refuses
         raise InputError(
-            f"The video {name} does not exist.", fix="check the path; in a JSON lines file it is relative to that file"
+            f"The video {name} does not exist.", fix="check the path; in a JSON lines file, paths are relative to that file"
         )
     try:
-        # Of a relative name FFmpeg would take what stands before a colon for a protocol.
+        # In a relative name, FFmpeg would read the part before a colon as a protocol.
         with av.open(os.path.abspath(name), options={"format_whitelist": ",".join(_CONTAINERS)}) as container:
             if not container.streams.video:
                 raise InputError(f"{name} has no video stream.", fix="pass a complete video file")
@@ -163,7 +169,7 @@ def _check_size(name: str, width: int, height: int) -> None:
     if width * height > MAX_FRAME_PIXELS:
         raise InputError(
             f"The video {name} has frames of {width}x{height} = {width * height} pixels; the limit is {MAX_FRAME_PIXELS}.",
-            fix="scale it down, as ffmpeg -i in -vf scale=1280:-2 out.mp4",
+            fix="scale it down, for example with ffmpeg -i in -vf scale=1280:-2 out.mp4",
         )
 
 
@@ -171,7 +177,7 @@ def _floor_to_multiple(count: float) -> int:
     return int(count // _FRAME_MULTIPLE) * _FRAME_MULTIPLE
 
 
-# qwen-vl-utils' limits, in visual tokens: of one frame, and of all frames together (0.9 of 128000).
+# Limits of qwen-vl-utils in visual tokens: per frame (min, max), and for all frames together (0.9 of 128000).
 _MIN_FRAME_TOKENS, _MAX_FRAME_TOKENS, _MAX_TOKENS = 128, 768, 128000 * 0.9
 _FRAME_MULTIPLE = 2
 
@@ -183,10 +189,10 @@ def frames_from_video(
     options: MediaOptions | None = None,
     notify: Notify = lambda _: None,
 ) -> FrameArray:
-    """Return an even number of frames, uint8 [frames, height, width, 3], height and width in multiples of 28.
+    """Return an even number of frames, uint8 [frames, height, width, 3], with height and width in multiples of 28.
 
-    A file is sampled, a list of frames is taken whole. Each frame is resized as soon as it is read, so memory holds only
-    resized frames. `notify` takes what was dropped or ignored of a list's frames. Raises InputError.
+    A file is sampled; a list of frames is used whole. Each frame is resized as soon as it is read, so memory holds only resized
+    frames. `notify` receives a notice for everything that was dropped or ignored in a list's frames. Raises InputError.
     """
     factor = vision.patch_size * vision.merge_size
     options = options or MediaOptions()
@@ -211,14 +217,14 @@ def frames_from_video(
 
 
 def resize_to_budget(frame: FrameArray, frame_count: int, factor: int, preprocess: PreprocessSpec) -> FrameArray:
-    """Resize one of `frame_count` frames as a tensor, so that all of them share qwen-vl-utils' budget of pixels."""
+    """Resize one of `frame_count` frames as a tensor, so that all frames share the pixel budget of qwen-vl-utils."""
     resized = resize_frame(frame, *_size_in_budget(frame.shape[0], frame.shape[1], frame_count, factor))
-    # The image processor then applies the model's own limits to every frame; with the published ones nothing changes.
+    # The image processor then applies the model's own limits to every frame. With the original limits nothing changes.
     return np.asarray(resize_within(Image.fromarray(resized), factor, preprocess))
 
 
 def frame_token_count(height: int, width: int, frame_count: int, factor: int, preprocess: PreprocessSpec) -> int:
-    """Return the visual tokens of one of `frame_count` frames, whose pair has as many."""
+    """Return the number of visual tokens of one of `frame_count` frames. A pair of frames has the same number."""
     height, width = _size_in_budget(height, width, frame_count, factor)
     limits = {"min_pixels": preprocess.min_pixels, "max_pixels": preprocess.max_pixels}
     height, width = smart_resize(height, width, factor, **limits)
@@ -235,7 +241,7 @@ def _size_in_budget(height: int, width: int, frame_count: int, factor: int) -> t
 def _listed_frame(image: Image.Image, factor: int) -> FrameArray:
     """Resize one frame of a list as an image, in multiples of 56.
 
-    `fetch_video` hands its factor of 28 to `fetch_image`, which takes it for a patch size and doubles it.
+    `fetch_video` passes its factor of 28 to `fetch_image`, which takes it for a patch size and doubles it.
     """
     return np.asarray(fetch_image(image, factor * 2))
 

@@ -104,7 +104,7 @@ def test_a_run_that_is_stopped_names_the_way_on(
     with monkeypatch.context() as patch:
         patch.setattr(PartialRun, "append", stopping)
         assert "16 finished inputs are saved; repeat the command with --resume to continue" in run(*common).stderr
-    assert_fails(run(*common), "16 inputs are done of bundle", tiny_cpu.sha256[:12], "--resume", "--restart")
+    assert_fails(run(*common), "16 inputs are finished with bundle", tiny_cpu.sha256[:12], "--resume", "--restart")
     assert run(*common, "--resume", "--restart").exit_code == 2
     result = run(*common, "--resume")
     assert result.exit_code == 0
@@ -209,7 +209,7 @@ def test_a_stopped_embed_goes_on(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> 
     lines = [json.dumps({"text": f"text {number}"}) for number in range(20)]
     file, common = tmp_path / "in.jsonl", ("embed", tiny_cpu.path, "--input", tmp_path / "in.jsonl", "--batch-size", 1)
     file.write_text("\n".join([*lines[:17], "{broken", *lines[18:]]))
-    assert_fails(run(*common, "-o", tmp_path / "out.npy"), "line 18", "--resume goes on after the 16 inputs that are done")
+    assert_fails(run(*common, "-o", tmp_path / "out.npy"), "line 18", "--resume continues after the 16 finished inputs")
     file.write_text("\n".join(lines))
     assert_fails(run(*common, "-o", tmp_path / "out.npy", "--resume", "--mode", "disc"), "mode was 'gen' and is 'disc'", "fix:")
     assert run(*common, "-o", tmp_path / "out.npy", "--resume").exit_code == 0
@@ -222,9 +222,9 @@ def test_a_stopped_embed_goes_on(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> 
 def test_nothing_embedded_is_a_failure(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
     options = ("--on-error", "skip")
     result = run("embed", tiny_cpu.path, "gone.png", "away.png", *options, "-o", tmp_path / "out.npy")
-    assert_fails(result, "0 embedded, 2 skipped (gone.png, away.png)", "Nothing was embedded", "does not exist")
+    assert_fails(result, "0 embedded, 2 skipped (gone.png, away.png)", "inputs were skipped", "does not exist")
     assert list(tmp_path.iterdir()) == []
-    assert_fails(run("embed", tiny_cpu.path, "gone.png", *options), "Nothing was embedded")
+    assert_fails(run("embed", tiny_cpu.path, "gone.png", *options), "inputs were skipped")
 
 
 def test_a_folder_and_files_are_embedded(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_folder_and_files_are_embedded(run: Run, tiny_cpu: Bundle, tmp_path: P
     assert result.exit_code == 0
     files = [str(file) for file in sorted(pictures.rglob("*.png"))]
     assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == [*files, str(pictures / "page.png")]
-    assert f"skipped in the folders: {pictures / 'notes.txt'} (no picture or video by its suffix)" in result.stderr
+    assert f"skipped in the folders: {pictures / 'notes.txt'} (not an image or video by its suffix)" in result.stderr
     assert f"1 id occurs more than once: {pictures / 'page.png'}" in result.stderr
 
 

@@ -37,7 +37,7 @@ def test_embed_turns_pictures_upright(tiny_cpu: Bundle, pictures: list[Path], tm
     result = run("embed", tiny_cpu.path, *pictures, "-o", output)
     assert result.exit_code == 0, result.stderr
     assert result.stderr.count("EXIF rotation") == 1
-    assert f"2 pictures (the first: {pictures[0]}) carry an EXIF rotation" in result.stderr
+    assert f"2 images (the first: {pictures[0]}) have an EXIF rotation" in result.stderr
     assert "--exif-transpose turns" in result.stderr
     stored = np.load(output)
     result = run("embed", tiny_cpu.path, *pictures, "-o", output, "--exif-transpose")
@@ -66,7 +66,7 @@ def test_embed_samples_videos(tiny_cpu: Bundle, tmp_path: Path) -> None:
         (("--video-frames", 3), "expected an even number from 2 to 768"),
         (("--video-fps", 0), "expected a number above 0"),
         (("--video-fps", "nan"), "expected a number above 0"),
-        (("--video-frames", 4, "--video-fps", 2), "give one of the two"),
+        (("--video-frames", 4, "--video-fps", 2), "pass only one of the two"),
     ],
 )
 def test_values_out_of_range(tiny_cpu: Bundle, options: tuple[object, ...], message: str) -> None:

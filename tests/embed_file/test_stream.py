@@ -191,7 +191,7 @@ def test_a_stopped_run_is_neither_forgotten_nor_thrown_away(lines: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
     kept = {name: lines.with_name(name).read_bytes() for name in hidden(lines.parent)}
-    said = r"A stopped run to .*out\.npy is kept: 32 inputs are done of bundle bundle, last on \d{4}-\d\d-\d\d \d\d:\d\d\."
+    said = r"run to .*out\.npy was found: 32 inputs are finished with bundle bundle, last written on [-:0-9 ]{16}\."
     with pytest.raises(PlumeExportError, match=said) as raised:
         embed(lines)
     assert "--resume" in str(raised.value.fix)
@@ -209,9 +209,9 @@ def test_a_damaged_journal_is_not_thrown_away_either(lines: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
     lines.with_name(".out.npy.partial.jsonl").write_text('{"version": 1}\n')
-    with pytest.raises(PlumeExportError, match="its journal is damaged") as raised:
+    with pytest.raises(PlumeExportError, match="its journal is corrupt") as raised:
         embed(lines)
-    assert raised.value.fix == "--restart throws it away and starts again"
+    assert raised.value.fix == "use --restart to discard it and start again"
     assert embed(lines, restart=True).embedded == INPUTS
 
 
@@ -226,7 +226,7 @@ def test_a_run_that_did_nothing_is_in_nobodys_way(lines: Path) -> None:
 def test_a_failing_line_is_put_right(lines: Path) -> None:
     texts = [f"text {number}" for number in range(INPUTS)]
     write(lines, [*texts[:37], "bad", *texts[38:]])
-    with pytest.raises(InputError, match=r"'id 37': The input is bad(.|\n)*resume goes on after the 32 inputs that are done"):
+    with pytest.raises(InputError, match=r"'id 37': The input is bad(.|\n)*resume continues after the 32 finished inputs"):
         embed(lines)
     write(lines, texts)
     resumed = embed(lines, resume=True)
@@ -247,7 +247,7 @@ def test_a_failing_line_is_skipped_when_the_run_goes_on(lines: Path) -> None:
 def test_nothing_stays_of_a_run_that_did_nothing(lines: Path) -> None:
     write(lines, ["bad"])
     with pytest.raises(
-        InputError, match=r"^input 'id 0': The input is bad\.\n  fix: give a good one; on_error skip leaves it out$"
+        InputError, match=r"^input 'id 0': The input is bad\.\n  fix: give a good one; on_error skip skips this input$"
     ):
         embed(lines)
     assert hidden(lines.parent) == []
@@ -289,7 +289,7 @@ def test_nothing_is_written_if_every_input_is_skipped(lines: Path, suffix: str) 
     output.write_text("of an earlier run")
     summary = embed(lines, output.name, on_error="skip").summary
     assert summary.lines() == ["0 embedded, 20 skipped (lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 10 more)"]
-    with pytest.raises(PlumeExportError, match=r"Nothing was embedded: every one of 20 inputs(.|\n)*The input is bad"):
+    with pytest.raises(PlumeExportError, match=r"All 20 inputs were skipped(.|\n)*The input is bad"):
         summary.check()
     assert output.read_text() == "of an earlier run"
     assert hidden(lines.parent) == []
@@ -348,7 +348,7 @@ def test_a_run_of_other_settings_does_not_go_on(lines: Path, changes: dict[str, 
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
     with pytest.raises(
-        PlumeExportError, match=rf"out\.npy\.partial cannot go on: {message}\.\n  fix: .*restart to throw it away"
+        PlumeExportError, match=rf"out\.npy\.partial cannot be resumed: {message}\.\n  fix: .*restart to discard it"
     ):
         embed(lines, resume=True, **changes)  # type: ignore[arg-type]
     assert embed(lines, resume=True).embedded == 8  # what was done is still there
@@ -365,7 +365,7 @@ def test_inputs_that_are_done_have_changed(lines: Path, change: str) -> None:
         "fewer": text[: len(text) // 2],
     }
     lines.write_text(changed[change])
-    with pytest.raises(PlumeExportError, match="the inputs 17 to 32 are not those that it has embedded"):
+    with pytest.raises(PlumeExportError, match="the inputs 17 to 32 differ from those that were embedded"):
         embed(lines, resume=True)
 
 
@@ -385,7 +385,9 @@ def test_files_of_inputs_that_are_done_have_changed(lines: Path, change: str) ->
         os.utime(new, ns=(state.st_atime_ns, state.st_mtime_ns))
         new.replace(pictures[3])
         assert pictures[3].stat().st_mtime_ns == state.st_mtime_ns
-    with pytest.raises(PlumeExportError, match=r"the inputs 1 to 16 are not those(.|\n)*copied, moved .*restart to throw"):
+    with pytest.raises(
+        PlumeExportError, match=r"the inputs 1 to 16 differ from those(.|\n)*copied, moved .*restart to discard"
+    ):
         embed(lines, resume=True)
 
 
@@ -405,7 +407,7 @@ def test_a_damaged_journal(lines: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
     lines.with_name(".out.npy.partial.jsonl").write_text('{"version": 1}\n')
-    with pytest.raises(PlumeExportError, match="its journal is damaged"):
+    with pytest.raises(PlumeExportError, match="its journal is corrupt"):
         embed(lines, resume=True)
 
 
@@ -414,13 +416,13 @@ def test_changed_ids_in_the_journal(lines: Path) -> None:
         embed(lines, stop_after=33)
     journal = lines.with_name(".out.npy.partial.jsonl")
     journal.write_text(journal.read_text().replace('"id 2"', '"id 3"', 1))
-    with pytest.raises(PlumeExportError, match=r"the inputs 1 to .* are not those that it has embedded"):
+    with pytest.raises(PlumeExportError, match=r"the inputs 1 to .* differ from those that were embedded"):
         embed(lines, resume=True)
 
 
 def test_a_journal_without_end(lines: Path) -> None:
     lines.with_name(".out.npy.partial.jsonl").write_text("[" * 100_000 + "\n")
-    with pytest.raises(PlumeExportError, match="its journal is damaged"):
+    with pytest.raises(PlumeExportError, match="its journal is corrupt"):
         embed(lines, resume=True)
 
 

@@ -79,7 +79,7 @@ def test_how_pictures_were_read_is_told_and_recorded(tiny_cpu: Bundle, dataset: 
         red.save(dataset.with_name("red.png"), exif=exif)
     arguments = ("evaluate", tiny_cpu.path, "--dataset", dataset, "--task", "copy", "--json")
     result, upright = run(*arguments), run(*arguments, "--exif-transpose", "--video-frames", 8)
-    assert "red.png carries an EXIF rotation" in result.stderr
+    assert "red.png has an EXIF rotation" in result.stderr
     assert "EXIF" not in upright.stderr
     defaults = {"exif_transpose": False, "video_frames": None, "video_fps": None}
     assert json.loads(result.stdout)["media"] == defaults

@@ -96,7 +96,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("address", ["https://example.com/a.png", "data:image/png;base64,AAAA"])
     def test_address(self, address: str) -> None:
-        with pytest.raises(InputError, match="addresses are not fetched"):
+        with pytest.raises(InputError, match="URLs are not fetched"):
             load_image(address)
 
     def test_directory(self, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_pillow_stays_as_it_was(heic: Path) -> None:
 def test_heic_without_its_package_names_the_extra(heic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for kind in (InputError, MissingExtraError):  # one bad input, which on_error="skip" leaves out
-        with pytest.raises(kind, match=r"photo\.heic is a HEIC picture(.|\n)*plume-export\[heif\]"):
+        with pytest.raises(kind, match=r"photo\.heic is a HEIC image(.|\n)*plume-export\[heif\]"):
             load_image(heic)
 
 
@@ -58,7 +58,7 @@ def test_avif(tmp_path: Path) -> None:
 
 
 def test_avif_that_pillow_cannot_read() -> None:
-    with pytest.raises(InputError, match=r"is an AVIF picture, which this Pillow cannot read(.|\n)*Pillow>=11\.3"):
+    with pytest.raises(InputError, match=r"is an AVIF image, which this version of Pillow cannot read(.|\n)*Pillow>=11\.3"):
         load_image(b"\0\0\0\x1cftypavif" + bytes(20))
 
 

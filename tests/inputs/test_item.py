@@ -105,8 +105,8 @@ def test_item_from_json(line: dict[str, object], expected: Item) -> None:
         ("null", "JSON NoneType"),
         ('{"txt": "x"}', "unknown key 'txt'"),
         ('{"image": 3}', "element of type int"),
-        ('{"text": "a", "text": "b"}', "The key 'text' is there twice"),
-        ('{"image": {"path": 1, "path": 2}}', "The key 'path' is there twice"),
+        ('{"text": "a", "text": "b"}', "The key 'text' is repeated"),
+        ('{"image": {"path": 1, "path": 2}}', "The key 'path' is repeated"),
         ("[" * 100_000, "not JSON"),
     ],
 )

@@ -78,11 +78,11 @@ def test_a_folder_stands_for_its_pictures_and_videos(tmp_path: Path) -> None:
     assert [source.id for source in inputs.sources][-1] == "other.png"
     assert inputs.count == 5
     assert sorted(file.name for file in inputs.left_out) == ["notes.txt", "x.pdf"]
-    assert set(inputs.left_out.values()) == {"no picture or video by its suffix"}
+    assert set(inputs.left_out.values()) == {"not an image or video by its suffix"}
     video = next(source.read() for source in inputs.sources if source.id.endswith("MP4"))
     assert (video.text, video.images) == ("text", ())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty has no picture or video: it is empty(.|\n)*fix:"):
+    with pytest.raises(InputError, match=r"empty has no image or video: it is empty(.|\n)*fix:"):
         inputs_from_arguments([str(tmp_path / "in"), str(tmp_path / "empty")], None)
 
 

@@ -63,7 +63,7 @@ def test_loops_end(folder: Path) -> None:
     (folder / "out").symlink_to(folder.parent / "elsewhere")
     (folder.parent / "elsewhere" / "in").symlink_to(folder)
     assert names(folder) == ["a.png", "more/b.JPG", "out/c.png", "out/deep/d.webp"]
-    itself = "a link that leads back to itself"
+    itself = "a link in a loop"
     assert reasons(folder) == {"self": itself, "x": itself, "y": itself}
 
 
@@ -73,7 +73,7 @@ def test_a_link_to_a_folder_above_takes_in_nothing(folder: Path) -> None:
     (folder / "out").symlink_to(folder.parent / "elsewhere" / "deep")
     (folder.parent / "elsewhere" / "deep" / "above").symlink_to("..")
     assert names(folder) == ["a.png", "more/b.JPG", "out/d.webp"]
-    above = "a link to a folder above it"
+    above = "a link to a parent folder"
     assert reasons(folder) == {"up": above, "root": above, "out/above": above}
 
 
@@ -82,7 +82,7 @@ def test_a_link_names_the_kind_of_its_file(folder: Path) -> None:
     (folder / "0123abcd").write_bytes(b"")
     (folder / "cat.png").symlink_to("0123abcd")
     assert names(folder) == ["a.png", "cat.png", "more/b.JPG"]
-    assert reasons(folder) == {"0123abcd": "no picture by its suffix"}
+    assert reasons(folder) == {"0123abcd": "not an image by its suffix"}
 
 
 def test_what_is_left_out_says_why(folder: Path) -> None:
@@ -94,8 +94,8 @@ def test_what_is_left_out_says_why(folder: Path) -> None:
         (folder / hidden).write_bytes(b"")
     assert names(folder) == ["a.png", "more/b.JPG"]
     assert reasons(folder) == {
-        "gone.png": "a link to nothing",
-        "notes.txt": "no picture by its suffix",
+        "gone.png": "a broken link",
+        "notes.txt": "not an image by its suffix",
         "pipe.png": "neither a file nor a folder",
     }
 

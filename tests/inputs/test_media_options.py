@@ -25,7 +25,7 @@ def test_wrong_video_fps(fps: Any) -> None:
 
 
 def test_frames_and_rate_exclude_each_other() -> None:
-    with pytest.raises(PlumeExportError, match="give one of the two"):
+    with pytest.raises(PlumeExportError, match="pass only one of the two"):
         MediaOptions(video_frames=8, video_fps=1)
 
 

@@ -17,15 +17,15 @@ def tally_of(*notices: Notice) -> NoticeTally:
 def test_each_kind_is_one_line_with_its_count() -> None:
     palette = Notice("transparency dropped", "p.png", detail="a transparent palette")
     lines = tally_of(ROTATED, palette, Notice("rotation ignored", "b.jpg"), ROTATED).lines()
-    assert [line.split(":")[0] for line in lines] == ["3 pictures (the first", "p.png has a transparent palette"]
-    assert "(the first: a.jpg) carry an EXIF rotation" in lines[0]
+    assert [line.split(":")[0] for line in lines] == ["3 images (the first", "p.png has a transparent palette"]
+    assert "(the first: a.jpg) have an EXIF rotation" in lines[0]
     assert "--exif-transpose" in lines[0]
 
 
 def test_of_long_prompts_the_longest_is_shown() -> None:
     (line,) = tally_of(Notice("long prompt", "short.mp4", token_count=9_000), LONG).lines()
     assert line.startswith("clip.mp4: 28,819 tokens, the longest of 2 inputs")
-    assert "--video-frames 32 makes about 1,234 tokens" in line
+    assert "--video-frames 32 reduces it to about 1,234 tokens" in line
     assert "--video-frames" not in tally_of(Notice("long prompt", "the text", token_count=9_000)).lines()[0]
 
 
@@ -51,6 +51,6 @@ def test_warnings_speak_python_and_point_at_the_caller() -> None:
 def test_pictures_that_could_not_be_turned() -> None:
     unreadable = Notice("rotation unreadable", "a.jpg")
     (one,) = tally_of(unreadable).lines()
-    assert one.startswith("a.jpg has an EXIF block that cannot be read: it was embedded as stored")
+    assert one.startswith("a.jpg has an EXIF block that cannot be read and was embedded as stored")
     (two,) = tally_of(unreadable, unreadable).lines()
-    assert two.startswith("2 pictures (the first: a.jpg) have an EXIF block that cannot be read: they were embedded as stored")
+    assert two.startswith("2 images (the first: a.jpg) have an EXIF block that cannot be read and were embedded as stored")

@@ -79,20 +79,22 @@ def test_long_prompt() -> None:
     token_count = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL).prepare(Item(text="a")).token_count
     Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(token_count)).prepare(Item(text="a"))
     strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(token_count - 1))
-    with pytest.raises(InputError, match=f"prompt has {token_count} tokens, 4 of them visual; the limit is {token_count - 1}"):
+    with pytest.raises(
+        InputError, match=f"prompt has {token_count} tokens, of which 4 are visual; the limit is {token_count - 1}"
+    ):
         strict.prepare(Item(text="a"))
 
 
 @pytest.mark.parametrize("item", [Item(images=(IMAGE,) * 50), Item(images=(IMAGE,), video=(IMAGE,) * 4)])
 def test_too_many_visual_tokens(item: Item) -> None:
     strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(200))
-    with pytest.raises(InputError, match=r"at least \d+ tokens, \d+ of them visual; the limit is 200"):
+    with pytest.raises(InputError, match=r"at least \d+ tokens, of which \d+ are visual; the limit is 200"):
         strict.prepare(item)
 
 
 def test_a_frame_larger_than_compiled_for() -> None:
     strict = Preprocessor(TOKENIZER_JSON, GOLDEN_MODEL, limits=limits_of(4096, image_tokens=16))
-    with pytest.raises(InputError, match=r"frame of the video has \d+ visual tokens; the bundle was compiled for 16"):
+    with pytest.raises(InputError, match=r"frame of the video has \d+ visual tokens; this bundle allows at most 16"):
         strict.prepare(Item(video=(IMAGE,) * 4))
 
 
@@ -119,7 +121,7 @@ def test_a_long_video_is_told_with_what_fewer_frames_make(tmp_path: Path, monkey
     (line,) = lines_of(long, Item(video=path))
     token_count = long.prepare(Item(video=path)).token_count
     assert line.startswith(f"{path}: {token_count:,} tokens;")
-    assert line.endswith(f"makes about {short.prepare(Item(video=path)).token_count:,} tokens")
+    assert line.endswith(f"reduces it to about {short.prepare(Item(video=path)).token_count:,} tokens")
     monkeypatch.setattr(preprocessor_module, "LONG_PROMPT_TOKENS", 100)
     assert "--video-frames" not in lines_of(short, Item(video=path))[0]
 
@@ -132,7 +134,7 @@ def test_a_text_that_names_a_file_is_told(preprocessor: Preprocessor, tmp_path: 
     Path("folder.png").mkdir()
     for text, key in (("cat.PNG", "image"), (str(tmp_path / "cat.PNG"), "image"), ("clip.mp4", "video")):
         (line,) = lines_of(preprocessor, Item(text=text))
-        assert line.startswith(f"{text} names a {'picture' if key == 'image' else key} file, but was taken as text")
+        assert line.startswith(f"{text} names an existing {key} file, but was embedded as text")
         assert f"{{{key!r}: {text!r}}}" in line
     for text in ("note.txt", "gone.png", "folder.png", "a cat", "a\0.png", "x" * 5_000 + ".png", "two\nlines.png"):
         assert lines_of(preprocessor, Item(text=text)) == []

@@ -198,7 +198,7 @@ def test_a_text_never_loads_the_vision_encoder(trt: EmulatedTensorRt, baked: Bun
 def test_a_prompt_longer_than_built_for(trt: EmulatedTensorRt, baked: Bundle) -> None:
     with (
         opened(trt, baked) as embedder,
-        pytest.raises(InputError, match=r"limit is 700, as the bundle was compiled(.|\n)*prompt_tokens"),
+        pytest.raises(InputError, match=r"limit is 700 in this compiled bundle(.|\n)*prompt_tokens"),
     ):
         embedder.embed(["word " * 900])
 

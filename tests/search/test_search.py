@@ -88,7 +88,7 @@ def test_no_pictures_are_counted_or_refused(search: Search, folder: Path) -> Non
     assert "4 pictures" in result.stdout
     refused = search(folder, "a", "--on-error", "fail")
     assert refused.exit_code == 1
-    assert "notes.txt is no picture" in refused.stderr
+    assert "notes.txt is not an image" in refused.stderr
     (folder / "notes.txt").unlink()
     assert "broken.png" in search(folder, "a", "--on-error", "fail").stderr
 
@@ -97,7 +97,7 @@ def test_folders_without_pictures(search: Search, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "it is empty" in search(tmp_path / "empty", "a").stderr
     (tmp_path / "empty" / "a.txt").write_text("")
-    assert "no picture among its 1 files" in search(tmp_path / "empty", "a").stderr
+    assert "no image among its 1 files" in search(tmp_path / "empty", "a").stderr
     (tmp_path / "empty" / "a.png").write_text("")
     nothing = search(tmp_path / "empty", "a").stderr
     assert "no picture that can be embedded" in nothing

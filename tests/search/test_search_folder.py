@@ -92,7 +92,7 @@ def test_rotated_pictures_are_told_in_every_search(search: Search, folder: Path,
         tally = NoticeTally()
         search(folder, notify=tally.add)
         (line,) = tally.lines()
-        assert line.startswith(f"{lying} carries an EXIF rotation")
+        assert line.startswith(f"{lying} has an EXIF rotation")
     renamed = lying.rename(folder / "renamed.png")
     tally = NoticeTally()
     search(folder, notify=tally.add)
@@ -225,7 +225,7 @@ def test_top_may_be_more_than_there_are(search: Search, folder: Path) -> None:
 
 def test_fail_names_what_is_no_picture(search: Search, folder: Path) -> None:
     (folder / "gone.png").symlink_to("nothing")
-    with pytest.raises(InputError, match=r"gone\.png is a link to nothing\."):
+    with pytest.raises(InputError, match=r"gone\.png is a broken link\."):
         search(folder, on_error="fail")
 
 
@@ -242,7 +242,7 @@ def test_json_has_hits_and_what_was_skipped(command: Callable[..., Result], fold
     assert Path(report["hits"][0]["file"]).name == "red.png"
     assert len(report["hits"]) == 2
     skipped = {Path(entry["file"]).name: entry["reason"] for entry in report["skipped"]}
-    assert skipped["notes.txt"] == "no picture by its suffix"
+    assert skipped["notes.txt"] == "not an image by its suffix"
     assert str(folder / "broken.png") in skipped["broken.png"]
     report = json.loads(command(folder, "blue", "--json").stdout)
     assert report["embedded"] == 0
