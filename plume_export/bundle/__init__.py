@@ -1,11 +1,11 @@
-"""A bundle: one directory with everything that the runtime needs. Read, verified and written here.
+"""A bundle: one directory with everything that the runtime needs. This package reads, verifies and writes bundles.
 
-manifest.json           what is inside, with the hash of every file
-*.onnx                  the graphs, weights outside; *.engine, weights inside, where compiled by TensorRT
-weights.safetensors     the weights, once; compiled for a CPU, the decoder's also in the order of its kernels
-constants.npz           embeddings of the blank image and of the forced suffix
+manifest.json           the contents, with the hash of every file
+*.onnx                  the graphs, without weights; *.engine, with weights, in bundles compiled by TensorRT
+weights.safetensors     all weights, stored once; in a CPU bundle, the decoder's also in the layout of its kernels
+constants.npz           embeddings of the blank image and of the fixed suffix
 tokenizer.json
-selftest/               a few inputs and what the reference computed for them
+selftest/               a few inputs and the reference outputs for them
 """
 
 from .bundle import Bundle, Verify, open_bundle, open_written, sha256_of_file

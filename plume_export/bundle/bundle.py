@@ -29,7 +29,7 @@ from .manifest import (
 )
 from .verified import is_remembered, now_ns, remember, state_of_bundle
 
-# True: unless it is remembered; "always": for real; False: names and sizes only.
+# True: hash the files unless this bundle was verified before; "always": hash them again; False: names and sizes only.
 Verify: TypeAlias = bool | Literal["always"]
 _COPY_AGAIN = "copy the bundle again, or build it again"
 _HASH_CHUNK_BYTES = 1 << 20
@@ -40,8 +40,8 @@ _MOST_MANIFEST_BYTES = 1 << 26
 class Bundle:
     """A bundle on disk.
 
-    `sha256` is the hash of the manifest's file, which holds the hash of every file; "" while the bundle is being made.
-    `is_verified`: all files had their hashes when it was opened.
+    `sha256` is the hash of the manifest file, which contains the hash of every file; "" while the bundle is being written.
+    `is_verified` is True if the hashes of all files were checked when it was opened.
     """
 
     path: Path
@@ -50,18 +50,20 @@ class Bundle:
     is_verified: bool = False
 
     def file(self, name: str) -> Path:
-        """A file of the bundle, or one that is to be. Raises BundleError for a name that leads out of it."""
+        """Return the path of a file that exists or will be written. Raises BundleError for a name that leads out of the
+        bundle.
+        """
         check_plain_name(self.path, name)
         return self.path / name
 
     def graph_file(self, name: GraphName) -> Path:
-        """The graph's ONNX file or engine."""
+        """Return the graph's ONNX file or engine."""
         return self.path / graph_file_name(self.manifest, name)
 
     def checked_graph_file(self, name: GraphName) -> Path:
-        """The graph's file, checked again just before it is read.
+        """Return the graph's file, checked again just before it is read.
 
-        Raises BundleError if it takes weights from files that are not the bundle's, or the bundle was replaced.
+        Raises BundleError if it takes weights from files outside the bundle, or if the bundle was replaced.
         """
         self.check_not_replaced()
         file = graph_file_name(self.manifest, name)
@@ -70,7 +72,10 @@ class Bundle:
         return contained_file(self.path, file)
 
     def check_not_replaced(self) -> None:
-        """Raise BundleError if another bundle is at the path now. Call it after reading a file, too: files are read late."""
+        """Raise BundleError if another bundle is now at the path.
+
+        Also call this after reading a file, because files are read late.
+        """
         if not self.sha256:
             return
         text = _manifest_text(self.path)
@@ -80,7 +85,7 @@ class Bundle:
 
     @property
     def cache_key(self) -> str:
-        """What embeddings are stored under. Those of files that were not verified are not taken for the bundle's."""
+        """Return the key under which embeddings are cached. A bundle that was not verified has a key of its own."""
         return self.sha256 if self.is_verified else f"{self.sha256} unverified"
 
 
@@ -92,10 +97,11 @@ def graph_file_name(manifest: Manifest, name: GraphName) -> str:
 def open_bundle(path: str | os.PathLike[str], *, verify_hashes: Verify = True) -> Bundle:
     """Read and verify a bundle.
 
-    A bundle that was verified before, and whose files did not change since, is not read again; "always" reads it all the
-    same. `verify_hashes=False` checks names and sizes only.
+    The files of a bundle that was verified before and has not changed are not hashed again; with "always" they are.
+    `verify_hashes=False` checks names and sizes only.
+
     Raises BundleError for a missing directory or file, a changed file, a name or link that leads out of the bundle, a newer
-    schema or something that is no bundle.
+    schema, or a directory that is not a bundle.
     """
     path = Path(path)
     manifest, sha256 = _decoded_manifest(path)
@@ -112,18 +118,18 @@ def open_bundle(path: str | os.PathLike[str], *, verify_hashes: Verify = True) -
 
 
 def open_written(path: Path) -> Bundle:
-    """Open a bundle that `write_manifest` has just hashed: it is not hashed again."""
+    """Open a bundle that `write_manifest` has just hashed, without hashing it again."""
     return replace(open_bundle(path, verify_hashes=False), is_verified=True)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of a bundle. Raises BundleError if it is missing, damaged, newer or of something else."""
+    """Read the manifest of a bundle. Raises BundleError if it is missing, corrupt, newer, or not a bundle's manifest."""
     return _decoded_manifest(path)[0]
 
 
 def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
-    """Return the manifest and the hash of the bytes that it was decoded from."""
-    if not os.path.isdir(path):  # false as well for a name that the system refuses
+    """Return the manifest and the hash of its encoded bytes."""
+    if not os.path.isdir(path):  # also False for a name that the system refuses
         raise _missing(path)
     if (path / MANIFEST).is_symlink():
         contained_file(path, MANIFEST)
@@ -131,7 +137,7 @@ def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
     if text is None:
         raise BundleError(
             f"{path} is not a bundle: it has no {MANIFEST}.",
-            fix="pass the directory of a bundle, which build, export or compile wrote",
+            fix="pass a bundle's directory, as written by build, export or compile",
         )
     try:
         head = msgspec.json.decode(text, type=_Head)
@@ -143,26 +149,28 @@ def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
                 fix="pip install --upgrade plume-export, or build the bundle again with this version",
             )
         return manifest_from_json(msgspec.json.decode(text)), hashlib.sha256(text).hexdigest()
-    except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors, and so is a text that is not UTF-8
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
         raise BundleError(f"{path / MANIFEST} is damaged: {error}.", fix="build the bundle again") from None
 
 
 def _missing(path: Path) -> BundleError:
-    """Name what a build that was killed, between two renames, left of the bundle that stood here."""
+    """Return the error for a missing bundle. Mention the old bundle that a killed build moved aside between two renames."""
     if os.path.exists(path):
-        return BundleError(f"No bundle at {path}: it is a file.", fix="check the path; plume-export build makes one")
+        return BundleError(f"No bundle at {path}: it is a file.", fix="check the path; plume-export build creates a bundle")
     message = f"No bundle at {path}: the directory does not exist."
-    with suppress(OSError, ValueError, PlumeExportError):  # no such name can be, or somebody writes there now
+    with suppress(OSError, ValueError, PlumeExportError):  # the name is invalid, or another process is writing there
         check_not_locked(path)
         aside = moved_aside(path)
         if aside is not None and is_bundle(aside):
             way = f"`mv {shlex.quote(str(aside))} {shlex.quote(str(path))}` restores it, as does the next build into {path}"
-            return BundleError(f"{message} A build that was killed left the bundle that stood there at {aside}.", fix=way)
-    return BundleError(message, fix="check the path; plume-export build makes one")
+            return BundleError(f"{message} A build that was killed moved the previous bundle to {aside}.", fix=way)
+    return BundleError(message, fix="check the path; plume-export build creates a bundle")
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a directory has the manifest of a bundle, of any version. It may be a link, as in a cache of downloads."""
+    """Return True if a directory has a bundle's manifest, of any version. The manifest may be a link, as in a download
+    cache.
+    """
     text = _manifest_text(path)
     try:
         return text is not None and msgspec.json.decode(text, type=_Head).kind == KIND
@@ -171,14 +179,14 @@ def is_bundle(path: Path) -> bool:
 
 
 class _Head(msgspec.Struct):
-    """What the manifests of all versions have."""
+    """The fields that the manifests of all versions have."""
 
     kind: str = ""
     schema_version: int = 0
 
 
 def _manifest_text(path: Path) -> bytes | None:
-    """Return the manifest of a directory; None if it has none that can be read whole."""
+    """Return the manifest of a directory; None if it has no manifest that can be read completely."""
     try:
         found = (path / MANIFEST).stat()
         is_readable = stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_MANIFEST_BYTES
@@ -195,17 +203,17 @@ def _check_whole(path: Path, manifest: Manifest) -> None:
 
 
 def check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:
-    """Raise BundleError unless a file is in the bundle, with the size and the hash of its manifest."""
+    """Raise BundleError unless a file is in the bundle, with the size and the hash in its manifest."""
     file = contained_file(path, name)
     size = file.stat().st_size
     if size != entry.bytes:
-        raise BundleError(f"{file} was altered: it has {size} bytes, the manifest says {entry.bytes}.", fix=_COPY_AGAIN)
+        raise BundleError(f"{file} was altered: it has {size} bytes, but the manifest says {entry.bytes}.", fix=_COPY_AGAIN)
     if verify_hash and sha256_of_file(file) != entry.sha256:
-        raise BundleError(f"{file} was altered: its sha256 is not the one in the manifest.", fix=_COPY_AGAIN)
+        raise BundleError(f"{file} was altered: its sha256 differs from the one in the manifest.", fix=_COPY_AGAIN)
 
 
 def _verify(path: Path, manifest: Manifest, manifest_sha256: str, *, is_memory_used: bool) -> None:
-    """Hash every file, unless this very state of them is remembered; remember it."""
+    """Hash every file and remember the result, unless the files are in a state that was verified before."""
     started_ns = now_ns()
     names = (MANIFEST, *manifest.files)
     state = state_of_bundle(path, manifest_sha256, names)
@@ -220,7 +228,7 @@ def _verify(path: Path, manifest: Manifest, manifest_sha256: str, *, is_memory_u
 
 
 def sha256_of_file(file: Path) -> str:
-    """Return the hexadecimal hash of a file, read in pieces. Raises OSError."""
+    """Return the hexadecimal hash of a file, read in chunks. Raises OSError."""
     digest = hashlib.sha256()
     with file.open("rb", buffering=0) as stream:
         while chunk := stream.read(_HASH_CHUNK_BYTES):

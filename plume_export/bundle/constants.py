@@ -21,7 +21,7 @@ class Constants:
 
 
 def read_constants(directory: Path, model: ModelSpec) -> Constants:
-    """Read the constants of a bundle's directory. Raises BundleError if they are missing, damaged or of another model."""
+    """Read the constants in a bundle's directory. Raises BundleError if they are missing, corrupt or of another model."""
     file, hidden = directory / CONSTANTS, model.decoder.hidden
     names = tuple(Constants.__dataclass_fields__)
     try:
@@ -32,7 +32,7 @@ def read_constants(directory: Path, model: ModelSpec) -> Constants:
             if arrays[name].ndim != 2 or arrays[name].shape[1] != hidden or not len(arrays[name]):
                 raise ValueError(f"{name} has the shape {list(arrays[name].shape)}; expected rows of {hidden}")
             if not np.isfinite(arrays[name]).all():
-                raise ValueError(f"{name} is not finite")
+                raise ValueError(f"{name} has values that are not finite")
     except (OSError, ValueError) as error:
         raise BundleError(f"{file} cannot be used: {error}.", fix="build the bundle again") from error
     return Constants(*(arrays[name].astype(np.float32) for name in names))

@@ -1,4 +1,4 @@
-"""Names of files in a bundle. Whoever made it may have written any name into its manifest, its graphs and its self-test."""
+"""Checked file names in a bundle. A crafted bundle may have any name in its manifest, its graphs and its self-test."""
 
 import os
 import re
@@ -15,8 +15,8 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 def contained_file(directory: Path, name: str) -> Path:
     """Return the path of a regular file of a bundle.
 
-    Raises BundleError if the name is no plain relative path, and if the file is missing, not regular, or outside the bundle by
-    a symbolic link.
+    Raises BundleError if the name is not a plain relative path, if the file is missing or not a regular file, or if a symbolic
+    link leads outside the bundle.
     """
     check_plain_name(directory, name)
     file = directory / name
@@ -24,13 +24,13 @@ def contained_file(directory: Path, name: str) -> Path:
         mode = file.stat().st_mode
         is_inside = file.resolve().is_relative_to(directory.resolve())
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"The bundle {directory} lacks the file {name}.", fix=_FIX) from None
-    except (OSError, RuntimeError) as error:  # pathlib's own for links that go in a circle
+        raise BundleError(f"The file {name} is missing in the bundle {directory}.", fix=_FIX) from None
+    except (OSError, RuntimeError) as error:  # pathlib raises RuntimeError for circular links
         raise BundleError(f"{file} cannot be read: {error}.", fix=_FIX) from None
     if not is_inside:
         raise BundleError(
-            f"{file} is a symbolic link to {file.resolve()}, outside the bundle.",
-            fix=f"copy it with its files: cp -rL {directory} COPY",
+            f"{file} is a symbolic link to {file.resolve()}, which is outside the bundle.",
+            fix=f"copy the bundle with the files that its links point to: cp -rL {directory} COPY",
         )
     if not stat.S_ISREG(mode):
         raise BundleError(f"{file} is not a regular file.", fix=_UNTRUSTED)
@@ -38,13 +38,18 @@ def contained_file(directory: Path, name: str) -> Path:
 
 
 def check_plain_name(directory: Path, name: str) -> None:
-    """Raise BundleError unless `name` is a relative path with slashes that stays in the bundle on every system."""
+    """Raise BundleError unless `name` is a relative path with slashes that stays inside the bundle on every system."""
     if not is_plain_name(name):
-        raise BundleError(f"The bundle {directory} names the file {name!r}; expected a plain path inside it.", fix=_UNTRUSTED)
+        raise BundleError(
+            f"The bundle {directory} names the file {name!r}; expected a plain path inside the bundle.", fix=_UNTRUSTED
+        )
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name is a relative path with slashes that stays in its directory on every system, links aside."""
+    """Return True if a name is a relative path with slashes that stays in its directory on every system.
+
+    Links are not resolved.
+    """
     try:
         os.fsencode(name)
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
-"""The files that an ONNX graph takes its weights from, parsed here, because the runtime does not install onnx.
+"""The files that an ONNX graph reads weights from. Parsed here because the runtime does not install onnx.
 
-Source: onnx.proto, whose field numbers stand in _CHILDREN, and the wire format of Protocol Buffers.
+Source: onnx.proto, whose field numbers are in _CHILDREN, and the wire format of Protocol Buffers.
 """
 
 import mmap
@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ..errors import BundleError
 from .contained import check_plain_name, contained_file
 
-# Of each message the fields that lead to tensors, and the messages that they hold.
+# For each message: the fields that lead to tensors, and the message types that they contain.
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -29,9 +29,9 @@ _Data: TypeAlias = "bytes | mmap.mmap"
 
 
 def check_external_data(directory: Path, name: str, listed: Collection[str] | None) -> None:
-    """Raise BundleError unless a bundle's ONNX graph takes its weights from files that the manifest lists.
+    """Raise BundleError unless a bundle's ONNX graph reads weights only from files that the manifest lists.
 
-    None: there is no manifest yet, and any file of the bundle will do.
+    If `listed` is None there is no manifest yet, and any file in the bundle is accepted.
     """
     for location in sorted(external_locations(contained_file(directory, name))):
         check_plain_name(directory, location)
@@ -39,13 +39,13 @@ def check_external_data(directory: Path, name: str, listed: Collection[str] | No
             contained_file(directory, location)
         elif location not in listed:
             raise BundleError(
-                f"{directory / name} takes weights from {location!r}, which the manifest does not list.",
+                f"{directory / name} reads weights from {location!r}, which the manifest does not list.",
                 fix="do not use this bundle; build it again, or copy it from where it was built",
             )
 
 
 def external_locations(graph_file: Path) -> set[str]:
-    """Return the locations of a graph's external data, wherever in it the tensors are. Raises BundleError if it is damaged."""
+    """Return the locations of all external data of a graph, in any subgraph. Raises BundleError if the file is corrupt."""
     if graph_file.stat().st_size == 0:
         return set()
     try:
@@ -72,7 +72,7 @@ def _locations(data: _Data) -> Iterator[str]:
 
 
 def _fields(data: _Data, position: int, end: int) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield the number, start and end of each length-delimited field between two positions; the others are skipped."""
+    """Yield the number, start and end of each length-delimited field between two positions. Other fields are skipped."""
     while position < end:
         tag, position = _varint(data, position)
         kind = tag & 7

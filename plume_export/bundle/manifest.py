@@ -1,4 +1,4 @@
-"""The manifest: what a bundle is, with the size and hash of every file."""
+"""The manifest of a bundle: its properties, and the size and hash of every file."""
 
 import json
 from hashlib import sha256
@@ -21,12 +21,12 @@ SELFTEST_STAGES = "selftest/stages.npz"
 
 Backend = Literal["onnx", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 Modalities = Literal["all", "text"]
-# "uint8" for processors whose sums of uint8 by int8 saturate.
+# "uint8" is for CPUs on which sums of uint8 by int8 products saturate.
 ProductWeights = Literal["int8", "uint8"]
 
 
 def graphs_of(modalities: Modalities) -> tuple[GraphName, ...]:
-    """Return the graphs that a bundle has: for text alone, the vision encoder is not among them."""
+    """Return the graphs of a bundle. A bundle for text only has no vision encoder."""
     return tuple(name for name in GRAPH_NAMES if modalities == "all" or name != "vision_encoder")
 
 
@@ -38,11 +38,11 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CheckpointOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which checkpoint a bundle was made from. `name` is what the user gave: a directory or a hub id.
+    """The checkpoint that a bundle was made from. `name` is what the user gave: a directory or a hub id.
 
-    `repository` and `revision` (a commit) are the hub's, None where it did not come from there. `tensors_sha256` is the hash
-    of names, dtypes, shapes and bytes, whatever files they are in (checkpoint/fingerprint.py). None: a bundle of schema 5 or
-    older, which recorded the name alone.
+    `repository` and `revision` (a commit) are those of the hub, or None for a local directory. `tensors_sha256` is the hash of
+    the names, dtypes, shapes and bytes of all tensors, in whatever files (checkpoint/fingerprint.py). It is None in a bundle of
+    schema 5 or older, which recorded only the name.
     """
 
     name: str
@@ -52,7 +52,7 @@ class CheckpointOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     config_sha256: str | None = None
 
     def __str__(self) -> str:
-        """Return the name, with repository and commit where it came from the hub."""
+        """Return the name, with repository and commit if the checkpoint came from the hub."""
         if self.repository is None:
             return self.name
         repository = "" if self.repository == self.name else f"which is {self.repository} "
@@ -60,11 +60,11 @@ class CheckpointOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One engine, by its builder's own figures (None: it did not tell).
+    """One engine, with the sizes that its builder reported (None: not reported).
 
-    `activation_bytes` is what it needs on the device beside its weights, for the largest shapes of its profile.
-    `shared_weights` are tensors of the weight file that are inputs of the engine; they do not count as its weights.
-    `initializer_bytes` are the weights that its graph holds, `copied_weight_bytes` those that it lays out anew in every pass.
+    `activation_bytes` is the device memory needed besides the weights, at the maximum shapes of the profile. `shared_weights`
+    are tensors of the weight file that are engine inputs; they are not counted in `weights_bytes`. `initializer_bytes` are the
+    weights in the engine's ONNX graph. `copied_weight_bytes` are the weights that the engine reformats in every run.
     """
 
     bytes: int
@@ -80,9 +80,9 @@ class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a bundle of engines was made with and for. `device` is a GPU's name and compute capability, or "portable".
+    """The environment and target of a bundle of engines. `device` is a GPU's name and compute capability, or "portable".
 
-    `duplicate_bytes` are weights that more than one engine holds, once for every copy beyond the first.
+    `duplicate_bytes` are the weights in more than one engine, counted once for each copy after the first.
     """
 
     flavour_version: str
@@ -95,7 +95,7 @@ class EngineManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class MeasuredCosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Cosines of a bundle's embeddings with the float32 ones, over inputs that calibration never saw."""
+    """Cosines between a bundle's embeddings and the float32 embeddings, over held-out inputs that calibration did not use."""
 
     inputs: int
     mean: float
@@ -104,12 +104,13 @@ class MeasuredCosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How linear layers became integers, and what the embeddings lost by it.
+    """How linear layers were quantised, and how far the embeddings changed.
 
-    `graphs` lists those with integers; the others are floats. `kept` are layers that stayed in 16 bit, with the bytes that
-    each costs, `weight_only` layers of int8 graphs whose inputs stayed in 16 bit. A cosine below `min_cosine` was not
-    accepted (None: nothing was promised). `measured` None: nobody measured.
-    `quantizer` is "own", or the name and version of another tool, whose graphs run as they are and are not compiled.
+    `graphs` lists the quantised graphs; the others are floating point. `kept` lists layers that stayed in 16 bit, with the
+    extra bytes of each. `weight_only` lists layers of int8 graphs whose activations stayed in 16 bit. Cosines below
+    `min_cosine` were not accepted; None means there was no accuracy threshold. `measured` is None if no cosine was measured.
+    `quantizer` is "own", or the name and version of a third-party tool; the graphs of such a bundle run as they are and cannot
+    be compiled.
     """
 
     graphs: dict[GraphName, IntegerPrecision]
@@ -123,19 +124,19 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class CachedStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many leading tokens of any prompt, and of a text's, have their keys and values in the prefill graph."""
+    """The number of leading tokens of any prompt, and of a text, whose keys and values are stored in the prefill graph."""
 
     any_prompt_tokens: int
     text_tokens: int
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a bundle is. `backend` is "onnx" for the portable export, else what it was compiled for.
+    """The properties of a bundle. `backend` is "onnx" for a portable export, or the backend that the bundle was compiled for.
 
-    `precision` is the coarsest of the graphs'. `float32_layers` are linear layers that float16 could not hold, with
-    their largest magnitude. `limits` are the shapes that a compiled bundle serves; None: as far as memory
-    goes. `cached_start` None: prefill computes every token. `product_weights` is the type of integer weights that a CPU's
-    products take. `manifest_sha256` is the hash of everything else; None: a bundle of schema 5 or older.
+    `precision` is the coarsest precision of the graphs. `float32_layers` are linear layers that overflow float16, with their
+    largest magnitude. `limits` are the shapes of a compiled bundle; None means that only memory limits them. If `cached_start`
+    is None, prefill computes every token. `product_weights` is the dtype of integer weights in matmuls on a CPU.
+    `manifest_sha256` is the hash of everything else; it is None in a bundle of schema 5 or older.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -160,8 +161,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def manifest_from_json(value: dict[str, Any]) -> Manifest:
     """Return the manifest of a decoded JSON object, of this schema or an older one.
 
-    Up to schema 5 the checkpoint was its name alone, and the manifest had no checksum. Raises msgspec.ValidationError, and
-    ValueError where the checksum is missing or is not that of the rest.
+    Up to schema 5, the manifest had only the checkpoint's name and no checksum. Raises msgspec.ValidationError, and ValueError
+    if the checksum is missing or wrong.
     """
     recorded, version = value.get("manifest_sha256"), value.get("schema_version")
     older = {**value, "schema_version": SCHEMA_VERSION}
@@ -169,34 +170,37 @@ def manifest_from_json(value: dict[str, Any]) -> Manifest:
         older["checkpoint"] = {"name": value["checkpoint"]}
     manifest = msgspec.convert(older, Manifest)
     if recorded is None and version == SCHEMA_VERSION:
-        raise ValueError("it has no manifest_sha256")
+        raise ValueError("manifest_sha256 is missing")
     if recorded is not None and recorded != manifest_sha256(value):
-        raise ValueError("it was altered, its manifest_sha256 is not that of the rest")
+        raise ValueError("it was altered: manifest_sha256 does not match the other values")
     return manifest
 
 
 def manifest_sha256(value: dict[str, Any]) -> str:
-    """Return the hash of a decoded manifest without its own checksum: of its values, however they are spaced and ordered."""
+    """Return the hash of a decoded manifest's values, without its own checksum. Spacing and order do not matter."""
     rest = {key: field for key, field in value.items() if key != "manifest_sha256"}
     return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_consistency(manifest: Manifest, name: str) -> None:
-    """Raise BundleError unless the dimensions are a model's, and the graphs are that model's."""
+    """Raise BundleError unless the dimensions are valid for a model and the graphs match that model."""
     problem = model_problem(manifest.model) or _graphs_problem(manifest)
     if problem is not None:
         raise BundleError(f"{name} is damaged: {problem}.", fix="build the bundle again")
 
 
 def _graphs_problem(manifest: Manifest) -> str | None:
-    """Names and axes follow from the model; the dtypes are those of the graph's own precision."""
+    """Return what is wrong with the graphs; None if they are valid.
+
+    Names and axes follow from the model. Dtypes follow from the precision of each graph.
+    """
     for graph in GRAPH_NAMES:
         if graph not in manifest.graphs and (graph != "vision_encoder" or manifest.modalities == "all"):
             return f"the graph {graph} is missing"
     expected = graph_specs(manifest.model, manifest.precision)
     for graph, spec in manifest.graphs.items():
         if _names_and_axes(spec) != _names_and_axes(expected[graph]):
-            return f"the tensors of the graph {graph} are not those of the model"
+            return f"the tensors of the graph {graph} do not match the model"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What an output may be, and what it may replace. A bundle is written beside its place, and takes it once it is whole."""
+"""Checks of output paths and of files to replace. A bundle is written beside its final path and renamed when it is complete."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ _NAMED_FILES = 3
 
 @contextmanager
 def new_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
-    """Yield an empty directory beside `output`; on success it takes the place of `output`, on an error it vanishes.
+    """Yield an empty directory beside `output`. On success it replaces `output`; on an error it is deleted.
 
-    Raises as `check_output` does, at once and again at the end; what is replaced is reported.
+    Raises like `check_output`, at the start and again at the end. A replaced bundle is reported.
     """
     with staged_bundle(output, report) as staged:
         staged.mkdir()
@@ -29,32 +29,34 @@ def new_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
 
 @contextmanager
 def staged_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
-    """Yield a free path beside `output`: the directory that is made there takes the place of `output`, as in `new_bundle`."""
+    """Yield a free path beside `output`. The directory created there replaces `output`, as in `new_bundle`."""
     check_output(output)
     with scratch_directory(output, report, is_whole=_is_whole) as scratch:
         replaced = _replaced(output)
         if replaced is not None:
             report(f"replacing {output}: {replaced.precision} for {replaced.backend}, built from {replaced.checkpoint.name}")
         yield scratch / output.name
-        put_in_place(scratch / output.name, output, scratch, partial(_replaced, output))  # it may have got files since
+        put_in_place(scratch / output.name, output, scratch, partial(_replaced, output))  # files may have been added to it
+        # since
 
 
 @contextmanager
 def new_directory(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
-    """Like `new_bundle`, for an output that replaces nothing: it must be free or an empty directory."""
+    """Like `new_bundle`, for an output that replaces nothing: it must not exist or be an empty directory."""
     check_new_directory(output)
     with scratch_directory(output, report) as scratch:
-        _check_free(output)  # what a build that was killed had moved aside may be back
+        _check_free(output)  # the directory that a killed build had moved aside may have been restored
         (scratch / output.name).mkdir()
         yield scratch / output.name
-        put_in_place(scratch / output.name, output, scratch, partial(_check_free, output))  # somebody may have made it since
+        put_in_place(scratch / output.name, output, scratch, partial(_check_free, output))  # another process may have created
+        # it since
 
 
 def check_output(output: Path, inputs: Sequence[Path] = ()) -> None:
-    """Raise PlumeExportError unless a bundle can be written to `output`, before any work.
+    """Raise PlumeExportError unless a bundle can be written to `output`, before any work is done.
 
-    It must be free, an empty directory, or a bundle that holds nothing else; outside every bundle and every input, with no
-    input inside; and nobody else may be writing it.
+    `output` must not exist, or be an empty directory or a bundle without other files. It must be outside every bundle and every
+    input, must not contain an input, and must not be in use by another writer.
     """
     with as_write_error(output):
         _check_place(output)
@@ -64,7 +66,9 @@ def check_output(output: Path, inputs: Sequence[Path] = ()) -> None:
 
 
 def check_new_directory(output: Path) -> None:
-    """Raise PlumeExportError unless a directory can be made at `output`, as `check_output` does; nothing is replaced."""
+    """Raise PlumeExportError unless a directory can be created at `output`, like `check_output`, but without replacing
+    anything.
+    """
     with as_write_error(output):
         _check_place(output)
         _check_free(output)
@@ -72,23 +76,23 @@ def check_new_directory(output: Path) -> None:
 
 
 def check_outside_bundles(output: Path) -> None:
-    """Raise PlumeExportError for a file or directory inside a bundle, which holds what its manifest lists and nothing else."""
+    """Raise PlumeExportError if a file or directory is inside a bundle, which contains only what its manifest lists."""
     for parent in output.resolve().parents:
         if is_bundle(parent):
-            raise PlumeExportError(f"The output {output} lies inside the bundle {parent}.", fix="choose an --output outside it")
+            raise PlumeExportError(f"The output {output} is inside the bundle {parent}.", fix="choose an --output outside it")
 
 
 def check_is_no_input(output: Path, inputs: Sequence[Path]) -> None:
-    """Raise PlumeExportError for an output that is one of the inputs, lies inside one, or holds one."""
+    """Raise PlumeExportError if an output is an input, is inside one, or contains one."""
     for given in inputs:
         if not given.exists():
             continue
         if output.exists() and output.samefile(given):
-            raise PlumeExportError(f"{output} is the input itself; it would be lost.", fix=_FIX)
+            raise PlumeExportError(f"The output {output} is also the input, which would be lost.", fix=_FIX)
         if _is_within(output, given):
-            raise PlumeExportError(f"The output {output} lies inside its input {given}.", fix="choose an --output outside it")
+            raise PlumeExportError(f"The output {output} is inside its input {given}.", fix="choose an --output outside it")
         if _is_within(given, output):
-            raise PlumeExportError(f"The input {given} lies inside the output {output}; it would be lost.", fix=_FIX)
+            raise PlumeExportError(f"The input {given} is inside the output {output} and would be lost.", fix=_FIX)
 
 
 def _check_place(output: Path) -> None:
@@ -101,7 +105,7 @@ def _check_place(output: Path) -> None:
             fix=f"pass {output.resolve()}, or remove the link",
         )
     if output.exists() and not output.is_dir():
-        raise PlumeExportError(f"The output {output} is a file; a directory is made there.", fix=_FIX)
+        raise PlumeExportError(f"The output {output} is a file; expected a directory or a free path.", fix=_FIX)
     if output.is_mount():
         raise PlumeExportError(
             f"The output {output} is a mount point, which cannot be replaced.", fix=f"pass {output / 'NAME'}"
@@ -112,36 +116,36 @@ def _check_place(output: Path) -> None:
 
 
 def _check_name(output: Path) -> None:
-    fix = "pass a directory that is to be made, as --output bundles/NAME"
+    fix = "pass a directory to create, such as --output bundles/NAME"
     if "\0" in str(output):
-        raise PlumeExportError(f"The output {str(output)!r} holds a NUL character.", fix=fix)
+        raise PlumeExportError(f"The output {str(output)!r} contains a NUL character.", fix=fix)
     if output.name == "..":
         raise PlumeExportError(f"The output {output} ends in '..'.", fix=fix)
     at_most = os.pathconf(_nearest(output.absolute().parent), "PC_NAME_MAX") - HIDDEN_NAME_BYTES
     if len(os.fsencode(output.name)) > at_most:
         raise PlumeExportError(
-            f"The name of the output {output} has {len(os.fsencode(output.name))} bytes; at most {at_most} are possible here.",
+            f"The name of the output {output} has {len(os.fsencode(output.name))} bytes; the file system allows {at_most}.",
             fix="choose a shorter --output",
         )
     if _is_within(Path.cwd(), output):
-        raise PlumeExportError(f"The output {output} is the current directory or holds it; it is not replaced.", fix=fix)
+        raise PlumeExportError(f"The output {output} is the current directory or contains it, so it is not replaced.", fix=fix)
 
 
 def _check_parent(output: Path) -> None:
     nearest = _nearest(output.absolute().parent)
     if not nearest.is_dir():
-        raise PlumeExportError(f"The output {output} cannot be made: {nearest} is a file.", fix=_FIX)
+        raise PlumeExportError(f"The output {output} cannot be created: {nearest} is a file.", fix=_FIX)
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PlumeExportError(f"The output {output} cannot be made: {nearest} is not writable.", fix=_FIX)
+        raise PlumeExportError(f"The output {output} cannot be created: {nearest} is not writable.", fix=_FIX)
 
 
 def _nearest(path: Path) -> Path:
-    """Return the path or the nearest directory above it that is there."""
+    """Return the path, or its nearest parent directory that exists."""
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 def _is_within(path: Path, directory: Path) -> bool:
-    """Whether a path is a directory or below it, by whatever names the two are given."""
+    """Return True if a path is a directory or below it, even if the two are given through different links."""
     if not directory.exists():
         return False
     resolved = path.resolve()
@@ -157,9 +161,9 @@ def _is_whole(output: Path) -> bool:
 
 
 def _replaced(output: Path, aside: Path | None = None) -> Manifest | None:
-    """Return the manifest of the bundle that stands at `output`; None: nothing does. Raises if anything else is there.
+    """Return the manifest of the bundle at `output`; None if nothing is there. Raises if anything else is there.
 
-    `aside` is where it stands meanwhile.
+    `aside` is the path to which it was moved temporarily.
     """
     directory = aside or output
     if not _is_taken(directory):
@@ -167,21 +171,21 @@ def _replaced(output: Path, aside: Path | None = None) -> Manifest | None:
     names = sorted(os.listdir(directory))
     if MANIFEST not in names:
         raise PlumeExportError(
-            f"{output} exists and is not a bundle, so it is not replaced. It holds {_listed(names)}.", fix=_FIX
+            f"{output} exists and is not a bundle, so it is not replaced. It contains {_listed(names)}.", fix=_FIX
         )
     try:
         manifest = read_manifest(directory)
     except BundleError as error:
         others = [name for name in names if name != MANIFEST]
         raise PlumeExportError(
-            f"{output} exists and is not a bundle of this version, so it is not replaced: {error.message} "
-            f"Beside it: {_listed(others)}.",
+            f"{output} exists and is not a bundle of this version, so it is not replaced: {error.message} Beside "
+            f"it: {_listed(others)}.",
             fix=_FIX,
         ) from None
     foreign = _foreign(directory, manifest)
     if foreign:
         raise PlumeExportError(
-            f"{output} is not replaced: it holds files that its manifest does not list: {_listed(foreign)}.",
+            f"{output} is not replaced: it contains files that its manifest does not list: {_listed(foreign)}.",
             fix=f"move them elsewhere, or {_FIX}",
         )
     return manifest
@@ -189,7 +193,7 @@ def _replaced(output: Path, aside: Path | None = None) -> Manifest | None:
 
 def _check_free(output: Path, aside: Path | None = None) -> None:
     if _is_taken(aside or output):
-        raise PlumeExportError(f"{output} exists already.", fix="choose another directory or delete it")
+        raise PlumeExportError(f"{output} already exists.", fix="choose another directory, or delete this one")
 
 
 def _is_taken(output: Path) -> bool:
@@ -197,7 +201,7 @@ def _is_taken(output: Path) -> bool:
 
 
 def _foreign(directory: Path, manifest: Manifest) -> list[str]:
-    """Return what a directory holds beyond the files of its manifest, the directories that only they need left out."""
+    """Return the files and directories that the manifest does not list. Parent directories of listed files are left out."""
     files = {*manifest.files, MANIFEST}
     parents = {parent.as_posix() for name in files for parent in Path(name).parents}
     foreign = []

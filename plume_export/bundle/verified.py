@@ -1,11 +1,11 @@
-"""Bundles that were verified, remembered in the user's cache: the next start does not read gigabytes again.
+"""Verified bundles, remembered in the user's cache, so that the next start does not read gigabytes again.
 
-A bundle is known by the hash of its manifest and by size, times, inode and device of every file. The time of the inode's
-change counts too, since a copy can keep the other one. What another version of this package verified is verified again.
+A bundle is identified by the hash of its manifest and by the size, times, inode and device of every file. The ctime is
+included, because a copy can preserve the mtime. Bundles verified by another version of this package are verified again.
 
-Two changes are not seen: those written through a memory mapping that was changed before the verification and written back
-after it, and those on a file system whose ctime follows the mtime (FAT, some network and FUSE file systems), where a file's old
-time is set again. `verify_hashes="always"` finds both.
+Two changes are not detected. The first is a write through a memory mapping that was changed before the verification and written
+back after it. The second is a change on a file system whose ctime follows the mtime (FAT, some network and FUSE file systems),
+if the file's old time is restored. `verify_hashes="always"` detects both.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ import msgspec
 
 from .. import __version__
 
-# A file that was changed so lately may be changed again within the resolution of its time, which is 2 s on FAT.
+# A file changed this recently may change again within the resolution of its time, which is 2 s on FAT.
 _SETTLED_NS = 3_000_000_000
 _MOST_ENTRIES = 256
 
 
 class BundleState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the file system and the manifest say of a bundle's files: (size, mtime, ctime, inode, device), times in ns."""
+    """State of a bundle's files: the manifest's hash, and (size, mtime, ctime, inode, device) per file, with times in ns."""
 
     version: str
     path: str
@@ -35,7 +35,7 @@ class BundleState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def state_of_bundle(directory: Path, manifest_sha256: str, names: Iterable[str]) -> BundleState:
-    """Return the state of a bundle as it is now. Raises OSError."""
+    """Return the current state of a bundle. Raises OSError."""
     files = {}
     for name in names:
         status = (directory / name).stat()
@@ -44,7 +44,7 @@ def state_of_bundle(directory: Path, manifest_sha256: str, names: Iterable[str])
 
 
 def is_remembered(state: BundleState) -> bool:
-    """Whether a bundle was verified in this very state. A file that cannot be read, or is damaged, remembers nothing."""
+    """Return True if a bundle was verified in exactly this state. False if the cache file cannot be read or is corrupt."""
     try:
         return msgspec.json.decode(_file_of(state).read_bytes(), type=BundleState) == state
     except (OSError, ValueError, RecursionError):
@@ -52,7 +52,7 @@ def is_remembered(state: BundleState) -> bool:
 
 
 def remember(state: BundleState, *, verified_from_ns: int) -> None:
-    """Remember a state that was verified from that time on; where nothing can be written, the next start verifies again."""
+    """Remember a state that was verified from that time on. If the cache cannot be written, the next start verifies again."""
     newest_ns = max((ctime for _, _, ctime, _, _ in state.files.values()), default=0)
     if newest_ns > verified_from_ns - _SETTLED_NS:
         return
@@ -71,7 +71,7 @@ def remember(state: BundleState, *, verified_from_ns: int) -> None:
 
 
 def now_ns() -> int:
-    """Return the time that the file system's times are compared with."""
+    """Return the current time in the clock of the file system's timestamps."""
     return time.time_ns()
 
 

@@ -1,4 +1,4 @@
-"""The files of a bundle that is being made."""
+"""Write the files of a new bundle."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from .manifest import MANIFEST, FileEntry, Manifest, manifest_sha256
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
-    """Hash every file of the directory and write the manifest, last of all; return it complete."""
+    """Hash every file of the directory, then write the manifest as the last file. Return the complete manifest."""
     names = sorted(
         file.relative_to(directory).as_posix()
         for file in directory.rglob("*")
@@ -25,12 +25,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file into another bundle. Never a hard link: onnx refuses external data that has a second name."""
+    """Copy a file into another bundle. A hard link does not work: onnx refuses external data with more than one name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 
 
 def move_file(source: Path, target: Path) -> None:
-    """Take a file out of a bundle that is not kept."""
+    """Move a file out of a bundle that will be deleted."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(source, target)

@@ -42,7 +42,7 @@ def test_what_a_killed_build_left_of_a_missing_bundle_is_named(tmp_path: Path, t
     shutil.copytree(tiny_fp32.path, path)
     aside = path.rename(path.with_name(f".{name}.partial-abcd_123.old"))
     (tmp_path / f".{name}.partial-abcd_124").mkdir()
-    with pytest.raises(BundleError, match=r"the directory does not exist\. A build that was killed left") as raised:
+    with pytest.raises(BundleError, match=r"the directory does not exist\. A build that was killed moved") as raised:
         open_bundle(path)
     assert str(aside) in raised.value.message
     assert "the next build into" in str(raised.value.fix)
@@ -61,7 +61,7 @@ def test_directory_without_manifest(tmp_path: Path) -> None:
 
 def test_missing_file_is_named(copy: Path) -> None:
     (copy / "prefill.onnx").unlink()
-    with pytest.raises(BundleError, match=r"lacks the file prefill\.onnx"):
+    with pytest.raises(BundleError, match=r"The file prefill\.onnx is missing"):
         open_bundle(copy)
 
 
@@ -133,7 +133,7 @@ def test_manifest_without_its_checksum(tmp_path: Path) -> None:
     manifest = json.loads((bundle / MANIFEST).read_text())
     del manifest["manifest_sha256"]
     (bundle / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="it has no manifest_sha256"):
+    with pytest.raises(BundleError, match="manifest_sha256 is missing"):
         open_bundle(bundle)
 
 

@@ -47,9 +47,9 @@ def rewrite(bundle: Path, **changes: object) -> Manifest:
 @pytest.mark.parametrize("verify", [True, False])
 def test_a_name_that_leads_out(bundle: Path, name: str, verify: bool) -> None:
     rewrite(bundle, files={**read_manifest(bundle).files, name: FileEntry(6, "0" * 64)})
-    with pytest.raises(BundleError, match="expected a plain path inside it"):
+    with pytest.raises(BundleError, match="expected a plain path inside the bundle"):
         open_bundle(bundle, verify_hashes=verify)
-    with pytest.raises(BundleError, match="expected a plain path inside it"):
+    with pytest.raises(BundleError, match="expected a plain path inside the bundle"):
         Bundle(bundle, read_manifest(bundle)).file(name)
 
 

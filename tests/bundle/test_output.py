@@ -77,7 +77,7 @@ def test_a_directory_without_manifest_stays(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "thesis.txt").write_text("years of work")
     assert_refused(tmp_path / "app", "not a bundle", "thesis.txt")
-    assert_refused(tmp_path / "app", "exists already", check=check_new_directory)
+    assert_refused(tmp_path / "app", "already exists", check=check_new_directory)
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b"\xff", b"[" * 100_000, b'{"kind": "plume-export bundle"}'])
@@ -96,7 +96,7 @@ def test_a_manifest_of_a_newer_version_protects_its_directory(bundle: Path) -> N
 def test_files_beside_those_of_the_manifest_protect_it(bundle: Path, name: str) -> None:
     (bundle / name).parent.mkdir(exist_ok=True)
     (bundle / name).write_text("mine")
-    assert_refused(bundle, "holds files that its manifest does not list", name.split("/a")[0])
+    assert_refused(bundle, "contains files that its manifest does not list", name.split("/a")[0])
 
 
 def test_many_foreign_files_are_counted(bundle: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_file_that_comes_during_the_last_sync_stays(bundle: Path, monkeypatch:
             monkeypatch.setattr(atomic, "sync", sync)
 
     with pytest.raises(
-        PlumeExportError, match=r"bundle is not replaced: it holds files that its manifest does not list: .*notes"
+        PlumeExportError, match=r"bundle is not replaced: it contains files that its manifest does not list: .*notes"
     ):
         work()
     assert (bundle / name).read_text() == "mine"
@@ -158,7 +158,7 @@ def test_a_file_in_a_new_directory_that_comes_during_the_last_sync_stays(
         with new_directory(output):
             monkeypatch.setattr(atomic, "sync", sync)
 
-    with pytest.raises(PlumeExportError, match="output exists already"):
+    with pytest.raises(PlumeExportError, match="output already exists"):
         work()
     assert (output / "notes.txt").read_text() == "mine"
     assert os.listdir(tmp_path) == ["output"]
@@ -199,7 +199,7 @@ def test_what_was_moved_aside_goes_when_a_whole_bundle_stands(bundle: Path) -> N
 
 def test_a_new_directory_is_refused_once_a_bundle_is_restored(bundle: Path) -> None:
     bundle.rename(bundle.with_name(".bundle.partial-abcd_123.old"))
-    with pytest.raises(PlumeExportError, match="bundle exists already"), new_directory(bundle):
+    with pytest.raises(PlumeExportError, match="bundle already exists"), new_directory(bundle):
         pytest.fail("work was started")
     open_bundle(bundle)
 
@@ -226,11 +226,11 @@ def test_a_parent_that_is_a_link_is_fine(tmp_path: Path) -> None:
 def test_inside_a_bundle(bundle: Path, tmp_path: Path, check: Callable[[Path], None]) -> None:
     (tmp_path / "link").symlink_to("bundle")
     for output in (bundle / "cpu", bundle / "selftest" / "deep" / "cpu", tmp_path / "link" / "cpu"):
-        assert_refused(output, "lies inside the bundle", check=check)
+        assert_refused(output, "is inside the bundle", check=check)
 
 
 def test_a_file_inside_a_bundle(bundle: Path) -> None:
-    with pytest.raises(PlumeExportError, match="lies inside the bundle"):
+    with pytest.raises(PlumeExportError, match="is inside the bundle"):
         check_outside_bundles(bundle / "selftest" / "out.npy")
     check_outside_bundles(bundle.parent / "out.npy")
 
@@ -238,14 +238,14 @@ def test_a_file_inside_a_bundle(bundle: Path) -> None:
 def test_inside_a_bundle_in_a_cache_of_downloads(bundle: Path, tmp_path: Path) -> None:
     (bundle / MANIFEST).rename(tmp_path / "blob")
     (bundle / MANIFEST).symlink_to("../blob")
-    with pytest.raises(PlumeExportError, match="lies inside the bundle"):
+    with pytest.raises(PlumeExportError, match="is inside the bundle"):
         check_outside_bundles(bundle / "out.npy")
 
 
 def test_files_that_cannot_be_written(bundle: Path) -> None:
     os.mkfifo(bundle.parent / "pipe")
     for name, text in (
-        ("bundle/selftest/out.npy", "lies inside the bundle"),
+        ("bundle/selftest/out.npy", "is inside the bundle"),
         ("n" * 250, "too long"),
         ("n" * 300, "too long"),
         ("p" * 300 + "/a", "too long"),
@@ -262,11 +262,11 @@ def test_inputs_and_outputs_are_apart(bundle: Path, tmp_path: Path) -> None:
     checkpoint.mkdir()
     (tmp_path / "link").symlink_to("checkpoint")
     for output, given, text in (
-        (checkpoint / "onnx", checkpoint, "lies inside its input"),
-        (checkpoint / "a" / "onnx", tmp_path / "link", "lies inside its input"),
-        (tmp_path / "link" / "onnx", checkpoint, "lies inside its input"),
-        (checkpoint, checkpoint, "is the input itself"),
-        (bundle, bundle / "selftest", "lies inside the output"),
+        (checkpoint / "onnx", checkpoint, "is inside its input"),
+        (checkpoint / "a" / "onnx", tmp_path / "link", "is inside its input"),
+        (tmp_path / "link" / "onnx", checkpoint, "is inside its input"),
+        (checkpoint, checkpoint, "is also the input"),
+        (bundle, bundle / "selftest", "is inside the output"),
     ):
         with pytest.raises(PlumeExportError, match=text):
             check_output(output, [given])
@@ -280,7 +280,7 @@ def test_the_current_directory_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for output in (Path("."), Path(""), Path("/"), tmp_path / "here", tmp_path):
-        assert_refused(output, "is the current directory or holds it")
+        assert_refused(output, "is the current directory or contains it")
     for output in (Path(".."), tmp_path / "other" / ".."):
         assert_refused(output, "ends in '..'")
 

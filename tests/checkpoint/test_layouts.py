@@ -58,7 +58,7 @@ def test_seeds_differ(tmp_path: Path, tiny_checkpoint: Path) -> None:
 
 def test_existing_directory_is_kept(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(PlumeExportError, match="exists already"):
+    with pytest.raises(PlumeExportError, match="already exists"):
         write_random_checkpoint(tmp_path, "tiny", seed=0)
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 

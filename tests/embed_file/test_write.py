@@ -71,6 +71,6 @@ def test_a_file_of_embeddings_is_no_input(tmp_path: Path) -> None:
     output.touch()
     (tmp_path / "link.jsonl").symlink_to(output.name)
     for given in (output, tmp_path / "link.jsonl"):
-        with pytest.raises(PlumeExportError, match="is the input itself"):
+        with pytest.raises(PlumeExportError, match="is also the input"):
             check_output_file(output, [given])
     check_output_file(output, [tmp_path, tmp_path / "missing", Path("a\0b"), Path("n" * 5000)])

@@ -99,7 +99,7 @@ def test_sample_data_is_a_dataset_and_the_same_every_time(tmp_path: Path) -> Non
 def test_sample_data_replaces_nothing(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "notes.txt").write_text("mine")
-    with pytest.raises(PlumeExportError, match="exists already"):
+    with pytest.raises(PlumeExportError, match="already exists"):
         write_sample_data(tmp_path / "here")
     (tmp_path / "file").write_text("")
     with pytest.raises(PlumeExportError, match="file is a file"):

@@ -140,11 +140,11 @@ def test_outputs_that_would_destroy_an_input(tmp_path: Path) -> None:
     weights.write_text("weights")
     before = inputs.read_bytes()
     for output, text in (
-        (inputs, "is the input itself"),
+        (inputs, "is also the input"),
         (tmp_path / "link.npz", "neither is replaced"),
         (weights, "has the suffix '.safetensors'"),
         (tmp_path / "ranges", "has no suffix"),
-        (weights.with_name("ranges.npz"), "lies inside its input"),
+        (weights.with_name("ranges.npz"), "is inside its input"),
     ):
         given = ["--checkpoint", str(weights.parent), "--inputs", str(inputs)]
         result = CliRunner().invoke(main, ["calibrate", *given, "--output", str(output)])
