@@ -1,1 +1,1 @@
-"""Retrieval quality of a bundle on a dataset, and how far two bundles agree. Needs the extra `evaluate`, never torch."""
+"""Retrieval quality of a bundle on a dataset, and agreement of two bundles. Needs the extra `evaluate`, never torch."""

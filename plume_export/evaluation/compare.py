@@ -1,4 +1,4 @@
-"""How far two bundles rank alike."""
+"""Agreement of two bundles' rankings."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from .ranking import RankedQuery, TaskRanking
 
 
 class ChangedAnswer(msgspec.Struct, frozen=True):
-    """A query whose first candidate is another one."""
+    """A query whose top candidate differs between the two bundles."""
 
     query: str
     positives: tuple[str, ...]
@@ -20,10 +20,10 @@ class ChangedAnswer(msgspec.Struct, frozen=True):
 
 
 class TaskComparison(msgspec.Struct, frozen=True):
-    """One task under two bundles, over the queries that rank the same candidates under both.
+    """One task under two bundles, over the queries that rank the same candidates in both.
 
-    `rank_correlation` is Spearman's, of a query's scores, averaged over the queries; None where every query has one candidate
-    or equal scores. `changes` are mean differences of the metrics over these queries, after less before.
+    `rank_correlation` is Spearman's correlation of a query's scores, averaged over the queries. It is None if every query has
+    one candidate or equal scores. `changes` are the mean differences of the metrics over these queries, after minus before.
     """
 
     task: str
@@ -35,7 +35,7 @@ class TaskComparison(msgspec.Struct, frozen=True):
 
 
 def compare_rankings(before: TaskRanking, after: TaskRanking) -> TaskComparison:
-    """Compare two rankings of one task. Raises InputError if they have no query with the same candidates."""
+    """Compare two rankings of one task. Raises InputError if no query has the same candidates in both."""
     others = {(query.id, query.candidates): query for query in after.queries}
     keys = [(query.id, query.candidates) for query in before.queries]
     pairs = [(query, others[key]) for key, query in zip(keys, before.queries, strict=True) if key in others]

@@ -4,9 +4,9 @@
     {"task": "t", "id": "q1", "query": {"text": "dogs on a beach"}, "positive": "c1"}
     {"task": "t", "id": "q2", "query": {"text": "a red car"}, "positive": ["c7", "c9"], "candidates": ["c1", "c7", "c9"]}
 
-A query and a candidate are inputs as for `embed --input`, paths relative to the file. A query ranks its own `candidates`, or
-all candidates of its task. `task` may be left out: it is then the file's name. A row of MMEB is one query with `candidates`.
-An id is a string or an integer; 1 and "1" are one id.
+Queries and candidates are inputs as for `embed --input`, with paths relative to the file. A query ranks its own `candidates`,
+or all candidates of its task. `task` is optional; the default is the file's name. A row of MMEB is one query with `candidates`.
+An id is a string or an integer; 1 and "1" are the same id.
 """
 
 import json
@@ -24,9 +24,9 @@ from ..inputs.item import object_from_pairs
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """A query's or a candidate's input, its media not read yet. Equal contents are equal, so that each is embedded once.
+    """The input of a query or candidate, with media not read yet. Equal contents compare equal, so each is embedded once.
 
-    `place` is where it stands: the file, the line and the id.
+    `place` is its position: the file, the line and the id.
     """
 
     content: str  # one JSON object, as for `embed --input`
@@ -34,13 +34,13 @@ class DatasetInput:
     place: str = field(compare=False)
 
     def read(self) -> Item:
-        """Raises InputError for unknown keys and for an empty input."""
+        """Return the item. Raises InputError for unknown keys and for an empty input."""
         return item_from_json(self.content, self.base_dir)
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query with the ids of its right answers and of what it ranks. Queries of one pool share the tuple."""
+    """A query with the ids of its positives and of its candidates. Queries with the same candidates share the tuple."""
 
     id: str
     input: DatasetInput
@@ -67,10 +67,10 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def read_dataset(path: Path) -> list[RetrievalTask]:
-    """Read and check a dataset; media are read when they are embedded.
+    """Read and check a dataset. Media are read later, when they are embedded.
 
-    Raises InputError with the line's number for a line that is no query and no candidate or has a key twice, a query without
-    a positive, a positive or candidate that is not there, an id that is there twice, and for a file without queries.
+    Raises InputError with the line number for a line that is neither query nor candidate or repeats a key, a query without a
+    positive, an unknown positive or candidate, and a repeated id. Also raises InputError for a file without queries.
     """
     try:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
@@ -96,7 +96,7 @@ def read_dataset(path: Path) -> list[RetrievalTask]:
 
 
 def select_tasks(tasks: Sequence[RetrievalTask], names: Sequence[str], limit: int | None) -> list[RetrievalTask]:
-    """Return the named tasks (all if `names` is empty) with their first `limit` queries; pools stay whole.
+    """Return the named tasks (all if `names` is empty) with their first `limit` queries and all their candidates.
 
     Raises InputError for a name that the dataset does not have.
     """
@@ -111,32 +111,32 @@ def select_tasks(tasks: Sequence[RetrievalTask], names: Sequence[str], limit: in
 def _parsed(path: Path, number: int, text: str) -> _Line:
     try:
         line = msgspec.json.decode(text, type=_Line)
-        json.loads(text, object_pairs_hook=object_from_pairs)  # msgspec takes the last of two
+        json.loads(text, object_pairs_hook=object_from_pairs)  # for a repeated key, msgspec would take the last value
     except InputError as error:
         error.add_place(f"{path} line {number}")
         raise
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _bad_line(path, number, f"{error}", "write one object a line, with id and query or candidate") from None
+        raise _bad_line(path, number, f"{error}", "write one object per line, with id and query or candidate") from None
     if line.task == "":
-        raise _bad_line(path, number, "the name of its task is empty", "leave task out, or name it")
+        raise _bad_line(path, number, "the task name is empty", "omit task, or give it a name")
     if (line.query is None) == (line.candidate is None):
         found = "neither" if line.query is None else "both"
-        raise _bad_line(path, number, f"it has {found} of query and candidate", "give each line exactly one of the two")
+        raise _bad_line(path, number, f"it has {found} of query and candidate", "give each line exactly one of them")
     if line.candidate is not None and (line.positive is not None or line.candidates is not None):
-        raise _bad_line(path, number, "a candidate has no positive or candidates", "put them on the query's line")
+        raise _bad_line(path, number, "a candidate cannot have positive or candidates", "put them on the line of the query")
     return line
 
 
 def _query(path: Path, number: int, line: _Line, task: RetrievalTask, shared_pool: tuple[str, ...]) -> Query:
     positives = line.positive if isinstance(line.positive, list) else [] if line.positive is None else [line.positive]
     if not positives:
-        raise _bad_line(path, number, f"query {line.id!r} has no positive", 'name its right answer: "positive": "ID"')
+        raise _bad_line(path, number, f"query {line.id!r} has no positive", 'name its positive: "positive": "ID"')
     pool = shared_pool if line.candidates is None else _own_pool(path, number, line, task)
     known: Collection[str] = task.candidates if line.candidates is None else set(pool)
     for name in map(str, positives):
         if name not in known:
             where = f"the candidates of task {task.name!r}" if line.candidates is None else "its own candidates"
-            raise _bad_line(path, number, f"the positive {name!r} of query {line.id!r} is not among {where}", "add it there")
+            raise _bad_line(path, number, f"the positive {name!r} of query {line.id!r} is not among {where}", "add it to them")
     assert line.query is not None
     return Query(
         str(line.id), _input(path, number, f"query {line.id}", line.query), tuple(dict.fromkeys(map(str, positives))), pool
@@ -150,7 +150,9 @@ def _own_pool(path: Path, number: int, line: _Line, task: RetrievalTask) -> tupl
             raise _bad_line(path, number, f"query {line.id!r} lists the candidate {name!r} twice", "list it once")
         if name not in task.candidates:
             fix = f'add {{"task": "{task.name}", "id": "{name}", "candidate": {{...}}}}'
-            raise _bad_line(path, number, f"query {line.id!r} ranks {name!r}, which is no candidate of task {task.name!r}", fix)
+            raise _bad_line(
+                path, number, f"query {line.id!r} ranks {name!r}, which is not a candidate of task {task.name!r}", fix
+            )
         pool[name] = None
     return tuple(pool)
 
@@ -170,7 +172,7 @@ def _input(path: Path, number: int, name: str, content: dict[str, Any]) -> Datas
 
 def _check_new(path: Path, number: int, kind: str, name: str, known: Collection[str]) -> None:
     if name in known:
-        raise _bad_line(path, number, f"the {kind} id {name!r} is there twice", f"give every {kind} of a task its own id")
+        raise _bad_line(path, number, f"the {kind} id {name!r} is repeated", f"give every {kind} of a task its own id")
 
 
 def _bad_line(path: Path, number: int, problem: str, fix: str) -> InputError:

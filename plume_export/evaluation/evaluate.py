@@ -1,4 +1,4 @@
-"""Evaluate one bundle, or two against each other, on a dataset."""
+"""Evaluate one bundle, or compare two bundles, on a dataset."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +23,9 @@ from .report import BundleQuality, EvaluationReport
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How to embed. `is_rounded` runs the evaluated bundle, not the compared one, in onnx's reference evaluator.
+    """Embedding options. `is_rounded` runs the evaluated bundle, but not the compared one, in ONNX's reference evaluator.
 
-    Raises OptionError for values that no bundle takes.
+    Raises OptionError for values that no bundle accepts.
     """
 
     mode: Mode = "gen"
@@ -42,11 +42,11 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         check_threads(self.threads)
         check_rollout(self.mode, self.steps)
-        _ = self.media  # its values are checked
+        _ = self.media  # checks the values
 
     @property
     def media(self) -> MediaOptions:
-        """How pictures and videos are read."""
+        """Options for reading images and videos."""
         return MediaOptions(self.exif_transpose, self.video_frames, self.video_fps)
 
 
@@ -59,10 +59,10 @@ def evaluate(
     progress: OpenProgress,
     notify: Notify = lambda _: None,
 ) -> EvaluationReport:
-    """Return the quality of `bundle`, and against `compare` where given.
+    """Return the quality of `bundle` and, if given, its agreement with `compare`.
 
-    `notify` takes the notices of the inputs, once. Raises MissingExtraError, PlumeExportError for options out of range,
-    BundleError for either bundle, InputError for an input that cannot be embedded.
+    `notify` receives the notices of the inputs, once. Raises MissingExtraError, PlumeExportError for options out of range,
+    BundleError for either bundle, and InputError for an input that cannot be embedded.
     """
     check_evaluate_extra()
     media = options.media
@@ -71,7 +71,7 @@ def evaluate(
     opened = open_bundle(bundle, verify_hashes=options.verify_hashes)
     other = None if compare is None else open_bundle(compare, verify_hashes=options.verify_hashes)
     if other is not None:
-        _open(other, options, is_rounded=False).close()  # what cannot run is refused before the long work
+        _open(other, options, is_rounded=False).close()  # refuse a bundle that cannot run before the long work starts
     rankings, evaluated = _measure(opened, tasks, options, is_rounded=options.is_rounded, progress=progress, notify=notify)
     if other is None:
         return EvaluationReport(evaluated, media=media)
@@ -118,7 +118,7 @@ def _same_checkpoint(one: Manifest, other: Manifest) -> bool | None:
 
 
 def model_differences(one: ModelSpec, other: ModelSpec) -> list[str]:
-    """Return the settings in which two models differ, by dotted name, as in "preprocess.max_pixels"."""
+    """Return the settings in which two models differ, by dotted name, such as "preprocess.max_pixels"."""
     first, second = msgspec.to_builtins(one), msgspec.to_builtins(other)
     return [
         f"{part}.{name}" for part, settings in first.items() for name, value in settings.items() if value != second[part][name]

@@ -1,4 +1,4 @@
-"""Retrieval metrics of a ranking, by trec_eval, with bootstrap confidence intervals, by SciPy."""
+"""Retrieval metrics of a ranking, computed by trec_eval, with bootstrap confidence intervals by SciPy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from ..errors import MissingExtraError
 from ..stages import FloatArray
 from .ranking import RankedQuery, TaskRanking
 
-# Our name -> trec_eval's. With several positives, recall is the share of them among the first k.
+# Our metric name -> trec_eval's. With several positives, recall is the share of positives among the first k.
 MEASURES = {
     "recall@1": "recall_1",
     "recall@5": "recall_5",
@@ -20,7 +20,7 @@ MEASURES = {
 }
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
-# Queries handed to trec_eval at a time: it takes scores as dictionaries.
+# Number of queries passed to trec_eval at a time, because it takes scores as dictionaries.
 _CHUNK = 256
 
 
@@ -33,9 +33,9 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 class TaskQuality(msgspec.Struct, frozen=True):
-    """How well one task's queries find their answers. `pool` is the mean number of candidates of a query.
+    """Retrieval metrics of one task. `pool` is the mean number of candidates per query.
 
-    `skipped` says why a candidate or query was left out, by "candidate ID" or "query ID".
+    `skipped` maps "candidate ID" or "query ID" to the reason why it was skipped.
     """
 
     task: str
@@ -59,7 +59,7 @@ def measure_quality(ranking: TaskRanking) -> TaskQuality:
 
 
 def measure_queries(queries: Sequence[RankedQuery]) -> dict[str, list[float]]:
-    """Return every metric of every query, in their order."""
+    """Return every metric of every query, in the order of the queries."""
     by_query: list[dict[str, float]] = []
     for start in range(0, len(queries), _CHUNK):
         by_query += _measure(queries[start : start + _CHUNK])
@@ -67,7 +67,7 @@ def measure_queries(queries: Sequence[RankedQuery]) -> dict[str, list[float]]:
 
 
 def estimate_changes(before: Sequence[RankedQuery], after: Sequence[RankedQuery]) -> dict[str, Estimate]:
-    """Return by metric the mean change of the same queries, with a paired bootstrap interval."""
+    """Return, by metric, the mean change over the same queries, with a paired bootstrap interval."""
     values = zip(measure_queries(before).items(), measure_queries(after).values(), strict=True)
     return {name: _estimate_change(one, two) for (name, one), two in values}
 
@@ -75,8 +75,8 @@ def estimate_changes(before: Sequence[RankedQuery], after: Sequence[RankedQuery]
 def _measure(queries: Sequence[RankedQuery]) -> list[dict[str, float]]:
     """Return trec_eval's measures of every query.
 
-    trec_eval gets ids of our own: of a user's, it takes no more than C does of a string. Candidates stay in their order, which
-    decides between equal scores.
+    trec_eval gets generated ids, because its C strings end at a NUL in a user's id. The generated ids sort like the user's,
+    because trec_eval breaks ties between equal scores by id.
     """
     import pytrec_eval
 
@@ -85,7 +85,7 @@ def _measure(queries: Sequence[RankedQuery]) -> list[dict[str, float]]:
     pool: tuple[str, ...] | None = None
     ids: dict[str, str] = {}
     for number, query in enumerate(queries):
-        if query.candidates is not pool:  # most queries share one
+        if query.candidates is not pool:  # most queries share one pool
             pool = query.candidates
             ids = {name: f"{rank:012d}" for rank, name in enumerate(sorted(pool))}
         relevant[str(number)] = {ids[name]: 1 for name in query.positives}
@@ -96,7 +96,7 @@ def _measure(queries: Sequence[RankedQuery]) -> list[dict[str, float]]:
 
 
 def check_evaluate_extra() -> None:
-    """Raise MissingExtraError, before any long work, unless the metrics can be computed."""
+    """Raise MissingExtraError, before any long work, if the metrics cannot be computed."""
     for module in ("pytrec_eval", "scipy"):
         try:
             __import__(module)
@@ -116,7 +116,7 @@ def _estimate_change(before: Sequence[float], after: Sequence[float]) -> Estimat
 
 
 def _bootstrap(samples: tuple[Sequence[float], ...], statistic: Callable[..., Any]) -> Estimate:
-    """Estimate a statistic of one sample, or of two that are paired."""
+    """Estimate a statistic of one sample, or of two paired samples."""
     from scipy.stats import bootstrap
 
     value = float(statistic(*map(np.asarray, samples)))

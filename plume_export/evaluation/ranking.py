@@ -24,14 +24,14 @@ class RankedQuery:
 
     @property
     def answer(self) -> str:
-        """The candidate with the highest score; of equal scores the larger id, as in trec_eval."""
+        """The candidate with the highest score. Of equal scores it is the larger id, as in trec_eval."""
         best = self.scores.max()
         return max(name for name, score in zip(self.candidates, self.scores, strict=True) if score == best)
 
 
 @dataclass(frozen=True)
 class TaskRanking:
-    """All ranked queries of one task. `skipped` says why an input is left out, by "query ID" or "candidate ID"."""
+    """All ranked queries of one task. `skipped` maps "query ID" or "candidate ID" to the reason why it was skipped."""
 
     task: str
     queries: list[RankedQuery]
@@ -39,18 +39,18 @@ class TaskRanking:
 
 
 def distinct_inputs(tasks: Sequence[RetrievalTask]) -> list[DatasetInput]:
-    """Return every input once; what several tasks or queries share is embedded once."""
+    """Return every distinct input once, also if several tasks or queries use it."""
     inputs: dict[DatasetInput, None] = {}
     for task in tasks:
         inputs |= dict.fromkeys(query.input for query in task.queries.values())
-        pools = {id(query.candidates): query.candidates for query in task.queries.values()}  # most queries share one
+        pools = {id(query.candidates): query.candidates for query in task.queries.values()}  # most queries share one pool
         ranked = {name for pool in pools.values() for name in pool}
         inputs |= dict.fromkeys(content for name, content in task.candidates.items() if name in ranked)
     return list(inputs)
 
 
 def check_files(inputs: Sequence[DatasetInput]) -> None:
-    """Raise InputError, with the dataset's line and id, for the first input whose picture or video is missing."""
+    """Raise InputError, with the dataset's line and id, for the first input whose image or video file is missing."""
     for content in inputs:
         item = content.read()
         videos = item.video if isinstance(item.video, tuple) else () if item.video is None else (item.video,)
@@ -58,7 +58,7 @@ def check_files(inputs: Sequence[DatasetInput]) -> None:
             if isinstance(file, str | os.PathLike) and not os.path.exists(file):
                 raise InputError(
                     f"{content.place}: {os.fspath(file)} does not exist.",
-                    fix="check the path, which is relative to the dataset; --on-error skip leaves it out",
+                    fix="check the path, which is relative to the dataset; or use --on-error skip",
                 )
 
 
@@ -71,10 +71,11 @@ def rank_tasks(
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
 ) -> list[TaskRanking]:
-    """Embed every input and rank.
+    """Embed every input and rank the candidates.
 
-    With `on_error="skip"` an input that cannot be read is left out: a candidate of all pools, a query with its scores, as
-    is a query that loses its last positive. With "fail" it raises InputError, as does a task that loses all its queries.
+    With `on_error="skip"`, inputs that cannot be read are skipped: a candidate is removed from all pools, and a query is
+    removed, also if its last positive was skipped. With "fail" such an input raises InputError. A task without any remaining
+    query always raises InputError.
     """
     inputs = distinct_inputs(tasks)
     sources = [Source(content.place, content.read) for content in inputs]
@@ -104,5 +105,8 @@ def _rank(
         ranked.append(RankedQuery(query.id, positives, kept, candidates @ embeddings[rows[query.input]]))
     if not ranked:
         reason = next(iter(skipped.values())).splitlines()[0]
-        raise InputError(f"Every query of task {task.name!r} was skipped: {reason}", fix="repair the inputs, or leave it out")
+        raise InputError(
+            f"Every query of task {task.name!r} was skipped: {reason}",
+            fix="repair the inputs, or select other tasks with --task",
+        )
     return TaskRanking(task.name, ranked, skipped)

@@ -1,4 +1,4 @@
-"""What `evaluate` finds, for a person and for a script."""
+"""The result of `evaluate` as tables and as JSON."""
 
 import msgspec
 from rich.table import Table
@@ -8,13 +8,13 @@ from ..printable import printable, printable_line
 from .compare import TaskComparison
 from .metrics import Estimate, TaskQuality
 
-# As many lines, and right answers in one, are printed.
+# Maximum number of lines printed, and of positives in one line.
 _LINES = 20
 _NAMES = 3
 
 
 class BundleQuality(msgspec.Struct, frozen=True):
-    """One bundle on a dataset."""
+    """Quality of one bundle on a dataset."""
 
     bundle: str
     sha256: str
@@ -25,10 +25,10 @@ class BundleQuality(msgspec.Struct, frozen=True):
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):
-    """A bundle's quality; with a second bundle, its quality too and how far the two agree (`comparison`).
+    """A bundle's quality. With a second bundle, also its quality and the agreement of the two (`comparison`).
 
-    `same_checkpoint`: whether both were made from the same tensors and config.json; None if a bundle lacks their hashes.
-    `media`: how pictures and videos were read. `model_differences`: settings in which the models of the two bundles differ.
+    `same_checkpoint` is True if both were made from the same tensors and config.json, and None if a bundle lacks their hashes.
+    `media` are the options for reading images and videos. `model_differences` are settings in which the two models differ.
     """
 
     evaluated: BundleQuality
@@ -40,7 +40,7 @@ class EvaluationReport(msgspec.Struct, frozen=True):
 
 
 def quality_table(quality: BundleQuality) -> Table:
-    """One row per task: mean and interval of every metric."""
+    """Return one row per task: mean and interval of every metric."""
     title = f"{quality.bundle}: {quality.backend} {quality.precision}, sha256 {quality.sha256[:12]}"
     table = Table(title=title, caption="means over queries, 95 % bootstrap intervals", title_justify="left")
     table.add_column("task")
@@ -55,7 +55,7 @@ def quality_table(quality: BundleQuality) -> Table:
 
 
 def comparison_table(report: EvaluationReport) -> Table:
-    """One row per task: agreement with the other bundle, and the change of Recall@1."""
+    """Return one row per task: agreement with the other bundle, and the change of Recall@1."""
     assert report.compared is not None
     table = Table(title=f"against {report.compared.bundle}", title_justify="left")
     table.caption = "change: 95 % paired bootstrap interval"
@@ -69,7 +69,7 @@ def comparison_table(report: EvaluationReport) -> Table:
 
 
 def changed_lines(report: EvaluationReport) -> list[str]:
-    """One line a query whose first answer is another one, and how many more there are than the first few."""
+    """Return one line per query whose top answer differs, up to a maximum, and the number of further queries."""
     lines = [
         f"{task.task} {change.query}: {change.before} -> {change.after} (right: {_names(change.positives)})"
         for task in report.comparison
@@ -79,7 +79,7 @@ def changed_lines(report: EvaluationReport) -> list[str]:
 
 
 def skipped_lines(report: EvaluationReport) -> list[str]:
-    """One line an input that was left out, by one bundle or both, and how many more there are than the first few."""
+    """Return one line per input that either bundle skipped, up to a maximum, and the number of further inputs."""
     lines: dict[str, None] = {}
     for quality in (report.evaluated, report.compared):
         for task in () if quality is None else quality.tasks:
@@ -88,21 +88,22 @@ def skipped_lines(report: EvaluationReport) -> list[str]:
 
 
 def checkpoint_line(report: EvaluationReport) -> str | None:
-    """Say that the bundles are of different models or checkpoints, or that this may be so; None if nothing tells so."""
+    """Return a line if the bundles have, or may have, different models or checkpoints; None if there is no sign of that."""
     if report.compared is None:
         return None
     differences = ", ".join(report.model_differences)
     if report.same_checkpoint is not False and differences:
-        return f"the bundles' models differ in {differences}: what changed is the model, not the precision alone"
+        return f"the bundles' models differ in {differences}: the changes come from the model, not the precision alone"
     if report.same_checkpoint:
         return None
     names = f"{report.compared.checkpoint} and {report.evaluated.checkpoint}"
     if report.same_checkpoint is False:
         names += f", whose models differ in {differences}" if differences else ""
-        return f"the bundles are of different checkpoints ({names}): what changed is the model, not the precision alone"
+        return f"the bundles are of different checkpoints ({names}): the changes come from the model, not the precision alone"
     if report.compared.checkpoint != report.evaluated.checkpoint:
         return (
-            f"the bundles name different checkpoints ({names}): if they are, what changed is the model, not the precision alone"
+            f"the bundles name different checkpoints ({names}): if they differ, the changes come from the model, "
+            "not the precision alone"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Stage-by-stage comparison over several inputs; the first stage that leaves its tolerance is named."""
+"""Stage-by-stage comparison over several inputs. It names the first stage outside its tolerance."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from ..spec import Precision
 from ..stages import Stages
 from .tolerance import router_agreement_floor, tolerances
 
-# In the order of the computation: the first bad one is where to look.
+# In the order of the computation, so the first bad stage is where to look.
 _STAGE_FIELDS = {
     "position ids": "position_ids",
     "visual embeddings": "visual_embeddings",
@@ -23,7 +23,7 @@ _STAGE_FIELDS = {
 
 
 class StageParity(msgspec.Struct, frozen=True):
-    """The worst values of one stage over all inputs, and whether each is within tolerance."""
+    """The largest errors of one stage over all inputs, and whether each is within tolerance."""
 
     stage: str
     max_abs: float
@@ -44,7 +44,7 @@ class ParityReport(msgspec.Struct, frozen=True):
 
     @property
     def first_bad_stage(self) -> str | None:
-        """The first stage outside its tolerance, in the order of the computation; None if all are within."""
+        """The first stage outside its tolerance, in the order of the computation; None if all stages are within tolerance."""
         for stage in self.stages:
             if not stage.is_within:
                 return stage.stage
@@ -77,7 +77,7 @@ def _compare_stage(stage: str, name: str, expected: Stages, actual: Stages, prec
     reference = getattr(expected, _STAGE_FIELDS[stage])
     measured = getattr(actual, _STAGE_FIELDS[stage])
     if stage == "latent states":
-        reference = reference[: len(measured)]  # the runtime does not see the last one
+        reference = reference[: len(measured)]  # the runtime does not return the last latent state
     if reference.shape != measured.shape:
         return StageParity(stage, float("inf"), float("inf"), -1.0, False, name)
     reference, measured = reference.astype(np.float64), measured.astype(np.float64)
@@ -95,14 +95,14 @@ def _compare_stage(stage: str, name: str, expected: Stages, actual: Stages, prec
 
 
 def _smallest_cosine(reference: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
-    """The smallest cosine over the rows (the last axis is a vector)."""
+    """Return the smallest cosine over the rows. The last axis is a vector."""
     products = (reference * measured).sum(-1)
     norms = np.linalg.norm(reference, axis=-1) * np.linalg.norm(measured, axis=-1)
     return float(np.min(np.divide(products, norms, out=np.ones_like(products), where=norms > 0), initial=1.0))
 
 
 def _router_agreement(expected: Stages, actual: Stages, top_k: int) -> NDArray[np.bool_]:
-    """Per latent step: are the chosen experts the same set?"""
+    """Return, per latent step, whether the same set of experts was chosen."""
 
     def chosen(stages: Stages) -> NDArray[np.int64]:
         order = np.argsort(-stages.router_probabilities, axis=-1, kind="stable")[:, :top_k]

@@ -1,4 +1,4 @@
-"""Run the PyTorch reference and a bundle on the same inputs. The one place of parity that needs torch."""
+"""Run the PyTorch reference and a bundle on the same inputs. This is the only module of parity that needs torch."""
 
 from collections.abc import Sequence
 
@@ -18,17 +18,17 @@ from .same_checkpoint import check_same_checkpoint
 def measure_parity(
     embedder: Embedder, checkpoint: Checkpoint, items: Sequence[Item], *, reference_precision: Precision = "fp32"
 ) -> ParityReport:
-    """Compare a bundle with the checkpoint it was made from. The reference's weights are read layer by layer.
+    """Compare a bundle with the checkpoint that it was made from. The reference reads its weights one layer at a time.
 
-    Rollout and pixel limits are the bundle's. Raises CheckpointError for another checkpoint, InputError for no
-    items and for two of one name: an item without an id goes by its index.
+    The number of latent steps and the pixel limits are the bundle's. Raises CheckpointError for another checkpoint. Raises
+    InputError if there are no items or two items have the same name; an item without an id is named by its index.
     """
     names = [item.id or str(index) for index, item in enumerate(items)]
     if not names:
-        raise InputError("There is nothing to compare.", fix='give inputs, one a line, as {"text": "..."}')
+        raise InputError("There are no inputs to compare.", fix='pass inputs, one per line, such as {"text": "..."}')
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"Two inputs go by the name {twice!r}.", fix="give every input an id of its own")
+        raise InputError(f"Two inputs have the same name {twice!r}.", fix="give every input its own id")
     manifest = embedder.bundle.manifest
     check_same_checkpoint(checkpoint, manifest)
     dtype = torch.bfloat16 if reference_precision == "bf16" else torch.float32

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is the one that a bundle was made from: by its dimensions, then by the hash of its tensors."""
+"""Check that a checkpoint is the one that a bundle was made from: by its dimensions, then by the hash of its tensors."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def check_same_checkpoint(checkpoint: "Checkpoint", manifest: Manifest) -> None:
     """Raise CheckpointError if the checkpoint is not the bundle's.
 
-    Hashing reads every tensor once. Bundles of schema 5 or older recorded no hash: for them dimensions have to do.
+    Hashing reads every tensor once. Bundles of schema 5 or older have no hash, so only their dimensions are compared.
     """
     origin = manifest.checkpoint
     fix = f"pass the checkpoint that the bundle was made from ({origin}), or export this one"
@@ -20,7 +20,8 @@ def check_same_checkpoint(checkpoint: "Checkpoint", manifest: Manifest) -> None:
         received, built = getattr(checkpoint.model, part), getattr(manifest.model, part)
         if received != built:
             raise CheckpointError(
-                f"{checkpoint.name} is not the bundle's checkpoint: its {part} is {received}, the bundle's {built}.", fix=fix
+                f"{checkpoint.name} is not the bundle's checkpoint: its {part} is {received}, but the bundle's is {built}.",
+                fix=fix,
             )
     if origin.tensors_sha256 is None:
         return
@@ -29,7 +30,8 @@ def check_same_checkpoint(checkpoint: "Checkpoint", manifest: Manifest) -> None:
     sha256 = checkpoint_sha256(checkpoint.tensors)
     if sha256 != origin.tensors_sha256:
         raise CheckpointError(
-            f"{checkpoint.name} is not the bundle's checkpoint: the sha256 of its tensors is {sha256[:12]}, the bundle's "
-            f"{origin.tensors_sha256[:12]}. The same values in another dtype count as other tensors.",
+            f"{checkpoint.name} is not the bundle's checkpoint: the sha256 of its tensors is {sha256[:12]}, but "
+            f"the bundle's is {origin.tensors_sha256[:12]}. The same values in another dtype count as different "
+            "tensors.",
             fix=fix,
         )

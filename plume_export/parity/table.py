@@ -6,7 +6,7 @@ from .compare import ParityReport
 
 
 def table_from_report(report: ParityReport, title: str) -> Table:
-    """One row a stage, in the order of the computation."""
+    """Return one row per stage, in the order of the computation."""
     table = Table(title=title, title_justify="left")
     for column in ("stage", "max abs", "relative", "cosine", "within", "worst input"):
         table.add_column(column, justify="left" if column in ("stage", "worst input") else "right")
@@ -25,8 +25,8 @@ def table_from_report(report: ParityReport, title: str) -> Table:
 
 
 def verdict(report: ParityReport) -> str:
-    """One sentence: within tolerance, or the first stage that is not."""
+    """Return one sentence: all stages are within tolerance, or the first one that is not."""
     bad = report.first_bad_stage
     if bad is None:
-        return f"parity holds: every stage of {report.inputs} inputs is within the {report.precision} tolerance"
-    return f"parity fails: the first stage outside the {report.precision} tolerance is {bad!r}"
+        return f"parity passed: every stage of {report.inputs} inputs is within the {report.precision} tolerance"
+    return f"parity failed: the first stage outside the {report.precision} tolerance is {bad!r}"

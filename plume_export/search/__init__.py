@@ -1,1 +1,1 @@
-"""Search a folder of pictures: embed it once, rank it by a query, show it on a page."""
+"""Search a folder of images: embed it once, rank it by a query, show the result on a page."""

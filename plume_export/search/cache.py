@@ -1,4 +1,4 @@
-"""What is already known of pictures, by content: an SQLite file in the user's cache directory."""
+"""Cached facts about images, by content: an SQLite file in the user's cache directory."""
 
 import hashlib
 import os
@@ -22,24 +22,24 @@ CREATE TABLE embeddings (bundle BLOB, sha256 BLOB, embedding BLOB, checksum BLOB
 CREATE TABLE failures (reader BLOB, sha256 BLOB, reason BLOB, checksum BLOB, PRIMARY KEY (reader, sha256));
 CREATE TABLE notices (bundle BLOB, sha256 BLOB, notices BLOB, checksum BLOB, PRIMARY KEY (bundle, sha256))
 """
-# A file that was changed so lately may be changed again within the resolution of its time.
+# A file changed this recently may change again within the resolution of its time.
 _SETTLED_SECONDS = 2
 _SAVE_FILES = 256
 
 
 def default_cache_file() -> Path:
-    """Return the file in the user's cache directory."""
+    """Return the default cache file in the user's cache directory."""
     from platformdirs import user_cache_path
 
     return user_cache_path("plume-export", appauthor=False) / "embeddings.sqlite"
 
 
 class EmbeddingCache:
-    """Remembers a file's hash by path and state, a content's embedding by bundle, and why a content is no picture by reader.
+    """Caches a file's hash by path and state, an embedding by content and bundle, and an unreadable content's error by reader.
 
-    A context manager. Every row has a checksum. A damaged cache, or one of another version, is renamed to NAME.old (or
-    NAME.old-2, ...), reported, and begun anew. Every method raises PlumeExportError if the file cannot be read or written or is
-    not a cache.
+    A context manager. Every row has a checksum. If the cache is corrupt or from another version, it is renamed to NAME.old (or
+    NAME.old-2, ...), reported, and replaced by an empty one. Every method raises PlumeExportError if the file cannot be read or
+    written or is not a cache.
     """
 
     def __init__(self, path: Path, report: Report = warn) -> None:
@@ -47,7 +47,7 @@ class EmbeddingCache:
         self._new_files: dict[bytes, tuple[bytes, bytes]] = {}
 
     def content_hash(self, file: Path) -> str:
-        """Return the sha256 of a file, which is read only if it is new or changed. Raises OSError if it cannot be."""
+        """Return the sha256 of a file. The file is read only if it is new or changed. Raises OSError if it cannot be read."""
         name, state = os.fsencode(os.path.realpath(file)), _state(file)
         known = self._values("SELECT sha256, checksum FROM files WHERE path = ? AND state = ?", [(name, state)])
         if known:
@@ -60,7 +60,7 @@ class EmbeddingCache:
         return digest
 
     def embeddings(self, bundle: str, hashes: Iterable[str], dimension: int) -> dict[str, FloatArray]:
-        """Return the known embeddings [dimension] by content hash."""
+        """Return the cached embeddings [dimension] by content hash."""
         statement = "SELECT embedding, checksum FROM embeddings WHERE bundle = ? AND sha256 = ?"
         rows = self._values(statement, _keys(bundle, hashes))
         size = dimension * np.dtype(np.float32).itemsize
@@ -72,25 +72,25 @@ class EmbeddingCache:
         self._add("embeddings", zip(_keys(bundle, embeddings), values, strict=True))
 
     def failures(self, reader: str, hashes: Iterable[str]) -> dict[str, str]:
-        """Return by content hash why `reader` could not read it."""
+        """Return, by content hash, the reason why `reader` could not read the content."""
         rows = self._values("SELECT reason, checksum FROM failures WHERE reader = ? AND sha256 = ?", _keys(reader, hashes))
         return {key.decode(): _text(reason) for (_, key), reason in rows.items()}
 
     def add_failures(self, reader: str, reasons: Mapping[str, str]) -> None:
-        """Store by content hash why `reader` could not read it, all or nothing."""
+        """Store, by content hash, the reason why `reader` could not read the content; all or nothing."""
         self._add("failures", zip(_keys(reader, reasons), map(_bytes, reasons.values()), strict=True))
 
     def notices(self, bundle: str, hashes: Iterable[str]) -> dict[str, list[Notice]]:
-        """Return by content hash what there was to say when it was embedded."""
+        """Return, by content hash, the notices given when the content was embedded."""
         rows = self._values("SELECT notices, checksum FROM notices WHERE bundle = ? AND sha256 = ?", _keys(bundle, hashes))
         return {key.decode(): msgspec.json.decode(value, type=list[Notice]) for (_, key), value in rows.items()}
 
     def add_notices(self, bundle: str, notices: Mapping[str, list[Notice]]) -> None:
-        """Store by content hash what there is to say, all or nothing."""
+        """Store notices by content hash, all or nothing."""
         self._add("notices", zip(_keys(bundle, notices), map(msgspec.json.encode, notices.values()), strict=True))
 
     def save(self) -> None:
-        """Store the hashes of files so far."""
+        """Store the file hashes computed so far."""
         self._add("files", (((name, state), digest) for name, (state, digest) in self._new_files.items()))
         self._new_files.clear()
 
@@ -104,7 +104,7 @@ class EmbeddingCache:
         self.close()
 
     def _values(self, statement: str, keys: list[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], bytes]:
-        """Return the values that are there, by key."""
+        """Return the stored values by key. Missing keys are left out."""
 
         def select(connection: sqlite3.Connection) -> dict[tuple[bytes, bytes], bytes]:
             rows = ((key, connection.execute(statement, key).fetchone()) for key in keys)
@@ -120,7 +120,7 @@ class EmbeddingCache:
 
 
 def _state(file: Path) -> bytes:
-    """Everything that the file system tells of a change, the time of the inode's change included (`cp -p` keeps the other)."""
+    """Return the file's state in the file system. It includes the ctime, because `cp -p` preserves the mtime."""
     status = file.stat()
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}".encode()
 
@@ -131,7 +131,7 @@ def _keys(name: str, hashes: Iterable[str]) -> list[tuple[bytes, bytes]]:
 
 def _checked(key: tuple[bytes, bytes], value: object, checksum: object) -> bytes:
     if not isinstance(value, bytes) or checksum != _checksum(key, value):
-        raise sqlite3.DatabaseError("a row fails its checksum")
+        raise sqlite3.DatabaseError("a row does not match its checksum")
     return value
 
 
@@ -143,7 +143,7 @@ def _checksum(key: tuple[bytes, bytes], value: bytes) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    """Names in a reason may have bytes that are no UTF-8."""
+    """Encode a reason. File names in it may have bytes that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape")
 
 

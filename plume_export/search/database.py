@@ -1,4 +1,4 @@
-"""An SQLite file of what can be computed again: if it is damaged, it is set aside and a new one is begun."""
+"""An SQLite file of data that can be computed again. If it is corrupt, it is renamed and a new one is created."""
 
 import os
 import sqlite3
@@ -12,9 +12,9 @@ from typing import TypeAlias, TypeVar
 from ..errors import PlumeExportError
 
 _Result = TypeVar("_Result")
-# Takes one sentence for the user.
+# Receives one sentence for the user.
 Report: TypeAlias = Callable[[str], None]
-# "plum" in the file's header: no other program's database is taken for ours.
+# "plum" in the file's header, so that no other program's database is mistaken for ours.
 _APPLICATION_ID = 0x706C756D
 _VERSION = 2
 # Tables of version 1, which had no application id.
@@ -23,26 +23,26 @@ _MAGIC = b"SQLite format 3\0"
 # Source: the SQLite file format, section 1.3.
 _HEADER_BYTES, _ID_BYTES = 100, slice(68, 72)
 _JOURNALS = ("-journal", "-wal", "-shm")
-# A lock is waited for as long as this.
+# How long to wait for a lock.
 _TIMEOUT_S = 60
 _ATTEMPTS = 3
-# SQLite's messages for what is not the file's fault (its codes are there from Python 3.11 on). Anything else is damage.
+# SQLite's messages for errors that are not in the file (error codes exist only from Python 3.11). Others mean corruption.
 _SURROUNDINGS = ("locked", "unable to open", "disk I/O", "is full", "readonly", "out of memory", "interrupted", "authorized")
 
 
 class _NotOursError(Exception):
-    """The database is another program's, which is left as it is."""
+    """The database belongs to another program and is left unchanged."""
 
 
 class _OtherVersionError(Exception):
-    """The database is ours, of another version."""
+    """The database is ours, but of another version."""
 
 
 class RebuiltDatabase:
-    """Runs transactions on an SQLite file with a schema. A damaged file, or one of another version, is set aside and reported.
+    """Runs transactions on an SQLite file with a schema. A corrupt file, or one of another version, is renamed and reported.
 
-    Several processes may have it open. `path` may be missing, as may its parents. Raises PlumeExportError if the file cannot
-    be read or written, stays locked, or is not ours.
+    Several processes may open it at the same time. `path` and its parents may be missing. Raises PlumeExportError if the file
+    cannot be read or written, stays locked, or is not ours.
     """
 
     def __init__(self, path: Path, schema: str, report: Report) -> None:
@@ -54,28 +54,28 @@ class RebuiltDatabase:
         self.run(lambda _: None)
 
     def run(self, work: Callable[[sqlite3.Connection], _Result]) -> _Result:
-        """Return what `work` does in a transaction. If the file is damaged, `work` runs a second time, on a new empty file.
+        """Return the result of `work`, run in a transaction. If the file is corrupt, run `work` again on a new empty file.
 
-        A row that fails its check is damage too: `work` raises sqlite3.DatabaseError for it.
+        A row that fails its checksum also counts as corruption: `work` raises sqlite3.DatabaseError for it.
         """
         for _ in range(_ATTEMPTS):
             with self._errors():
                 try:
                     with _transaction(self._opened()) as connection:
                         return work(connection)
-                except (sqlite3.Error, UnicodeDecodeError, _OtherVersionError) as error:  # SQLite quotes damaged names
-                    if self._is_replaced():  # another process has set it aside
+                except (sqlite3.Error, UnicodeDecodeError, _OtherVersionError) as error:  # SQLite quotes corrupt names
+                    if self._is_replaced():  # another process has renamed it
                         self.close()
                     elif isinstance(error, sqlite3.Error) and any(text in str(error) for text in _SURROUNDINGS):
                         raise
                     else:
                         self._set_aside(str(error))
         raise PlumeExportError(
-            f"The embedding cache {self.path} is damaged again and again.", fix="pass another --cache, on another disk"
+            f"The embedding cache {self.path} was corrupt twice in a row.", fix="pass another --cache, on another disk"
         )
 
     def close(self) -> None:
-        """Give the file back. The next `run` opens it again."""
+        """Close the file. The next `run` opens it again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -97,10 +97,10 @@ class RebuiltDatabase:
         return self._connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        """Set up a new file. Raises _NotOursError or _OtherVersionError for another one."""
+        """Set up a new file. Raises _NotOursError or _OtherVersionError for an existing file of another kind."""
         if not _tables(connection):
             with _transaction(connection, kind="IMMEDIATE"):
-                if not _tables(connection):  # else another process was faster
+                if not _tables(connection):  # otherwise another process was faster
                     for statement in self._schema.split(";"):
                         connection.execute(statement)
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -108,13 +108,13 @@ class RebuiltDatabase:
         application, version = (_pragma(connection, name) for name in ("application_id", "user_version"))
         is_first = version == _FIRST_VERSION and application == 0 and _tables(connection) == _FIRST_TABLES
         if application != _APPLICATION_ID and not is_first:
-            raise _NotOursError("it is a database of another program")
+            raise _NotOursError("it is another program's database")
         self._is_ours = True
         if version != _VERSION:
-            raise _OtherVersionError(f"it has version {version}; this plume-export writes version {_VERSION}")
+            raise _OtherVersionError(f"the cache has format version {version}; this version of plume-export needs {_VERSION}")
 
     def _set_aside(self, reason: str) -> None:
-        """Rename the file and its journals, which must not be applied to the next one. Nothing is overwritten."""
+        """Rename the file and its journals, which must not be applied to the next file. Nothing is overwritten."""
         self.close()
         if not self._was_ours():
             raise _NotOursError(reason)
@@ -128,11 +128,12 @@ class RebuiltDatabase:
             with suppress(FileNotFoundError):
                 os.replace(f"{self.path}{journal}", f"{aside}{journal}")
         self._report(
-            f"The embedding cache {self.path} cannot be used: {reason}. It was renamed to {aside.name}; a new one begins."
+            f"The embedding cache {self.path} cannot be used: {reason}. It was renamed to {aside.name} and a new "
+            "cache was created."
         )
 
     def _was_ours(self) -> bool:
-        """Whether the file is empty, has our application id, or is a database that was ours when it was opened."""
+        """Return True if the file is empty, has our application id, or is a database that was ours when it was opened."""
         with self.path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
         return (
@@ -142,7 +143,7 @@ class RebuiltDatabase:
         )
 
     def _reserved_aside(self) -> Path:
-        """Return the first free of NAME.old, NAME.old-2 and so on. An empty file holds its place."""
+        """Return the first free name of NAME.old, NAME.old-2 and so on. An empty file reserves it."""
         for number in count(1):
             aside = self.path.with_name(f"{self.path.name}.old{'' if number == 1 else f'-{number}'}")
             if any(os.path.lexists(f"{aside}{journal}") for journal in _JOURNALS):
@@ -164,13 +165,13 @@ class RebuiltDatabase:
             if "locked" in str(error):
                 fix = "wait for the other search to end, or pass another --cache"
             elif isinstance(error, _NotOursError):
-                fix = "pass another --cache, or delete the file if nobody needs it; it was left as it is"
+                fix = "pass another --cache, or delete the file if it is not needed; it was left unchanged"
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise PlumeExportError(f"The embedding cache {self.path} cannot be used: {reason}.", fix=fix) from error
 
 
 def warn(sentence: str) -> None:
-    """Report as a Python warning."""
+    """Report a sentence as a Python warning."""
     warnings.warn(sentence, UserWarning, stacklevel=2)
 
 

@@ -1,4 +1,4 @@
-"""Why a content is no picture, as it is remembered: by the reader that failed, without the file's name."""
+"""Reasons why an image cannot be read, as they are cached: by the reader that failed, without the file's name."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -7,19 +7,19 @@ from .. import __version__
 from ..errors import InputError
 from ..inputs import load_image
 
-# What decodes pictures: with another version of one of them, a failure is tried again.
+# Packages that decode images. If the version of one changes, failed files are tried again.
 _PACKAGES = ("pillow", "pillow-heif", "pillow-avif-plugin", "pillow-jxl-plugin")
-# No file's name has it.
+# A placeholder that no file name contains.
 _NAME = "\0"
 
 
 def reader_of_pictures() -> str:
-    """Name this version and the packages that decode pictures, as they are installed."""
+    """Return this package's version and those of the installed packages that decode images, as one key."""
     return " ".join((__version__, *(f"{package} {_version(package)}" for package in _PACKAGES)))
 
 
 def is_unreadable(file: Path) -> bool:
-    """Whether the content of a file that could not be embedded is at fault: not memory, a disk or the bundle."""
+    """Return True if the file's content is the reason why it could not be embedded, and not memory, a disk or the bundle."""
     try:
         load_image(file)
     except InputError as error:
@@ -29,12 +29,12 @@ def is_unreadable(file: Path) -> bool:
 
 
 def without_name(reason: str, file: Path) -> str:
-    """Return the reason for any file of this content."""
+    """Return a reason with the file's name replaced by a placeholder, valid for every file with this content."""
     return reason.replace(str(file), _NAME)
 
 
 def with_name(reason: str, file: Path) -> str:
-    """Return the reason for one file."""
+    """Return a reason with the placeholder replaced by the file's name."""
     return reason.replace(_NAME, str(file))
 
 

@@ -1,4 +1,4 @@
-"""A search result as one HTML page that needs nothing beside it."""
+"""A search result as one self-contained HTML page."""
 
 import base64
 import html
@@ -19,14 +19,14 @@ _THUMBNAIL_PIXELS = 320
 def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | None) -> str:
     """Return the page: the query, and a card for every hit with its thumbnail, score and name, linked to the file.
 
-    A picture that can no longer be read has its reason instead of a thumbnail.
+    An image that can no longer be read shows the reason instead of a thumbnail.
     """
     manifest, query = bundle.manifest, result.query
     checkpoint = Path(manifest.checkpoint.name).name
     skipped = len(result.skipped)
     return filled_page(
         __package__,
-        title=_html(_one_line(query.text) or "search by picture"),
+        title=_html(_one_line(query.text) or "search by image"),
         query=_query_html(query.text, query_image, result.exif_transpose),
         folder=_html(result.folder.name or str(result.folder)),
         pictures=f"{result.pictures:,} picture{'s' if result.pictures > 1 else ''}",
@@ -39,14 +39,14 @@ def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | N
 def _query_html(text: str, image: Path | None, exif_transpose: bool) -> str:
     parts = []
     if image is not None:
-        parts.append(_picture(image, f"query picture: {image.name}", exif_transpose))
+        parts.append(_picture(image, f"query image: {image.name}", exif_transpose))
     if text:
         parts.append(f"<h1>{_html(_one_line(text))}</h1>")
     return "".join(parts)
 
 
 def _card(rank: int, hit: Hit, result: SearchResult) -> str:
-    """The bar shows the score from 0 to 1; a negative one has none."""
+    """Return one card. Its bar shows the score from 0 to 1; a negative score has no bar."""
     name = result.shown_name(hit.file)
     width = 100 * min(max(hit.score, 0.0), 1.0)
     return (
@@ -67,12 +67,12 @@ def _one_line(text: str) -> str:
 def _picture(file: Path, alt: str, exif_transpose: bool) -> str:
     try:
         return f'<img src="{_thumbnail(file, exif_transpose=exif_transpose)}" alt="{_html(alt)}">'
-    except InputError as error:  # the folder may change while it is searched
+    except InputError as error:  # the folder may change during the search
         return f'<em class="gone">{_html(error.message)}</em>'
 
 
 def _thumbnail(file: Path, *, exif_transpose: bool) -> str:
-    """Return a data address of the picture as the model saw it, scaled down if it is large. Raises InputError."""
+    """Return a data URL of the image as the model saw it, scaled down if it is large. Raises InputError."""
     image = load_image(file, exif_transpose=exif_transpose)
     is_small = max(image.size) <= _THUMBNAIL_PIXELS
     image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))

@@ -1,4 +1,4 @@
-"""A search result for a script, and what it left out in a line."""
+"""A search result as JSON, and a line about skipped files."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from .search import SearchResult
 
 
 class HitReport(msgspec.Struct, frozen=True):
-    """A picture, the same as a file URI, and its cosine to the query (-1 to 1)."""
+    """An image, its file URI, and its cosine similarity to the query (-1 to 1)."""
 
     file: str
     uri: str
@@ -18,17 +18,17 @@ class HitReport(msgspec.Struct, frozen=True):
 
 
 class SkippedReport(msgspec.Struct, frozen=True):
-    """A file or folder that was left out, and why."""
+    """A file or folder that was skipped, and the reason."""
 
     file: str
     reason: str
 
 
 class SearchReport(msgspec.Struct, frozen=True):
-    """The best hits, best first, of all `pictures`; `embedded` contents were new.
+    """The best hits of all `pictures`, best first. `embedded` is the number of new contents.
 
-    `exif_transpose`: pictures were turned upright by their EXIF rotation.
-    Where a name has bytes that are no UTF-8, `file` has them as `\\xe9`; `uri` has every name exactly.
+    `exif_transpose` is True if images were rotated by their EXIF orientation. If a name has bytes that are not UTF-8, `file`
+    escapes them as `\xe9`; `uri` has every name exactly.
     """
 
     folder: str
@@ -41,7 +41,7 @@ class SearchReport(msgspec.Struct, frozen=True):
 
 
 def report_from_result(result: SearchResult, page: Path | None = None) -> SearchReport:
-    """Return the report; `page` was written for it."""
+    """Return the report. `page` is the HTML page that was written, if any."""
     return SearchReport(
         folder=_text(str(result.folder)),
         pictures=result.pictures,
@@ -54,13 +54,16 @@ def report_from_result(result: SearchResult, page: Path | None = None) -> Search
 
 
 def skipped_line(result: SearchResult) -> str:
-    """Return how many files were left out, and one of them, a picture by its name if there is one."""
+    """Return the number of skipped files and one example, preferably a file with an image suffix."""
     file = next(iter(result.broken or result.skipped))
-    return f"skipped {len(result.skipped)} files, as {result.shown_name(file)}: {printable_line(result.skipped[file])}"
+    return f"skipped {len(result.skipped)} files, such as {result.shown_name(file)}: {printable_line(result.skipped[file])}"
 
 
 def file_uri(file: Path) -> str:
-    """Return the address of a file, links resolved: a browser would take `..` out of a path before it looks at links."""
+    """Return the file's URI with symbolic links resolved.
+
+    A browser removes `..` from a path before symbolic links are followed, so an unresolved path could lead to the wrong file.
+    """
     return Path(os.path.realpath(file)).as_uri()
 
 

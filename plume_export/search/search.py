@@ -1,4 +1,4 @@
-"""Rank the pictures of a folder by a query."""
+"""Rank the images of a folder by a query."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ from ..stages import FloatArray
 from .cache import EmbeddingCache
 from .failure import is_unreadable, reader_of_pictures, with_name, without_name
 
-# What is embedded is stored after this many files, so that a search that was stopped goes on from there.
+# Embeddings are stored after this many files, so that an interrupted search continues from there.
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A picture and its cosine to the query."""
+    """An image and its cosine similarity to the query."""
 
     file: Path
     score: float
@@ -33,9 +33,9 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best hits, best first. `embedded` contents were new; `skipped` names the files left out and why.
+    """The best hits, best first. `embedded` is the number of new contents; `skipped` maps the skipped files to reasons.
 
-    `exif_transpose`: pictures were turned upright by their EXIF rotation.
+    `exif_transpose` is True if images were rotated by their EXIF orientation.
     """
 
     query: Item
@@ -48,11 +48,11 @@ class SearchResult:
 
     @property
     def broken(self) -> list[Path]:
-        """What was left out although its name is a picture's."""
+        """The skipped files that have an image suffix."""
         return [file for file in self.skipped if is_named_as_picture(file)]
 
     def shown_name(self, file: Path) -> str:
-        """The file's name below the folder, whatever bytes it has, as text that can be printed."""
+        """Return the file's path below the folder as printable text, whatever bytes it contains."""
         return printable(str(file.relative_to(self.folder)))
 
 
@@ -68,21 +68,22 @@ def search_folder(
     progress: OpenProgress,
     notify: Notify = lambda _: None,
 ) -> SearchResult:
-    """Embed what the cache does not know, then rank all pictures below `folder` (folder.py says which).
+    """Embed the images that are not cached, then rank all images below `folder` (inputs/media_files.py defines which).
 
-    With `on_error="skip"` files that are no pictures are left out, and one that cannot be read is remembered: the same reader
-    does not try it again. With "fail" the first raises InputError. A folder that is missing or has no picture always does.
+    With `on_error="skip"`, other files are skipped. An image that cannot be read is remembered, and the same reader does not
+    try it again. With "fail", the first such file raises InputError. A folder that is missing or has no image always raises
+    InputError.
     """
     found = find_pictures(folder)
     if found.skipped and on_error == "fail":
         file, reason = next(iter(found.skipped.items()))
-        raise InputError(f"{file} is {reason}.", fix="move it out of the folder, or --on-error skip")
+        raise InputError(f"{file} is {reason}.", fix="move it out of the folder, or use --on-error skip")
     skipped = dict(found.skipped)
     prepared_query = embedder.prepare(query)
     notify(prepared_query.notices)
     query_embedding = embedder.embed_prepared([prepared_query])[0]
     files_by_hash = _files_by_hash(found.files, cache, skipped, on_error)
-    # Another version may prepare pictures otherwise, and a picture that was turned has another embedding.
+    # Another version may preprocess images differently, and a rotated image has another embedding.
     is_upright = embedder.media_options.exif_transpose
     bundle = f"{__version__} {embedder.bundle.cache_key}{' exif-transpose' if is_upright else ''}"
     known = cache.embeddings(bundle, files_by_hash, embedder.dimension)
@@ -93,7 +94,7 @@ def search_folder(
         new = _without_failures(new, cache, skipped)
     embedded = 0
     if new:
-        with progress(len(new), "pictures") as advance:
+        with progress(len(new), "images") as advance:
             for start in range(0, len(new), _CHUNK):
                 chunk = dict(list(new.items())[start : start + _CHUNK])
                 sources = [_source(files[0]) for files in chunk.values()]
@@ -110,8 +111,8 @@ def search_folder(
     if not ranked:
         reason = next(skipped[file] for file in found.files)
         raise InputError(
-            f"{folder} has no picture that can be embedded: {reason}",
-            fix="pass a folder with whole image files, and a bundle that takes pictures",
+            f"{folder} has no image that can be embedded: {reason}",
+            fix="pass a folder with valid image files, and a bundle that embeds images",
         )
     skipped = dict(sorted(skipped.items()))
     hits = _hits(ranked, known, query_embedding, top)
@@ -119,7 +120,7 @@ def search_folder(
 
 
 def _hits(ranked: dict[Path, str], known: dict[str, FloatArray], query: FloatArray, top: int) -> list[Hit]:
-    """Return the best first; of equal scores, as they stand."""
+    """Return the best hits first. Equal scores stay in the order of the files."""
     scores = np.stack([known[key] for key in ranked.values()]) @ query
     files = list(ranked)
     return [Hit(files[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")[:top]]
@@ -128,7 +129,7 @@ def _hits(ranked: dict[Path, str], known: dict[str, FloatArray], query: FloatArr
 def _files_by_hash(
     pictures: list[Path], cache: EmbeddingCache, skipped: dict[Path, str], on_error: OnError
 ) -> dict[str, list[Path]]:
-    """Group files of equal content, which are embedded once. Adds what cannot be read to `skipped`."""
+    """Group files of equal content, which is embedded once. Add files that cannot be read to `skipped`."""
     files_by_hash: dict[str, list[Path]] = defaultdict(list)
     for file in pictures:
         try:
@@ -142,7 +143,7 @@ def _files_by_hash(
 
 
 def _without_failures(new: dict[str, list[Path]], cache: EmbeddingCache, skipped: dict[Path, str]) -> dict[str, list[Path]]:
-    """Leave out contents that could not be read before. Adds their files to `skipped`."""
+    """Remove contents that could not be read before, and add their files to `skipped`."""
     failures = cache.failures(reader_of_pictures(), new)
     for key, reason in failures.items():
         skipped |= {file: with_name(reason, file) for file in new[key]}
@@ -152,7 +153,9 @@ def _without_failures(new: dict[str, list[Path]], cache: EmbeddingCache, skipped
 def _store(
     result: EmbedResult, chunk: dict[str, list[Path]], bundle: str, cache: EmbeddingCache, skipped: dict[Path, str]
 ) -> dict[str, FloatArray]:
-    """Return the embeddings of a chunk by content hash. Stores them, and why others have none; adds those to `skipped`."""
+    """Return the embeddings of a chunk by content hash. Store them and the errors of the others, which are added to
+    `skipped`.
+    """
     embeddings: dict[str, FloatArray] = {}
     failures: dict[str, str] = {}
     for row, (key, files) in enumerate(chunk.items()):
@@ -163,14 +166,14 @@ def _store(
         skipped |= {file: with_name(reason, file) for file in files}
         if is_unreadable(files[0]):
             failures[key] = reason
-    # What was changed between its hash and its embedding is not stored.
+    # A file that changed between its hash and its embedding is not stored.
     cache.add_embeddings(bundle, {key: row for key, row in embeddings.items() if _has_hash(chunk[key][0], key)})
     cache.add_failures(reader_of_pictures(), {key: row for key, row in failures.items() if _has_hash(chunk[key][0], key)})
     return embeddings
 
 
 def _notices_by_hash(notices: list[Notice], chunk: dict[str, list[Path]]) -> dict[str, list[Notice]]:
-    """Return what is to be said of each content whenever it is found, without its name."""
+    """Return the notices to repeat whenever a content is found again, without the file's name."""
     hashes = {str(files[0]): key for key, files in chunk.items()}
     found: dict[str, list[Notice]] = defaultdict(list)
     for notice in notices:

@@ -330,7 +330,7 @@ def test_debug_shows_the_traceback() -> None:
 def test_selftest(run: Run, tiny_cpu: Bundle) -> None:
     result = run("selftest", tiny_cpu.path)
     assert result.exit_code == 0, result.output
-    for part in ("router choices", "parity holds", "rollout", "peak memory"):
+    for part in ("router choices", "parity passed", "rollout", "peak memory"):
         assert part in result.stdout
     report = json.loads(run("selftest", tiny_cpu.path, "--json").stdout)
     assert report["parity"]["router_agreement"] == 1.0
@@ -382,9 +382,9 @@ def test_build_errors(run: Run, tmp_path: Path, tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("", "nothing to compare"),
-        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "Two inputs go by the name 'a'"),
-        ('{"text": "x"}\n{"id": "0", "text": "y"}\n', "Two inputs go by the name '0'"),
+        ("", "no inputs to compare"),
+        ('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n', "Two inputs have the same name 'a'"),
+        ('{"text": "x"}\n{"id": "0", "text": "y"}\n', "Two inputs have the same name '0'"),
     ],
 )
 def test_parity_of_inputs_that_it_could_not_tell_apart(

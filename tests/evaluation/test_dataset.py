@@ -75,17 +75,17 @@ def test_a_limit_leaves_the_pool_whole(tmp_path: Path) -> None:
         ),
         (
             {"id": "x", "query": {"text": "a"}, "positive": "c1", "candidates": ["c1", "c8"]},
-            "ranks 'c8', which is no candidate",
+            "ranks 'c8', which is not a candidate",
         ),
         ({"id": "x", "query": {"text": "a"}, "positive": "c1", "candidates": ["c1", "c1"]}, "lists the candidate 'c1' twice"),
-        ({"id": "c1", "candidate": {"text": "again"}}, "the candidate id 'c1' is there twice"),
-        ({"id": "c4", "candidate": {"text": "a"}, "positive": "c1"}, "a candidate has no positive"),
+        ({"id": "c1", "candidate": {"text": "again"}}, "the candidate id 'c1' is repeated"),
+        ({"id": "c4", "candidate": {"text": "a"}, "positive": "c1"}, "a candidate cannot have positive"),
         ('{"id": "x", "query": {"text": "a"}, "positive": "c2", "positive": "c1"}', "The key 'positive' is repeated"),
         ('{"id": "x", "id": "y", "query": {"text": "a"}, "positive": "c1"}', "The key 'id' is repeated"),
         ('{"id": "x", "query": {"text": "a", "text": "b"}, "positive": "c1"}', "The key 'text' is repeated"),
         ('{"id": "c4", "candidate": {"text": ' + '{"a":' * 100_000, "line 4"),
         ('{"id": "c4", "candidate": {"text": ' + "1" * 5000 + "}}", "line 4"),
-        ({"id": "x", "task": "", "query": {"text": "a"}, "positive": "c1"}, "the name of its task is empty"),
+        ({"id": "x", "task": "", "query": {"text": "a"}, "positive": "c1"}, "the task name is empty"),
         ({"id": 1.0, "candidate": {"text": "a"}}, "got `float`"),
         ({"id": True, "candidate": {"text": "a"}}, "got `bool`"),
         ({"id": None, "candidate": {"text": "a"}}, "got `null`"),
@@ -125,7 +125,7 @@ def test_large_numbers_are_ids_to_the_last_digit(tmp_path: Path, number: int) ->
 
 def test_a_number_and_the_same_as_text_are_one_id(tmp_path: Path) -> None:
     number, text = ({"id": name, "candidate": {"text": "a"}} for name in (1, "1"))
-    with pytest.raises(InputError, match="line 2: the candidate id '1' is there twice"):
+    with pytest.raises(InputError, match="line 2: the candidate id '1' is repeated"):
         read_dataset(write(tmp_path, number, text, QUERY))
     query = QUERY | {"positive": "1"}
     with pytest.raises(InputError, match="lists the candidate '1' twice"):
@@ -164,7 +164,7 @@ def test_a_large_pool_is_shared(tmp_path: Path) -> None:
 
 
 def test_a_query_id_twice(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="line 5: the query id 'q1' is there twice"):
+    with pytest.raises(InputError, match="line 5: the query id 'q1' is repeated"):
         read_dataset(write(tmp_path, *CANDIDATES, QUERY, QUERY))
 
 

@@ -100,4 +100,4 @@ def test_it_is_the_default_and_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["build", "--precision", "fp32", "--output", str(tmp_path / "bundle")])
     assert result.exit_code == 0, result.output
     assert result.stderr.count("plume-tiny, a small sample model") == 1
-    assert "parity holds" in result.stdout
+    assert "parity passed" in result.stdout

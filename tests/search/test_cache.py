@@ -84,7 +84,7 @@ def test_damage_is_reported_and_gives_no_wrong_row(path: Path, seed: int) -> Non
     with EmbeddingCache(path, reports.append) as cache:
         check_rows(cache)
     for report in reports:
-        assert "was renamed to c.sqlite.old; a new one begins" in report
+        assert "was renamed to c.sqlite.old and a new cache was created" in report
     if reports:
         assert path.with_name("c.sqlite.old").exists()
 
@@ -102,7 +102,7 @@ def test_an_embedding_that_was_altered_is_found(path: Path) -> None:
         cache.add_embeddings("bundle", {HASHES[7]: embedding(HASHES[7])})
         assert check_rows(cache) == 1
     assert len(reports) == 1
-    assert "a row fails its checksum" in reports[0]
+    assert "a row does not match its checksum" in reports[0]
 
 
 def test_a_damaged_name_in_the_schema(path: Path) -> None:
@@ -130,7 +130,7 @@ def test_another_version_is_set_aside(path: Path, version: int) -> None:
     before, reports = path.read_bytes(), list[str]()
     with EmbeddingCache(path, reports.append) as cache:
         assert check_rows(cache) == 0
-    assert f"it has version {version}" in reports[0]
+    assert f"the cache has format version {version}" in reports[0]
     assert path.with_name("c.sqlite.old").read_bytes() == before
 
 
@@ -139,7 +139,7 @@ def test_the_first_version_is_known(path: Path) -> None:
         connection.executescript("CREATE TABLE files (a); CREATE TABLE embeddings (a); PRAGMA user_version = 1")
     reports: list[str] = []
     EmbeddingCache(path, reports.append).close()
-    assert "it has version 1" in reports[0]
+    assert "the cache has format version 1" in reports[0]
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     damaged.write_bytes(songs.read_bytes()[:100] + b"\xff" * 5000)
     for file in (songs, notes, named, damaged):
         before = file.read_bytes()
-        with pytest.raises(PlumeExportError, match=r"cannot be used(.|\n)*left as it is"):
+        with pytest.raises(PlumeExportError, match=r"cannot be used(.|\n)*left unchanged"):
             EmbeddingCache(file)
         assert file.read_bytes() == before
         assert sorted(tmp_path.iterdir()) == sorted([notes, songs, named, damaged])

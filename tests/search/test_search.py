@@ -100,7 +100,7 @@ def test_folders_without_pictures(search: Search, tmp_path: Path) -> None:
     assert "no image among its 1 files" in search(tmp_path / "empty", "a").stderr
     (tmp_path / "empty" / "a.png").write_text("")
     nothing = search(tmp_path / "empty", "a").stderr
-    assert "no picture that can be embedded" in nothing
+    assert "no image that can be embedded" in nothing
     assert "a.png cannot be read as an image" in nothing
     assert "is not a folder" in search(tmp_path / "none", "a").stderr
 
@@ -155,7 +155,7 @@ def test_another_programs_database_is_not_taken(search: Search, folder: Path, tm
     before = other.read_bytes()
     refused = search(folder, "a")
     assert refused.exit_code == 1
-    assert "a database of another program" in refused.stderr
+    assert "it is another program's database" in refused.stderr
     assert other.read_bytes() == before
 
 

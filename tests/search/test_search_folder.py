@@ -264,7 +264,7 @@ def test_the_table_shows_whole_names_and_no_control_characters(command: Callable
     assert "[bold]tag :smile:.png" in table
     letters = re.sub(r"[^\w.]", "", table)
     assert re.sub(r"[^\w.]", "", long) in letters
-    assert r"skipped 1 files, as \x1b[31mbroken\n.png: " in result.stderr
+    assert r"skipped 1 files, such as \x1b[31mbroken\n.png: " in result.stderr
     assert all(len(line) <= 200 for line in table.splitlines())
 
 
@@ -272,7 +272,7 @@ def test_the_first_broken_picture_is_named_before_other_files(search: Search, fo
     (folder / "a.txt").write_text("")
     (folder / "z.png").write_bytes(b"no picture")
     line = skipped_line(search(folder))
-    assert line.startswith("skipped 2 files, as z.png: ")
+    assert line.startswith("skipped 2 files, such as z.png: ")
     assert "\n" not in line
 
 
@@ -302,7 +302,7 @@ def test_pictures_link_to_their_files_and_have_alt_texts(page: Callable[..., str
     assert {file.parent for file in files} == {folder, folder / "more", folder.parent / "elsewhere"}
     alts = re.findall(r'<img src="[^"]*" alt="([^"]*)"', text)
     assert len(alts) == text.count("<img ") == 4
-    assert alts[:2] == ["query picture: blue.png", r"&lt;b&gt;&quot;caf\xe9&quot; &amp; #1%?.png"]
+    assert alts[:2] == ["query image: blue.png", r"&lt;b&gt;&quot;caf\xe9&quot; &amp; #1%?.png"]
     assert text.encode()
 
 
