@@ -1,4 +1,4 @@
-"""What a backend gives the rollout: sessions, and buffers that stay where the sessions run."""
+"""The interface of a backend: sessions, and buffers in the memory where the sessions run."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..spec import DType, GraphName
 
-# A buffer belongs to the backend that made it and is only handed back to it.
+# A buffer belongs to the backend that created it and is only passed back to that backend.
 Buffer = Any
 Array = NDArray[Any]
 # "media": the visual embeddings of a batch; "batch": everything else that one batch computes.
@@ -23,13 +23,13 @@ class TensorShape(NamedTuple):
 
 
 class BoundGraph(Protocol):
-    """A graph whose inputs and outputs are fixed buffers: running it reads the ones and writes the others."""
+    """A graph with fixed input and output buffers. Running it reads the inputs and writes the outputs."""
 
     def run(self) -> None: ...
 
 
 class Session(Protocol):
-    """One loaded graph with its own shapes. Whoever asked for it closes it."""
+    """One loaded graph with its own shapes. The caller that requested it must close it."""
 
     def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph: ...
 
@@ -37,7 +37,7 @@ class Session(Protocol):
 
 
 class Replay(Protocol):
-    """Work that is done again and again. Whoever asked for it closes it."""
+    """A repeatable computation on fixed buffers. The caller that requested it must close it."""
 
     def run(self) -> None: ...
 
@@ -45,35 +45,38 @@ class Replay(Protocol):
 
 
 class Backend(Protocol):
-    """A way to run graphs. Whoever opened it closes it; its sessions and buffers end with it.
+    """Runs graphs on one kind of device. The caller that opened it must close it, which ends its sessions and buffers.
 
-    Work is done in the order of the calls, which come from one thread at a time. It may still be under way when a call returns;
-    `download` and `wait` wait for it.
-    `kept_batches` is for how many kinds of batch (size and prompt length) buffers are worth keeping.
+    Calls come from one thread at a time, and work runs in the order of the calls. A call may return before its work is
+    finished; `download` and `wait` wait for it. `kept_batches` is the number of batch kinds (size and prompt length) whose
+    buffers are worth caching.
     """
 
     kept_batches: int
 
     def session(self, graph: GraphName) -> Session:
-        """Return a session of its own; the graph is loaded on first use and shared by its sessions."""
+        """Return a new session. The graph is loaded on first use and shared by its sessions."""
 
     def padded_tokens(self, tokens: int) -> int:
-        """Return the length that prompts of up to `tokens` tokens are padded to, so that few lengths occur."""
+        """Return the padded length for prompts of up to `tokens` tokens. Rounding up limits the number of distinct lengths."""
 
     def constant(self, array: Array, dtype: DType) -> Buffer:
-        """Return a buffer that lasts, with the values of a host array rounded to `dtype`."""
+        """Return a permanent buffer with the values of a host array, rounded to `dtype`."""
 
     def upload(self, arrays: Mapping[str, Array]) -> dict[str, Buffer]:
-        """Copy host arrays (float32, int64) in one transfer. They last until the next upload."""
+        """Copy host arrays (float32, int64) in one transfer. The buffers are valid until the next upload."""
 
     def allocate(self, region: Region, tensors: Mapping[str, TensorShape]) -> dict[str, Buffer]:
-        """Return buffers. Those of an earlier call for the same region may share their memory, and may hold its values."""
+        """Return buffers.
+
+        They may share memory with buffers of an earlier call for the same region, and may contain its values.
+        """
 
     def rows(self, buffer: Buffer, start: int, stop: int) -> Buffer:
         """Return a view of `buffer[start:stop]`."""
 
     def copy(self, source: Buffer, target: Buffer) -> None:
-        """Copy a buffer onto another of as many values."""
+        """Copy a buffer to another buffer with the same number of values."""
 
     def clear(self, buffer: Buffer) -> None:
         """Set a buffer to zero."""
@@ -82,9 +85,9 @@ class Backend(Protocol):
         """Return a host copy in float32."""
 
     def replayable(self, work: Callable[[], None]) -> Replay:
-        """Return what does `work`, always on the same buffers, recorded once where the backend can."""
+        """Return `work`, which always uses the same buffers, as a Replay. It is recorded once if the backend can record."""
 
     def wait(self) -> None:
-        """Return when all work is done."""
+        """Wait until all work is finished."""
 
     def close(self) -> None: ...

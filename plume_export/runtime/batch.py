@@ -1,4 +1,4 @@
-"""Prompts of different lengths as the host arrays of one batch."""
+"""Combine prompts of different lengths into the host arrays of one batch."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -13,15 +13,16 @@ from ..recipe import ShapeRanges
 from ..spec import VisionSpec
 from .backend import Array
 
-# What is encoded in one call where a bundle has no limits. More took as long and more memory (2b-slice, int8, 2 threads).
+# Patches encoded in one call if the bundle has no limits. Larger calls took as long and more memory (2b-slice, int8, 2
+# threads).
 _PATCHES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class VisionCall:
-    """One run of the vision encoder: the names of its arrays, and how many visual embeddings it gives.
+    """One run of the vision encoder: the names of its arrays, and the number of visual embeddings that it returns.
 
-    `patches` is None for the blank image, whose embeddings the bundle holds.
+    `patches` is None for the blank image, whose embeddings are stored in the bundle.
     """
 
     patches: str | None
@@ -31,9 +32,9 @@ class VisionCall:
 
 @dataclass(frozen=True)
 class HostBatch:
-    """Everything that goes to the device for one batch, and what the vision encoder has to do with it, in row order.
+    """The arrays to upload for one batch, and the runs of the vision encoder, in row order.
 
-    `visual_rows` [visual_tokens] names the row of every visual embedding in the order of the prompts.
+    `visual_rows` [visual_tokens] is the row of every visual embedding in the order of the prompts.
     """
 
     arrays: dict[str, Array]
@@ -46,14 +47,14 @@ class HostBatch:
 
 
 def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, limits: ShapeRanges | None) -> HostBatch:
-    """Pad the prompts to `tokens` on the right; `visual_index` names rows over the visual embeddings of the whole batch.
+    """Pad the prompts to `tokens` on the right. `visual_index` has rows over the visual embeddings of the whole batch.
 
-    Frames and images of one size are encoded together, as many at a time as the bundle allows and as memory is meant for: no
-    more patches than the largest image has.
+    Frames and images of one size are encoded together, as many at a time as the bundle allows. Without limits, a call has at
+    most as many patches as memory use permits.
     """
     arrays = prompt_arrays(batch, tokens)
     calls: list[VisionCall] = []
-    rows: list[NDArray[np.int64]] = []  # of each call, where its embeddings stand in the order of the prompts
+    rows: list[NDArray[np.int64]] = []  # per call: the positions of its embeddings in the order of the prompts
     blanks, parts_by_size = _parts_by_size(batch, vision)
     for part in blanks:
         calls.append(VisionCall(None, "", len(part.rows)))
@@ -65,14 +66,14 @@ def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, 
             arrays[f"patch_positions {number}"] = patch_positions((1, height, width), vision.merge_size)
             rows.append(np.concatenate([part.rows for part in together]))
             calls.append(VisionCall(f"patches {number}", f"patch_positions {number}", len(rows[-1])))
-    visual_rows = np.argsort(np.concatenate(rows))  # a permutation's inverse
+    visual_rows = np.argsort(np.concatenate(rows))  # inverse of a permutation
     index = arrays["visual_index"]
     arrays["visual_index"] = np.where(index >= 0, visual_rows[index], -1)
     return HostBatch(arrays, calls, visual_rows)
 
 
 def prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Array]:
-    """Pad the prompts to `tokens` on the right; rows of `visual_index` count over all visual embeddings in prompt order."""
+    """Pad the prompts to `tokens` on the right. Rows in `visual_index` count all visual embeddings in prompt order."""
     shape = (len(batch), tokens)
     input_ids, visual_index = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     position_ids = np.zeros((3, *shape), np.int64)
@@ -93,7 +94,7 @@ def prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Arra
 
 
 class _Part(NamedTuple):
-    """Consecutive frames of one medium, and where their visual embeddings stand in the order of the prompts."""
+    """Consecutive frames of one image or video, and the positions of their visual embeddings in the order of the prompts."""
 
     patches: Patches
     rows: NDArray[np.int64]  # [visual_tokens]
@@ -102,7 +103,7 @@ class _Part(NamedTuple):
 def _parts_by_size(
     batch: Sequence[PreparedInput], vision: VisionSpec
 ) -> tuple[list[_Part], dict[tuple[int, int], list[_Part]]]:
-    """Return the blank images, and all other media by the rows and columns of their patches."""
+    """Return the blank images, and all other images and videos grouped by the rows and columns of their patches."""
     blanks: list[_Part] = []
     by_size: dict[tuple[int, int], list[_Part]] = defaultdict(list)
     row = 0
@@ -122,7 +123,7 @@ def _frames_at_once(patches: int, vision: VisionSpec, limits: ShapeRanges | None
 
 
 def _together(parts: Sequence[_Part], most_frames: int) -> Iterator[list[_Part]]:
-    """Yield what is encoded in one call each; media with more frames than have room are cut."""
+    """Yield the parts of each call. An image or video with more than `most_frames` frames is split."""
     call: list[_Part] = []
     room = most_frames
     for patches, rows in parts:

@@ -1,4 +1,4 @@
-"""Text, images and videos in, one unit vector each out."""
+"""Text, images and videos to unit vectors."""
 
 import os
 import warnings
@@ -26,23 +26,23 @@ from .windows import embed_windows, rows_by_length
 Mode = Literal["gen", "disc"]
 OnError = Literal["raise", "skip"]
 _BATCH_SIZE = 8
-# A warning names so many items.
+# Maximum number of items named in a warning.
 _NAMED_ITEMS = 10
 
 
 class Embedder:
     """Embeds items with a bundle. A context manager; `close` frees sessions and memory. Threads take turns, batch by batch.
 
-    `mode="gen"` runs the latent rollout; `mode="disc"` returns the single-pass discriminative embedding. `steps` shortens
-    the rollout for ablations (0 appends the suffix to the prompt). `threads` limits the CPU threads of one operator; it is at
-    most the number of the machine's logical CPUs. `backend` runs the graphs instead of the one that the bundle was compiled
-    for; the embedder closes it.
+    `mode="gen"` runs the latent rollout; `mode="disc"` skips it and returns the discriminative embedding of a single pass.
+    `steps` reduces the number of latent steps for ablations (0 appends the suffix to the prompt). `threads` is the number of
+    CPU threads per operator, at most the machine's number of logical CPUs. `backend` runs the graphs instead of the backend
+    that the bundle was compiled for; the embedder closes it.
 
-    `exif_transpose`, `video_frames` and `video_fps` say how pictures and videos are read (MediaOptions); by default as in the
-    published evaluation. `verify_hashes` False checks names and sizes only, "always" hashes a bundle that is remembered as
-    verified too.
+    `exif_transpose`, `video_frames` and `video_fps` set how images and videos are read (see MediaOptions). The defaults match
+    the original evaluation code. `verify_hashes=False` checks file names and sizes only; "always" hashes the files even if this
+    bundle was verified before.
 
-    Raises BundleError for a bundle that is damaged or that this machine cannot run, PlumeExportError for any other invalid
+    Raises BundleError for a bundle that is corrupt or that this machine cannot run, and PlumeExportError for any other invalid
     argument.
     """
 
@@ -90,7 +90,7 @@ class Embedder:
 
     @property
     def dimension(self) -> int:
-        """Length of an embedding."""
+        """Number of elements of an embedding."""
         return self.bundle.manifest.model.decoder.hidden
 
     @overload
@@ -123,17 +123,17 @@ class Embedder:
     ) -> NDArray[Any]:
         """Return unit vectors [items, hidden].
 
-        `batch_size` is 8 if it is not given, or the most that the bundle was compiled for. Of many items some are prepared in a
-        thread while others are embedded. `output_dtype` is float32, float16, int8 (round(127 x)) or binary: the bits of x > 0
-        in uint8 [items, hidden / 8], the first element in the highest bit, as numpy.packbits.
+        `batch_size` is by default 8, or the bundle's maximum if that is smaller. With many items, a thread prepares items while
+        others are embedded. `output_dtype` is float32, float16, int8 (round(127 x)) or binary: the bits of x > 0 in uint8
+        [items, hidden / 8], with the first element in the highest bit, as numpy.packbits does.
 
-        Raises InputError if `items` is not a list, or an item cannot be embedded: `index` of the error is the item's position.
-        With `on_error="skip"` such an item has a row of NaN, and one UserWarning names them all; int8 and binary have no NaN
-        and refuse it.
+        Raises InputError if `items` is not a list or an item cannot be embedded; `index` of the error is the item's position.
+        With `on_error="skip"` such an item gets a row of NaN, and one UserWarning names all of them. int8 and binary have no
+        NaN, so they cannot be combined with "skip".
         """
         if is_one_item(items):
             raise InputError(
-                f"embed takes a list of items; got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
+                f"embed takes a list of items, but got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
             )
         if on_error not in get_args(OnError):
             raise OptionError(f"on_error is {on_error!r}.", fix=f"choose one of {', '.join(get_args(OnError))}")
@@ -179,10 +179,11 @@ class Embedder:
         normalize_embeddings: bool = True,
         output_dtype: OutputDtype = "float32",
     ) -> NDArray[Any]:
-        """Like SentenceTransformer's encode: one item gives a vector [hidden], a list or array of texts [items, hidden].
+        """Embed with the signature of SentenceTransformer's encode.
 
-        `show_progress_bar` shows one on stderr. Embeddings are unit vectors in numpy: raises PlumeExportError for
-        `normalize_embeddings=False`, `convert_to_numpy=False` and `convert_to_tensor=True`. The rest is as for `embed`.
+        One item gives a vector [hidden]; a list or array of texts gives [items, hidden]. `show_progress_bar` shows a progress
+        bar on stderr. Embeddings are unit vectors in numpy, so `normalize_embeddings=False`, `convert_to_numpy=False` and
+        `convert_to_tensor=True` raise PlumeExportError. Everything else is as for `embed`.
         """
         _check_conversion(convert_to_numpy, convert_to_tensor, normalize_embeddings)
         check_output_dtype(output_dtype, is_skipping=False)
@@ -197,12 +198,12 @@ class Embedder:
         return rows_from_embeddings(embeddings, output_dtype)
 
     def prepare(self, item: ItemLike) -> PreparedInput:
-        """Tokenise and patchify one item. Raises InputError."""
+        """Preprocess one item into a prompt. Raises InputError."""
         with self.stopwatch.stage("preprocess"):
             item = item_from(item)
             if self.bundle.manifest.modalities == "text" and (item.images or item.video is not None):
                 raise InputError(
-                    f"The bundle {self.bundle.path} was built for text only; the input has an image or a video.",
+                    f"The bundle {self.bundle.path} was built for text only, but the input has an image or a video.",
                     fix="plume-export build without --modalities text",
                 )
             return self.preprocessor.prepare(item)
@@ -215,10 +216,10 @@ class Embedder:
         advance: Advance = lambda _: None,
         allow_non_finite: bool = False,
     ) -> FloatArray:
-        """Return unit vectors [inputs, hidden]. Prompts of like lengths share a batch, so that little is padded.
+        """Return unit vectors [inputs, hidden]. Prompts of similar lengths share a batch to reduce padding.
 
-        Raises InputError with the `index` of the first input whose embedding is not finite, or with `allow_non_finite` returns
-        a row of NaN for it. The other rows of its batch are as without it.
+        Raises InputError with the `index` of the first input whose embedding is not finite. With `allow_non_finite` that input
+        gets a row of NaN instead. The other rows of its batch are not affected.
         """
         batch_size = self.checked_batch_size(batch_size)
         embeddings = np.empty((len(prepared), self.dimension), np.float32)
@@ -232,33 +233,33 @@ class Embedder:
         return embeddings
 
     def non_finite_error(self, index: int) -> InputError:
-        """Return the error of an input whose embedding is not finite, with a fix that suits the bundle's precision."""
+        """Return the error for an input whose embedding is not finite. The fix depends on the bundle's precision."""
         precision = self.bundle.manifest.precision
-        # A CPU computes in float32 whatever the precision, and has no bfloat16.
+        # A CPU always computes in float32 and does not support bfloat16.
         wider = "fp32" if precision == "bf16" or self.bundle.manifest.backend == "onnxruntime" else "bf16 or fp32"
-        fix = "leave the input out, or try another checkpoint" if precision == "fp32" else f"build with --precision {wider}"
+        fix = "omit the input, or try another checkpoint" if precision == "fp32" else f"build with --precision {wider}"
         error = InputError(
             f"The embedding is not finite, as computed by the bundle {self.bundle.path} (its precision is {precision}).",
-            fix=f"{fix}; `plume-export parity` names the first stage that goes wrong",
+            fix=f"{fix}; `plume-export parity` names the first stage that fails",
         )
         error.index = index
         return error
 
     def checked_batch_size(self, batch_size: int | None) -> int:
-        """Return the size of batches, chosen where it is None. Raises PlumeExportError if the bundle does not take it."""
+        """Return the batch size, or the default for None. Raises PlumeExportError if the bundle does not accept it."""
         limits = self.bundle.manifest.limits
         most = None if limits is None else limits.batch.max
         if batch_size is None:
             return _BATCH_SIZE if most is None else min(_BATCH_SIZE, most)
         if batch_size < 1 or (most is not None and batch_size > most):
             raise PlumeExportError(
-                f"batch_size is {batch_size}; the bundle {self.bundle.path} takes 1 to {most or 'any number'}.",
-                fix="choose a --batch-size in that range, or compile with a --target whose batch reaches it",
+                f"batch_size is {batch_size}; the bundle {self.bundle.path} accepts 1 to {most or 'any number'}.",
+                fix="choose a --batch-size in that range, or compile for a --target with a larger batch",
             )
         return batch_size
 
     def stages(self, item: ItemLike) -> Stages:
-        """Return every stage that the runtime can see for one item, for parity."""
+        """Return all stages of one item that the runtime can observe, for parity."""
         prepared = self.prepare(item)
         with self._running() as runner:
             return self._stages(prepared, runner)
@@ -278,10 +279,13 @@ class Embedder:
 
     @contextmanager
     def _running(self) -> Iterator[Runner]:
-        """One thread at a time: buffers and sessions are the same for all. Raises PlumeExportError after `close`."""
+        """Yield the runner to one thread at a time, because buffers and sessions are shared.
+
+        Raises PlumeExportError after `close`.
+        """
         with self._lock:
             if self._is_closed:
-                raise PlumeExportError(f"The embedder of {self.bundle.path} is closed.", fix="open another one")
+                raise PlumeExportError(f"The embedder of {self.bundle.path} is closed.", fix="open a new one")
             yield self._runner
 
     def _embed(
@@ -293,7 +297,7 @@ class Embedder:
         is_skipping: bool = False,
         advance: Advance = lambda _: None,
     ) -> FloatArray:
-        """Warnings point at the line that called `embed` or `encode`."""
+        """Return the embeddings. Warnings point at the line that called `embed` or `encode`."""
         parts, errors, tally = [np.empty((0, self.dimension), np.float32)], list[InputError](), NoticeTally()
         windows = embed_windows(
             self,
@@ -319,7 +323,7 @@ class Embedder:
             return _unit_rows(self._final_states(batch, runner))
 
     def _final_states(self, batch: list[PreparedInput], runner: Runner) -> FloatArray:
-        """Return the states [batch, hidden] that the embeddings are the direction of."""
+        """Return the states [batch, hidden], which are normalised to give the embeddings."""
         if self.steps == 0 and self.mode == "gen":
             batch = [self.preprocessor.with_suffix(item) for item in batch]
         prefilled = runner.prefill(batch)
@@ -361,22 +365,22 @@ class Embedder:
 
 
 def is_one_item(items: object) -> bool:
-    """Whether what was given for a list is one item, whose elements would be characters, keys, bytes or rows of pixels."""
+    """Return True if `items` is a single item. Iterating over it would give characters, keys, bytes or rows of pixels."""
     if isinstance(items, np.ndarray):
         return items.dtype.kind not in "OUS" and items.ndim in (2, 3)
     return isinstance(items, str | Mapping | Item) or is_image_source(items)
 
 
 def check_rollout(mode: Mode, steps: int | None) -> None:
-    """Raise OptionError for what no bundle takes."""
+    """Raise OptionError for values that no bundle accepts."""
     if mode not in get_args(Mode):
         raise OptionError(f"mode is {mode!r}.", fix=f"choose one of {', '.join(get_args(Mode))}")
     if steps is None:
         return
     if mode == "disc":
-        raise OptionError(f"steps is {steps}, and the mode disc has no rollout.", fix="leave one of the two out")
+        raise OptionError(f"steps is {steps}, but the mode disc has no rollout.", fix="omit one of the two")
     if steps < 0:
-        raise OptionError(f"steps is {steps}; expected 0 or more.", fix="choose a number of latent steps; 0 leaves them out")
+        raise OptionError(f"steps is {steps}; expected 0 or more.", fix="choose a number of latent steps; 0 skips them")
 
 
 def _checked_steps(steps: int | None, latent_steps: int) -> int:
@@ -384,7 +388,7 @@ def _checked_steps(steps: int | None, latent_steps: int) -> int:
         return latent_steps
     if steps > latent_steps:
         raise PlumeExportError(
-            f"steps is {steps}; this bundle's rollout takes 0 to {latent_steps}.",
+            f"steps is {steps}; this bundle's rollout accepts 0 to {latent_steps}.",
             fix="choose a number in that range, or export with a larger --latent-steps",
         )
     return steps
@@ -392,11 +396,12 @@ def _checked_steps(steps: int | None, latent_steps: int) -> int:
 
 def _check_conversion(convert_to_numpy: bool, convert_to_tensor: bool, normalize_embeddings: bool) -> None:
     if not normalize_embeddings:
-        raise OptionError("normalize_embeddings is False; embeddings are unit vectors.", fix="leave it out")
+        raise OptionError("normalize_embeddings is False, but embeddings are always unit vectors.", fix="omit it")
     if convert_to_tensor or not convert_to_numpy:
         raise OptionError(
-            f"convert_to_numpy is {convert_to_numpy} and convert_to_tensor is {convert_to_tensor}; embeddings are in numpy.",
-            fix="leave both out, then torch.from_numpy(vectors)",
+            f"convert_to_numpy is {convert_to_numpy} and convert_to_tensor is {convert_to_tensor}, but embeddings "
+            "are always in numpy.",
+            fix="omit both, then use torch.from_numpy(vectors)",
         )
 
 
@@ -408,12 +413,14 @@ def _skipped_text(errors: Sequence[InputError]) -> str:
     named = [f"item {error.index}: {error.message}" for error in errors[:_NAMED_ITEMS]]
     more = len(errors) - len(named)
     return (
-        f"{len(errors)} items have no embedding but a row of NaN. " + " ".join(named) + (f" And {more} more." if more else "")
+        f"{len(errors)} items could not be embedded; their rows are NaN. "
+        + " ".join(named)
+        + (f" And {more} more." if more else "")
     )
 
 
 def _unit_rows(states: NDArray[np.float32]) -> FloatArray:
-    """L2-normalise in float32. A row with a norm that is not finite becomes NaN."""
+    """L2-normalise in float32. A row whose norm is not finite becomes NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(states, axis=-1, keepdims=True)
         unit: FloatArray = states / np.where(np.isfinite(norms), np.maximum(norms, np.float32(1e-12)), np.float32(np.nan))

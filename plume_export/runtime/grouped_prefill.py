@@ -1,8 +1,8 @@
-"""Prefill of a padded batch on a CPU, a few prompts of like lengths at a time.
+"""Prefill of a padded batch on a CPU, in groups of prompts of similar lengths.
 
-A row costs as little there among a hundred as among a thousand, nearly: eight equal prompts together take 92 to 101 % of what
-they take one by one (2b-slice, int8 and fp32, 80 to 160 tokens, 2 threads). So what is padded is lost, and what prompts hold at
-once is memory.
+On a CPU, a token costs almost the same in a small run as in a large one: eight equal prompts together take 92 to 101 % of the
+time that they take one by one (2b-slice, int8 and fp32, 80 to 160 tokens, 2 threads). Padding is therefore wasted time, and
+large groups only use more memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +13,10 @@ from ..spec import GraphSpec, TensorSpec
 from .backend import Array, Session, TensorShape
 from .numpy_buffers import NumpyBuffers
 
-# What one run more costs, in tokens: so much padding is worth saving it. Reading the weights of 2b-slice takes as long as
-# computing 4 tokens (int8 without VNNI) to 11 (with it), by the bandwidth of 2 threads.
+# Cost of an additional run, in tokens of padding that it may save. Reading the weights of 2b-slice takes as long as computing 4
+# tokens (int8 without VNNI) to 11 tokens (with VNNI), limited by the bandwidth of 2 threads.
 _RUN_TOKENS = 8
-# More prompts than fill this are no faster together.
+# Larger groups are not faster.
 _MOST_TOKENS = 512
 
 
@@ -28,9 +28,9 @@ class PromptGroup(NamedTuple):
 
 
 class GroupedPrefill:
-    """Session of graph `prefill` over another one, group by group. Behind a group's longest prompt, its outputs are zeros.
+    """A session of graph `prefill` that runs another session group by group. Outputs after a group's longest prompt are zero.
 
-    What a group leaves that does not lie in one piece of the batch is written elsewhere and copied.
+    Outputs of a group that are not contiguous in the batch are written to a buffer and copied.
     """
 
     def __init__(self, session: Session, spec: GraphSpec) -> None:
@@ -46,7 +46,7 @@ class GroupedPrefill:
 
 @dataclass(frozen=True)
 class GroupedBinding:
-    """One batch: its groups follow from `token_count` when it is run."""
+    """Bindings of one batch. Its groups are computed from `token_count` in each run."""
 
     session: Session
     spec: GraphSpec
@@ -70,14 +70,14 @@ class GroupedBinding:
             self._clear_behind(group)
 
     def _clear_behind(self, group: PromptGroup) -> None:
-        """What lay there would poison a masked softmax if it is not a number."""
+        """Set the outputs after the group's tokens to zero. A NaN left there would spread through a masked softmax."""
         for tensor in self.spec.outputs:
             if "tokens" in tensor.axes:
                 self.outputs[tensor.name][_index(tensor, group.rows, slice(group.tokens, None))] = 0
 
 
 def prompt_groups(token_counts: Sequence[int]) -> Iterator[PromptGroup]:
-    """Yield the prompts of a batch in order: one more joins a group where padding costs less than a run of its own."""
+    """Yield the prompts of a batch in order, in groups. A prompt joins a group if its padding costs less than another run."""
     first, longest = 0, 0
     for row, tokens in enumerate(token_counts):
         prompts, together = row - first, max(longest, tokens)
@@ -91,7 +91,7 @@ def prompt_groups(token_counts: Sequence[int]) -> Iterator[PromptGroup]:
 
 
 def _part(array: Array, tensor: TensorSpec, group: PromptGroup) -> Array:
-    """Return the view of a batch's tensor that a group fills."""
+    """Return the view of a batch's tensor that belongs to a group."""
     return array[_index(tensor, group.rows, slice(group.tokens))]
 
 

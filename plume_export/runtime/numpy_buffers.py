@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from ..spec import DType
 from .backend import Array, Region, TensorShape
 
-# Tensors start on a cache line, for the sake of vector instructions.
+# Tensors are aligned to cache lines for vector instructions.
 _ALIGNMENT = 64
 
 
 class NumpyBuffers:
-    """The buffer half of the backend protocol over numpy arrays.
+    """The buffer half of the backend protocol, with numpy arrays.
 
-    A region is one block that grows to the largest batch and stays: a process that embeds for hours takes no more and gives
-    nothing back. Each batch lies where the last one did, so one is kept.
+    A region is one block that grows to the largest batch and is never freed, so memory use stays constant in long runs. Every
+    batch uses the same addresses, so only one batch is cached.
     """
 
     kept_batches = 1
@@ -40,7 +40,7 @@ class NumpyBuffers:
         sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in tensors.items()}
         ends = list(accumulate(size + -size % _ALIGNMENT for size in sizes.values()))
         if len(self._regions.get(region, ())) < ends[-1]:
-            self._regions.pop(region, None)  # first, so that its memory is free
+            self._regions.pop(region, None)  # before allocating, so that its memory is free
             self._regions[region] = _aligned_bytes(ends[-1])
         block = self._regions[region]
         return {
@@ -75,7 +75,7 @@ def _aligned_bytes(size: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class PlainReplay:
-    """Work that is simply done."""
+    """Work that is run normally each time."""
 
     run: Callable[[], None]
 

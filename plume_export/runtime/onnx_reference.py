@@ -1,4 +1,4 @@
-"""onnx's reference evaluator: every operator rounds its result to the graph's dtype. Slow; for judging 16-bit precision.
+"""onnx's reference evaluator: every operator rounds its result to the graph's dtype. Slow; used to assess 16-bit precision.
 
 ONNX Runtime's CPU provider computes float16 graphs in float32 and has no bfloat16, so it shows neither rounding nor overflow.
 """
@@ -16,13 +16,14 @@ from .numpy_buffers import NumpyBuffers
 
 
 class OnnxReference(NumpyBuffers):
-    """Backend over onnx.reference.ReferenceEvaluator. Takes portable bundles only: fused operators are not ONNX's."""
+    """Backend that runs onnx.reference.ReferenceEvaluator. Accepts only portable bundles: fused operators are not in ONNX."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
         if bundle.manifest.backend != "onnx":
             raise BundleError(
-                f"{bundle.path} is compiled for {bundle.manifest.backend}; rounding every operator takes a portable bundle.",
+                f"{bundle.path} is compiled for {bundle.manifest.backend}; rounding after every operator needs a "
+                "portable bundle.",
                 fix="plume-export export --precision " + bundle.manifest.precision,
             )
         try:
@@ -39,7 +40,7 @@ class OnnxReference(NumpyBuffers):
             file = self._bundle.checked_graph_file(graph)
             try:
                 session = OnnxReferenceSession(self._evaluator(str(file)))
-            except Exception as error:  # protobuf, onnx and numpy each have their own
+            except Exception as error:  # protobuf, onnx and numpy have no common error class
                 raise BundleError(f"{file} cannot be loaded: {error}", fix="build the bundle again") from error
             self._bundle.check_not_replaced()
             self._sessions[graph] = session
@@ -59,7 +60,7 @@ class OnnxReferenceSession:
         return OnnxReferenceBinding(self._evaluator, inputs, outputs)
 
     def close(self) -> None:
-        """The graph is the backend's."""
+        """Do nothing: the backend owns the graph."""
 
 
 class OnnxReferenceBinding:
@@ -69,7 +70,7 @@ class OnnxReferenceBinding:
         self._evaluator, self._inputs, self._outputs = evaluator, inputs, outputs
 
     def run(self) -> None:
-        with np.errstate(all="ignore"):  # what leaves the range shows in the results
+        with np.errstate(all="ignore"):  # values out of range show up in the results
             results = self._evaluator.run(list(self._outputs), dict(self._inputs))
         for (name, target), value in zip(self._outputs.items(), results, strict=True):
             assert value.dtype == target.dtype, (name, value.dtype, target.dtype)

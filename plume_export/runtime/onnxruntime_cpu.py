@@ -14,21 +14,21 @@ from .grouped_prefill import GroupedPrefill
 from .numpy_buffers import NumpyBuffers
 
 _PROVIDER = "CPUExecutionProvider"
-# Of weights that another kind of processor wants.
+# The cost of weights in the format of another kind of CPU.
 _COSTS: dict[ProductWeights, str] = {
-    "int8": "not as they are: each graph holds a changed copy in memory",
+    "int8": "only after conversion: each graph holds a converted copy in memory",
     "uint8": "more slowly than int8",
 }
 
 
 class OnnxRuntimeCpu(NumpyBuffers):
-    """Backend over onnxruntime's CPU provider. A graph is loaded when its session is first asked for."""
+    """Backend that runs onnxruntime's CPU provider. A graph is loaded when its first session is requested."""
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         super().__init__()
         if bundle.manifest.precision == "bf16":
             raise BundleError(
-                f"{bundle.path} is a bf16 bundle and ONNX Runtime's CPU provider has no bfloat16 kernels.",
+                f"{bundle.path} is a bf16 bundle, but ONNX Runtime's CPU provider has no bfloat16 kernels.",
                 fix="plume-export build --precision fp16 (or fp32) for a CPU",
             )
         onnxruntime = import_onnxruntime()
@@ -44,7 +44,7 @@ class OnnxRuntimeCpu(NumpyBuffers):
             file = str(self._bundle.checked_graph_file(graph))
             try:
                 loaded = self._onnxruntime.InferenceSession(file, self._options, providers=[_PROVIDER])
-            except Exception as error:  # ONNX Runtime's own have no class in common
+            except Exception as error:  # ONNX Runtime's errors have no common class
                 raise BundleError(f"{file} cannot be loaded: {error}", fix="free memory, or build the bundle again") from error
             self._bundle.check_not_replaced()
             session = OnnxRuntimeSession(self._onnxruntime, loaded)
@@ -57,16 +57,17 @@ class OnnxRuntimeCpu(NumpyBuffers):
 
 
 def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
-    """Return onnxruntime's options for the graphs of a bundle. `threads` None: one for each core."""
+    """Return onnxruntime's options for the graphs of a bundle. If `threads` is None, one thread per core is used."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Memory planned ahead for each shape would come on top of what the arena holds, and is not faster.
+    # Memory planned per shape would be added to the arena's memory, and is not faster.
     options.enable_mem_pattern = False
-    # Each session has threads of its own. Those of the last graph would spin on the cores that the next one needs.
+    # Each session has its own threads. Spinning threads of the last graph would take the cores that the next graph needs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if manifest.backend == "onnx" and manifest.precision in INTEGER_PRECISIONS:
-        # As it was exported: fused, integers are computed by other kernels, and weights are widened when it is loaded.
+        # Run the graph as exported: graph optimisation would fuse quantised operators into other kernels and widen weights at
+        # load.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if manifest.precision == "int8":
         ask_for_exact_products(options)
@@ -80,17 +81,17 @@ def _warn_of_another_processor(bundle: Bundle) -> None:
     wanted: ProductWeights = "int8" if sums_int8_exactly() else "uint8"
     if found is not None and found != wanted:
         warnings.warn(
-            f"{bundle.path} has {found} weights, which the products of this processor take, but {_COSTS[found]}. "
-            "Embeddings are the same. Fix: plume-export compile PORTABLE_BUNDLE --target cpu, on this machine.",
-            stacklevel=5,  # whoever opens an Embedder
+            f"{bundle.path} has {found} weights, which this CPU's matmuls use {_COSTS[found]}. Embeddings are "
+            "the same. Fix: plume-export compile PORTABLE_BUNDLE --target cpu, on this machine.",
+            stacklevel=5,  # the line that opens an Embedder
         )
 
 
 def _share_arena(onnxruntime: Any, options: Any) -> None:
-    """Let one graph reuse the memory that another is done with: graphs run one by one.
+    """Let graphs, which run one after another, reuse each other's memory.
 
-    It is the process's: a session takes the one that was registered last when it is loaded, and ONNX Runtime keeps that after
-    the sessions are closed, until another takes its place.
+    The arena belongs to the process. A session takes the arena that was registered last when it is loaded. ONNX Runtime keeps
+    the arena after the sessions are closed, until another one replaces it.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
@@ -100,9 +101,10 @@ def _share_arena(onnxruntime: Any, options: Any) -> None:
 
 
 def ask_for_exact_products(options: Any) -> None:
-    """Have a session compute sums of uint8 by int8 exactly where this machine's fastest kernels do not.
+    """Make a session compute sums of uint8 by int8 exactly if this machine's fastest kernels do not.
 
-    It then holds int8 weights in memory as uint8; a bundle that was compiled on such a machine has them so in its file.
+    The session then holds int8 weights in memory as uint8. A bundle compiled on such a machine stores them as uint8 in its
+    file.
     """
     if not sums_int8_exactly():
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -126,11 +128,13 @@ class OnnxRuntimeSession:
         return OnnxRuntimeBinding(self._session, binding, values)
 
     def close(self) -> None:
-        """The graph is the backend's."""
+        """Do nothing: the backend owns the graph."""
 
 
 class OnnxRuntimeBinding:
-    """Buffers bound once; `run` may be called any number of times. Keeps the arrays alive that the session points into."""
+    """Buffers that are bound once; `run` may be called any number of times. Keeps the arrays alive that the session points
+    to.
+    """
 
     def __init__(self, session: Any, binding: Any, values: list[tuple[Array, Any]]) -> None:
         self._session, self._binding, self._values = session, binding, values

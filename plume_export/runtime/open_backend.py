@@ -1,4 +1,4 @@
-"""The backend that a bundle was compiled for."""
+"""Open the backend that a bundle was compiled for."""
 
 from ..bundle import Bundle
 from ..errors import PlumeExportError
@@ -6,14 +6,14 @@ from .backend import Backend
 
 
 def open_backend(bundle: Bundle, *, threads: int | None = None) -> Backend:
-    """Open the backend of a bundle. Raises PlumeExportError for one that this machine cannot run."""
+    """Open the backend of a bundle. Raises PlumeExportError if this machine cannot run it."""
     backend = bundle.manifest.backend
     if backend in ("onnx", "onnxruntime"):
         from .onnxruntime_cpu import OnnxRuntimeCpu
 
         return OnnxRuntimeCpu(bundle, threads=threads)
     if threads is not None:
-        raise PlumeExportError(f"threads is {threads}, and {bundle.path} runs on a GPU.", fix="leave --threads out")
+        raise PlumeExportError(f"threads is {threads}, but {bundle.path} runs on a GPU.", fix="omit --threads")
     if backend == "onnxruntime-cuda":
         from .cuda.onnxruntime_cuda import OnnxRuntimeCuda
 

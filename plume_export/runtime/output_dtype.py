@@ -1,4 +1,4 @@
-"""What an embedding is written in: float32, or a smaller dtype for an index."""
+"""Output dtypes of an embedding: float32, or a smaller dtype for an index."""
 
 from typing import Any, Literal, get_args
 
@@ -10,15 +10,15 @@ from ..stages import FloatArray
 
 OutputDtype = Literal["float32", "float16", "int8", "binary"]
 OUTPUT_DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
-# An element of a unit vector is -1 to 1, so one scale serves all and nothing saturates.
+# Elements of a unit vector are in -1 to 1, so one scale fits all and nothing saturates.
 INT8_SCALE = 127
 
 
 def rows_from_embeddings(embeddings: FloatArray, dtype: OutputDtype) -> NDArray[Any]:
-    """Return unit vectors [items, hidden] in an output dtype. Rows of NaN stay rows of NaN in the floats alone.
+    """Return unit vectors [items, hidden] in an output dtype. Rows of NaN are preserved only in the float dtypes.
 
-    `int8` is round(127 x), so a dot product of two rows is 127 * 127 times their cosine. `binary` has one bit an element, 1
-    where x > 0, packed into uint8 [items, hidden / 8], the first element in the highest bit (as numpy.packbits; "ubinary" in
+    `int8` is round(127 x), so a dot product of two rows is 127 * 127 times their cosine. `binary` has one bit per element, 1 if
+    x > 0, packed into uint8 [items, hidden / 8] with the first element in the highest bit (as in numpy.packbits; "ubinary" in
     sentence-transformers).
     """
     if dtype == "int8":
@@ -30,16 +30,16 @@ def rows_from_embeddings(embeddings: FloatArray, dtype: OutputDtype) -> NDArray[
 
 
 def has_nan(dtype: OutputDtype) -> bool:
-    """Whether a row of NaN can mark an item that was left out."""
+    """Return True if the dtype has NaN, so that a row can mark a skipped item."""
     return dtype in ("float32", "float16")
 
 
 def check_output_dtype(dtype: OutputDtype, *, is_skipping: bool) -> None:
-    """Raise PlumeExportError for an unknown dtype, and for one without NaN where rows may have to be left out."""
+    """Raise PlumeExportError for an unknown dtype, and for a dtype without NaN if items may be skipped."""
     if dtype not in OUTPUT_DTYPES:
         raise OptionError(f"output_dtype is {dtype!r}.", fix=f"choose one of {', '.join(OUTPUT_DTYPES)}")
     if is_skipping and not has_nan(dtype):
         raise OptionError(
-            f"{dtype} has no NaN, so no row of it can stand for an input that was skipped.",
-            fix="--output-dtype float32 or float16, or do not skip",
+            f"{dtype} has no NaN, so it cannot mark the row of a skipped input.",
+            fix="use --output-dtype float32 or float16, or do not skip inputs",
         )

@@ -1,7 +1,7 @@
-"""The latent rollout: K steps over a split cache, the last one fused with the forced suffix.
+"""The latent rollout: K steps over a split cache. The last step is fused with the fixed suffix.
 
-Only the keys and values of the last latent token reach the readout, not its state, so that token and the suffix run as one
-pass: K - 1 passes of one token and one pass of 1 + suffix tokens.
+The suffix reads only the keys and values of the last latent token, not its state. That token and the suffix therefore run as
+one pass: K - 1 passes of one token and one pass of 1 + suffix tokens.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,14 +11,14 @@ import numpy as np
 from ..spec import GraphSpec
 from .backend import Backend, Buffer, Session
 
-# The buffers of one batch by the tensors' names: everything that graph `latent_step` reads or writes, but the suffix.
+# Buffers of one batch by tensor name: everything that graph `latent_step` reads or writes, except the suffix.
 BatchBuffers = Mapping[str, Buffer]
-# Called after every pass with the step's number.
+# Called after every pass with the number of the step.
 StepObserver = Callable[[int], None]
 
 
 class Rollout:
-    """Runs graph `latent_step`. `bind` once for the buffers of a kind of batch, then run any number of times."""
+    """Runs graph `latent_step`. Call `bind` once for the buffers of a kind of batch, then run any number of times."""
 
     def __init__(self, backend: Backend, spec: GraphSpec, suffix_embeddings: Buffer, steps: int) -> None:
         self._backend, self._spec, self._suffix = backend, spec, suffix_embeddings
@@ -29,8 +29,8 @@ class Rollout:
     def bind(self, buffers: BatchBuffers) -> "BoundRollout":
         """Bind the graph to buffers that the caller keeps.
 
-        A plain step and the last one have a session each, and every rollout its own two: a recorded run holds what its session
-        was set to.
+        A plain step and the last step have one session each, and every rollout has its own two sessions: a recorded run depends
+        on the state of its session.
         """
         outputs = {tensor.name: buffers[tensor.name] for tensor in self._spec.outputs}
         sessions = [self._backend.session("latent_step") for _ in range(2)]
@@ -46,7 +46,7 @@ class Rollout:
 
 
 class BoundRollout:
-    """A rollout over fixed buffers: nothing is allocated, and between the steps nothing leaves the device."""
+    """A rollout over fixed buffers. It allocates nothing, and no data leaves the device between the steps."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class BoundRollout:
     def run(self, observe: StepObserver | None = None) -> Buffer:
         """Return the state [batch, hidden] at the suffix's last token. `state` is overwritten.
 
-        With an observer the steps run one by one, without it as the backend replays them.
+        With an observer the steps run one by one. Otherwise the backend may replay them as one recording.
         """
         if observe is None:
             self._replay.run()
@@ -78,16 +78,16 @@ class BoundRollout:
         return self._buffers["next_state"]
 
     def close(self) -> None:
-        """Free what was recorded, then the sessions."""
+        """Free recorded work, then the sessions."""
         self._replay.close()
-        del self._replay  # it refers to this rollout, which would keep the buffers until Python looks for cycles
+        del self._replay  # it refers to this rollout, and the reference cycle would keep the buffers alive
         for session in self._sessions:
             session.close()
 
     def _run_steps(self, observe: StepObserver = lambda _: None) -> None:
         copy, buffers = self._backend.copy, self._buffers
         for name in ("rollout_keys", "rollout_values"):
-            self._backend.clear(buffers[name])  # a masked NaN of an earlier batch would still poison a softmax
+            self._backend.clear(buffers[name])  # a masked NaN of an earlier batch would still spread through a softmax
         last = len(self._step_numbers) - 1
         for step, number in enumerate(self._step_numbers):
             copy(number, buffers["step"])

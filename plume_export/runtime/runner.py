@@ -1,4 +1,4 @@
-"""One batch of prepared prompts through the three graphs, on whatever backend."""
+"""Run one batch of preprocessed prompts through the three graphs, on any backend."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,18 +22,18 @@ _VISUAL, _ONE_CALL = "visual_embeddings", "visual_embeddings of one call"
 
 @dataclass(frozen=True)
 class Prefilled:
-    """What prefill leaves of a batch: its buffers by tensor name, and the visual embeddings of all its prompts."""
+    """Results of prefill for a batch: its buffers by tensor name, and the visual embeddings of all its prompts."""
 
     workspace: Workspace
     visual_embeddings: Buffer  # [visual_tokens, hidden]
-    visual_rows: NDArray[np.int64]  # [visual_tokens]: the row of each in the order of the prompts
+    visual_rows: NDArray[np.int64]  # [visual_tokens]: row of each embedding in the order of the prompts
 
     def buffer(self, name: str) -> Buffer:
         return self.workspace.buffers[name]
 
 
 class Runner:
-    """Runs batches, one at a time. Graphs are loaded when they are first needed. It closes its sessions, not the backend."""
+    """Runs batches, one at a time. Graphs are loaded on first use. `close` closes the sessions, not the backend."""
 
     def __init__(self, backend: Backend, bundle: Bundle, steps: int, stopwatch: Stopwatch) -> None:
         self._backend, self._stopwatch = backend, stopwatch
@@ -50,7 +50,7 @@ class Runner:
         self._sessions: dict[GraphName, Session] = {}
 
     def prefill(self, batch: Sequence[PreparedInput]) -> Prefilled:
-        """Run vision and prefill. What an earlier batch left is overwritten."""
+        """Run the vision encoder and prefill. Results of an earlier batch are overwritten."""
         tokens = self._backend.padded_tokens(max(item.token_count for item in batch))
         with self._stopwatch.stage("preprocess"):
             host = host_batch(batch, tokens, self._model.vision, self._limits)
@@ -84,9 +84,12 @@ class Runner:
         self._sessions.clear()
 
     def _encode_media(self, host: HostBatch, uploaded: Mapping[str, Buffer]) -> Buffer:
-        """Return the visual embeddings of a batch [visual_tokens, hidden]; the blank image's are part of the bundle."""
+        """Return the visual embeddings of a batch [visual_tokens, hidden]. Those of the blank image come from the bundle."""
         most = max(call.visual_tokens for call in host.vision_calls)
-        rows = {_VISUAL: host.visual_tokens, _ONE_CALL: most}  # engines want aligned outputs, which rows of the whole are not
+        rows = {
+            _VISUAL: host.visual_tokens,
+            _ONE_CALL: most,
+        }  # engines need aligned outputs, but rows of the whole array are not aligned
         hidden = self._model.decoder.hidden
         buffers = self._backend.allocate("media", {n: TensorShape((count, hidden), self._compute) for n, count in rows.items()})
         row = 0
@@ -104,14 +107,14 @@ class Runner:
         return buffers[_VISUAL]
 
     def _session(self, graph: GraphName) -> Session:
-        """Vision encoder and prefill have one session each."""
+        """Return the one session of the vision encoder or of prefill."""
         if graph not in self._sessions:
             self._sessions[graph] = self._backend.session(graph)
         return self._sessions[graph]
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """Measure a stage until the device has done it."""
+        """Measure a stage until the device has finished it."""
         with self._stopwatch.stage(name):
             yield
             self._backend.wait()

@@ -1,4 +1,4 @@
-"""Wall time by stage."""
+"""Wall-clock time by stage."""
 
 import time
 from collections import defaultdict
@@ -8,7 +8,7 @@ from threading import Lock
 
 
 class Stopwatch:
-    """Sums the seconds that each named stage took. Threads may share it; stages that ran at the same time count in full."""
+    """Sums the seconds of each named stage. Threads may share it; overlapping stages each count in full."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)

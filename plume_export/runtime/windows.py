@@ -1,4 +1,4 @@
-"""Inputs cut into windows, and windows into batches; the next window is prepared while the last one is embedded."""
+"""Windows of inputs, split into batches. The next window is prepared while the current one is embedded."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from .embedder import Embedder
 
 
-# Of so many batches, lengths are sorted: enough for batches of nearly equal lengths, few enough to be done soon.
+# Inputs are sorted by length within this number of batches: enough for batches of similar lengths, but soon finished.
 _BATCHES = 16
-# Pixels take 0.6 kB a patch (1.2 kB of a video), and two windows are in memory.
+# Pixels take 0.6 kB per patch (1.2 kB for a video), and two windows are in memory.
 _PATCHES = 8192
 
 
 class Prepared(Protocol):
-    """What is ready for the graphs."""
+    """An input that is ready for the graphs."""
 
     @property
     def patch_count(self) -> int: ...
@@ -41,10 +41,10 @@ _Prepared = TypeVar("_Prepared", bound=Prepared)
 def windows_ahead(
     items: Iterable[_Raw], prepare: Callable[[_Raw], _Prepared], batch_size: int
 ) -> Generator[Sequence[_Prepared], None, None]:
-    """Yield all items, prepared and in order, in windows that depend on the items alone.
+    """Yield all items, prepared and in order, in windows that depend only on the items.
 
-    While a window is used, a thread prepares the next one. `items` is read in the caller's thread. What `prepare` raises is
-    raised where its window would come. A caller that stops early closes the generator, which waits for one item at most.
+    While a window is used, a thread prepares the next one. `items` is read in the caller's thread. An error of `prepare` is
+    raised in place of its window. A caller that stops early closes the generator, which waits for at most one item.
     """
     unread, waiting, is_stopped = iter(items), deque[_Raw](), Event()
     most_items = _BATCHES * batch_size
@@ -57,7 +57,9 @@ def windows_ahead(
 
     waiting.extend(islice(unread, most_items))
     window = next_window()
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as thread:  # started by its first task: not for one window
+    with ThreadPoolExecutor(
+        1, thread_name_prefix="prepare"
+    ) as thread:  # the thread starts with its first task, so not for a single window
         try:
             while window:
                 waiting.extend(islice(unread, most_items - len(waiting)))
@@ -69,16 +71,16 @@ def windows_ahead(
 
 
 def is_whole(window: Sequence[Prepared], batch_size: int) -> bool:
-    """Whether a window takes no more: it has all its batches, or the last batch brought enough pixels."""
+    """Return True if a window is full: it has all its batches, or the pixels of its items reached the limit."""
     if len(window) % batch_size:
         return False
     return len(window) >= _BATCHES * batch_size or sum(item.patch_count for item in window) >= _PATCHES
 
 
 def rows_by_length(token_counts: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Yield the rows of each batch, the longest prompts first, so that memory is at its most at once.
+    """Yield the rows of each batch. The longest prompts come first, so that peak memory is reached at once.
 
-    A prompt of less than half the longest's tokens starts another batch: less than half of a batch is padding.
+    A prompt shorter than half of the batch's longest starts a new batch, so that less than half of a batch is padding.
     """
     batch: list[int] = []
     for row in sorted(range(len(token_counts)), key=lambda row: -token_counts[row]):
@@ -95,9 +97,9 @@ Given = TypeVar("Given")
 
 @dataclass
 class EmbeddedWindow(Generic[Given]):
-    """Consecutive items. One that could not be embedded has a row of NaN, and by that row its error.
+    """Consecutive items. An item that could not be embedded has a row of NaN; `errors` maps its row to the error.
 
-    `is_whole` is false of a window that the end of the items has cut.
+    `is_whole` is False if the items ended before the window was full.
     """
 
     items: list[Given]
@@ -117,10 +119,10 @@ def embed_windows(
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
 ) -> Generator[EmbeddedWindow[Given], None, None]:
-    """Yield the embeddings of consecutive items as they come. Which batch an item is in depends on its window alone.
+    """Yield the embeddings of consecutive items as they are computed. An item's batch depends only on its window.
 
-    `read` returns what the embedder takes. An InputError gets its item's `index`; unless `is_skipping` it is raised, after
-    `identify` has put into it what the user knows the item by.
+    `read` returns what the embedder accepts. An InputError gets its item's `index`. Unless `is_skipping`, it is raised, after
+    `identify` has added the name by which the user knows the item.
     """
     batch_size = embedder.checked_batch_size(batch_size)
 
@@ -162,7 +164,7 @@ def embed_windows(
 
 @dataclass(frozen=True)
 class _PreparedItem(Generic[Given]):
-    """An item that was read: ready for the graphs, or why it is not."""
+    """An item that was read: either ready for the graphs, or the error."""
 
     index: int
     item: Given

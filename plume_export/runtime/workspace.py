@@ -11,7 +11,7 @@ from .rollout import BoundRollout, Rollout
 
 
 class Workspace:
-    """Buffers by tensor name: what prefill returns and what the rollout reads and writes."""
+    """Buffers by tensor name: the results of prefill, and the inputs and outputs of the rollout."""
 
     def __init__(self, buffers: dict[str, Buffer], rollout: Rollout) -> None:
         self.buffers = buffers
@@ -19,7 +19,7 @@ class Workspace:
 
     @cached_property
     def rollout(self) -> BoundRollout:
-        """Bound when it is first run: the anchor alone needs no graph `latent_step`."""
+        """The rollout, bound on first use. The mode disc needs only the anchor and never loads graph `latent_step`."""
         return self._rollout.bind(self.buffers)
 
     def close(self) -> None:
@@ -28,7 +28,7 @@ class Workspace:
 
 
 class Workspaces:
-    """Makes workspaces and keeps those used last, as many as the backend says."""
+    """Creates workspaces and caches the most recently used ones, up to the number that the backend allows."""
 
     def __init__(self, backend: Backend, graphs: Mapping[GraphName, GraphSpec], rollout: Rollout) -> None:
         self._backend, self._rollout = backend, rollout
@@ -36,7 +36,7 @@ class Workspaces:
         self._kept: OrderedDict[tuple[int, int], Workspace] = OrderedDict()
 
     def close(self) -> None:
-        """Close all that are kept."""
+        """Close all cached workspaces."""
         while self._kept:
             self._kept.popitem()[1].close()
 
@@ -47,7 +47,7 @@ class Workspaces:
             self._kept.move_to_end(key)
             return self._kept[key]
         while len(self._kept) >= self._backend.kept_batches:
-            self._kept.popitem(last=False)[1].close()  # first, so that its memory is free
+            self._kept.popitem(last=False)[1].close()  # before creating a new one, so that its memory is free
         sizes = {"batch": batch, "tokens": tokens}
         shapes = {name: TensorShape(tensor_shape(tensor, sizes), tensor.dtype) for name, tensor in self._tensors.items()}
         self._kept[key] = Workspace(self._backend.allocate("batch", shapes), self._rollout)

@@ -152,7 +152,10 @@ def test_an_engine_that_wants_more_scratch_than_its_builder_told(trt: EmulatedTe
 
 def test_an_engine_without_a_context(trt: EmulatedTensorRt, baked: Bundle) -> None:
     trt.has_no_context = True
-    with opened(trt, baked) as embedder, pytest.raises(PlumeExportError, match=r"no context of prefill .*out of memory"):
+    with (
+        opened(trt, baked) as embedder,
+        pytest.raises(PlumeExportError, match=r"could not create the context of prefill .*out of memory"),
+    ):
         embedder.embed(["a text"])
     assert trt.cuda.blocks == {}
 
@@ -169,7 +172,7 @@ def test_no_host_memory_for_a_large_input(trt: EmulatedTensorRt, baked: Bundle) 
 
 def test_a_cache_that_can_not_be_written(trt: EmulatedTensorRt, baked: Bundle, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.warns(UserWarning, match="could not be kept"), opened(trt, baked) as embedder:
+    with pytest.warns(UserWarning, match="could not be saved"), opened(trt, baked) as embedder:
         embedder.embed(["a text"])
     assert trt.cuda.blocks == {}
 
@@ -204,7 +207,7 @@ def test_a_prompt_longer_than_built_for(trt: EmulatedTensorRt, baked: Bundle) ->
 
 
 def test_a_batch_larger_than_built_for(trt: EmulatedTensorRt, baked: Bundle) -> None:
-    with opened(trt, baked) as embedder, pytest.raises(PlumeExportError, match=r"batch_size is 5; .* takes 1 to 4"):
+    with opened(trt, baked) as embedder, pytest.raises(PlumeExportError, match=r"batch_size is 5; .* accepts 1 to 4"):
         embedder.embed(["a"] * 5, batch_size=5)
 
 
@@ -226,14 +229,16 @@ def test_bfloat16_bits() -> None:
 
 def test_engines_of_another_version(trt: EmulatedTensorRt, baked: Bundle) -> None:
     trt.__version__ = "98.0"  # type: ignore[misc]
-    with pytest.raises(BundleError, match=r"built by tensorrt-rtx 99\.1; this machine has 98\.0(.|\n)*plume-export compile"):
+    with pytest.raises(
+        BundleError, match=r"built by tensorrt-rtx 99\.1, but this machine has 98\.0(.|\n)*plume-export compile"
+    ):
         opened(trt, baked)
 
 
 def test_engines_of_another_gpu(trt: EmulatedTensorRt, tiny_fp32: Bundle, tmp_path: Path) -> None:
     bundle = write_engine_bundle(tiny_fp32, tmp_path / "bundle", is_shared=False, device="NVIDIA L4 8.9")
     with pytest.raises(
-        BundleError, match=r"built for NVIDIA L4 8\.9; this machine has Emulated GPU 8\.9(.|\n)*plume-export compile"
+        BundleError, match=r"built for NVIDIA L4 8\.9, but this machine has Emulated GPU 8\.9(.|\n)*plume-export compile"
     ):
         opened(trt, bundle)
 
@@ -249,7 +254,7 @@ def test_a_corrupted_engine(trt: EmulatedTensorRt, tiny_fp32: Bundle, tmp_path: 
 
 def test_a_device_too_small(trt: EmulatedTensorRt, baked: Bundle) -> None:
     trt.cuda.memory_bytes = 10_000_000
-    with pytest.raises(PlumeExportError, match=r"takes \d+ MB on the device \(.*buffers \d+\); Emulated GPU has 10 MB free"):
+    with pytest.raises(PlumeExportError, match=r"needs \d+ MB of device memory \(.*buffers \d+\); Emulated GPU has 10 MB free"):
         opened(trt, baked)
     assert trt.cuda.blocks == {}
 
@@ -257,8 +262,8 @@ def test_a_device_too_small(trt: EmulatedTensorRt, baked: Bundle) -> None:
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"driver": 0}, "no NVIDIA driver"),
-        ({"driver": 12040}, r"driver serves CUDA 12\.4; the CUDA runtime here is 13\.0"),
+        ({"driver": 0}, "No NVIDIA driver"),
+        ({"driver": 12040}, r"driver supports CUDA 12\.4, but the installed CUDA runtime is 13\.0"),
         ({"gpus": 0}, "No CUDA device can be used"),
     ],
 )
@@ -273,5 +278,5 @@ def test_this_machine_without_a_driver() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
     if runtime.cudaDriverGetVersion()[1] != 0:
         pytest.skip("a driver is installed here")
-    with pytest.raises(PlumeExportError, match="no NVIDIA driver here"):
+    with pytest.raises(PlumeExportError, match="No NVIDIA driver was found"):
         CudaDevice("rtx")

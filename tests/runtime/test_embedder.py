@@ -46,7 +46,7 @@ def test_images_of_every_kind_agree(tiny_cpu: Bundle, tmp_path: Path) -> None:
         assert np.abs(embedder.encode(pixels) - embeddings[0]).max() == 0
         assert np.abs(embedder.embed(np.stack([pixels, pixels])) - embeddings[0]).max() <= 1e-6
         for one in (path, content, opened, pixels, pixels[..., 0], PICTURE, Item(text="a")):
-            with pytest.raises(InputError, match="embed takes a list of items; got one"):
+            with pytest.raises(InputError, match="embed takes a list of items, but got one"):
                 embedder.embed(one)  # type: ignore[arg-type]
 
 
@@ -177,7 +177,7 @@ def test_typed_control_tokens_are_text(tiny_cpu: Bundle) -> None:
 @pytest.mark.parametrize("one", ["a text", {"text": "a text"}])
 def test_one_item_is_no_list(tiny_cpu: Bundle, one: object) -> None:
     """Its characters or keys would be embedded."""
-    with Embedder(tiny_cpu) as embedder, pytest.raises(InputError, match=r"takes a list of items; got one (str|dict)"):
+    with Embedder(tiny_cpu) as embedder, pytest.raises(InputError, match=r"takes a list of items, but got one (str|dict)"):
         embedder.embed(one)  # type: ignore[arg-type]
 
 
@@ -190,7 +190,7 @@ def test_wrong_arguments(tiny_cpu: Bundle, arguments: dict[str, Any], message: s
 
 
 def test_steps_outside_the_budget(tiny_cpu: Bundle) -> None:
-    with pytest.raises(PlumeExportError, match="steps is 9; this bundle's rollout takes 0 to 8"):
+    with pytest.raises(PlumeExportError, match="steps is 9; this bundle's rollout accepts 0 to 8"):
         Embedder(tiny_cpu, steps=9)
     with pytest.raises(OptionError, match="steps is -1; expected 0 or more"):
         Embedder(tiny_cpu, steps=-1)
@@ -286,7 +286,7 @@ def test_an_embedding_that_is_not_finite_names_its_item_and_a_fix_that_suits(poi
 
 
 @pytest.mark.parametrize(
-    ("precision", "fix"), [("fp16", "precision fp32;"), ("bf16", "precision fp32;"), ("fp32", "leave the input out")]
+    ("precision", "fix"), [("fp16", "precision fp32;"), ("bf16", "precision fp32;"), ("fp32", "omit the input")]
 )
 def test_the_fix_of_an_embedding_that_is_not_finite(tiny_cpu: Bundle, precision: Precision, fix: str) -> None:
     bundle = Bundle(tiny_cpu.path, msgspec.structs.replace(tiny_cpu.manifest, precision=precision))

@@ -1,4 +1,4 @@
-"""The CUDA device: memory, copies, one stream and recorded graphs. The one place that calls cuda-python."""
+"""The CUDA device: memory, copies, one stream and recorded graphs. This is the only module that calls cuda-python."""
 
 import ctypes
 from collections.abc import Callable
@@ -17,12 +17,12 @@ HostBytes = NDArray[np.uint8]
 
 
 class CudaDevice:
-    """The first CUDA device with one stream of its own, on which all work is queued in order. A context manager.
+    """The first CUDA device with one stream, on which all work is queued in order. A context manager.
 
-    Addresses are integers. `extra` names the extra that brings cuda-python, for the error where it is missing.
+    Addresses are integers. `extra` is the extra that installs cuda-python, for the error if it is missing.
 
-    Raises PlumeExportError without a driver, with one that is too old for the CUDA runtime, and without a GPU. Source: the
-    CUDA runtime API, by cuda-python's `cuda.bindings.runtime`.
+    Raises PlumeExportError if there is no driver, if the driver is too old for the CUDA runtime, and if there is no GPU.
+    Source: the CUDA runtime API, through cuda-python's `cuda.bindings.runtime`.
     """
 
     def __init__(self, extra: str) -> None:
@@ -41,18 +41,18 @@ class CudaDevice:
 
     @property
     def stream(self) -> int:
-        """The stream's handle, for libraries that queue work on it."""
+        """Handle of the stream, for libraries that queue work on it."""
         return int(self._stream)
 
     def free_bytes(self) -> int:
-        """Return the device memory that is free now."""
+        """Return the free device memory in bytes."""
         free, _ = self._call("cudaMemGetInfo")
         return int(free)
 
     def allocate(self, size: int, purpose: str) -> int:
-        """Return the address of `size` zeroed bytes, at least 256-byte aligned; `close` frees them.
+        """Return the address of `size` zeroed bytes, aligned to at least 256 bytes; `close` frees them.
 
-        Raises PlumeExportError if the device has not that much memory.
+        Raises PlumeExportError if the device has too little memory.
         """
         address = self._allocated_address("cudaMalloc", purpose, size)
         self._allocated.append(address)
@@ -60,13 +60,13 @@ class CudaDevice:
         return address
 
     def allocate_pinned(self, size: int) -> HostBytes:
-        """Return host memory that the device can copy from while the host goes on; `close` frees it."""
+        """Return pinned host memory, from which the device can copy asynchronously; `close` frees it."""
         address = self._allocated_address("cudaHostAlloc", "host memory for inputs", size, 0)
         self._pinned.append(address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def free_pinned(self, memory: HostBytes) -> None:
-        """Free pinned memory before `close`."""
+        """Free pinned memory earlier than `close` does."""
         address = memory.ctypes.data
         self._pinned.remove(address)
         self._call("cudaFreeHost", address)
@@ -90,7 +90,7 @@ class CudaDevice:
             self._call("cudaMemsetAsync", address, 0, size, self._stream)
 
     def record(self, work: Callable[[], None]) -> Any:
-        """Record the work that `work` queues, without doing it; return it as a CUDA graph for `launch`."""
+        """Record the work that `work` queues, without running it. Return a CUDA graph for `launch`."""
         mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self._stream, mode)
         try:
@@ -113,21 +113,21 @@ class CudaDevice:
         self._call("cudaGraphLaunch", graph, self._stream)
 
     def free_graph(self, graph: Any) -> None:
-        """Free recorded work before `close`."""
+        """Free recorded work earlier than `close` does."""
         self.wait()
         self._graphs.remove(graph)
         self._call("cudaGraphExecDestroy", graph)
 
     def wait(self) -> None:
-        """Return when all queued work is done."""
+        """Wait until all queued work is finished."""
         self._call("cudaStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Wait, then free everything; raise the first error at the end. Closing again does nothing."""
+        """Wait, then free everything. Raises the first error after everything was freed. Closing again does nothing."""
         if self._is_closed:
             return
         self._is_closed = True
-        with ExitStack() as frees:  # runs all of them, last first, whatever fails
+        with ExitStack() as frees:  # runs all callbacks, last first, even if one fails
             frees.callback(self._call, "cudaStreamDestroy", self._stream)
             for name, handles in (
                 ("cudaFreeHost", self._pinned),
@@ -141,10 +141,10 @@ class CudaDevice:
     def _allocated_address(self, name: str, purpose: str, size: int, *flags: int) -> int:
         code, address = getattr(self._cudart, name)(max(size, 1), *flags)
         if code == self._cudart.cudaError_t.cudaErrorMemoryAllocation:
-            self._cudart.cudaGetLastError()  # clear it, for libraries that ask
+            self._cudart.cudaGetLastError()  # clear the error, because other libraries check it
             raise PlumeExportError(
-                f"{self.name} has {self.free_bytes() / 1e6:,.0f} MB free; {purpose} takes {size / 1e6:,.0f} MB.",
-                fix="end other programs on the GPU, or compile with a --target of smaller shapes",
+                f"{self.name} has {self.free_bytes() / 1e6:,.0f} MB free; {purpose} needs {size / 1e6:,.0f} MB.",
+                fix="end other programs on the GPU, or compile for a --target with smaller shapes",
             )
         self._check(name, code)
         return int(address)
@@ -154,7 +154,7 @@ class CudaDevice:
             self._call("cudaMemcpyAsync", target, source, size, getattr(self._cudart.cudaMemcpyKind, kind), self._stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the CUDA runtime; return its result, a tuple where it has several."""
+        """Call a function of the CUDA runtime. Return its result, or a tuple if it has several."""
         code, *results = getattr(self._cudart, name)(*arguments)
         self._check(name, code)
         return results[0] if len(results) == 1 else tuple(results)
@@ -174,16 +174,16 @@ def import_cudart(extra: str) -> Any:
 
 
 def check_driver(cudart: Any) -> None:
-    """Raise PlumeExportError without a driver, with one older than the CUDA runtime, and without a GPU."""
+    """Raise PlumeExportError if there is no driver, if it is older than the CUDA runtime, or if there is no GPU."""
     _, driver = cudart.cudaDriverGetVersion()
     if driver == 0:
-        raise PlumeExportError("There is no NVIDIA driver here, which this bundle needs.", fix="run it on a machine with a GPU")
+        raise PlumeExportError("No NVIDIA driver was found, but this bundle needs a GPU.", fix="run it on a machine with a GPU")
     code, count = cudart.cudaGetDeviceCount()
     _, runtime = cudart.cudaRuntimeGetVersion()
     if code == cudart.cudaError_t.cudaErrorInsufficientDriver:
         served, needed = cuda_version_text(driver), cuda_version_text(runtime)
         raise PlumeExportError(
-            f"The NVIDIA driver serves CUDA {served}; the CUDA runtime here is {needed}.",
+            f"The NVIDIA driver supports CUDA {served}, but the installed CUDA runtime is {needed}.",
             fix=f"update the driver (TensorRT and ONNX Runtime also come for CUDA {driver // 1000}: see docs/targets.md)",
         )
     if code != cudart.cudaError_t.cudaSuccess or count == 0:

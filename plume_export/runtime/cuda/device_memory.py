@@ -1,4 +1,4 @@
-"""Device memory: one block allocated at the start, buffers at fixed places in it, and weights that engines share."""
+"""Device memory: one block allocated at the start, buffers at fixed positions in it, and weights that engines share."""
 
 import math
 import mmap
@@ -30,7 +30,7 @@ class DeviceBuffer:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
     def rows(self, start: int, stop: int) -> "DeviceBuffer":
@@ -41,13 +41,15 @@ class DeviceBuffer:
 
 @dataclass(frozen=True)
 class Block:
-    """Device memory from `address` on."""
+    """A block of device memory that starts at `address`."""
 
     address: int
     size: int
 
     def place(self, tensors: Mapping[str, TensorShape]) -> dict[str, DeviceBuffer]:
-        """Return buffers one behind the other from the start of the block: the same tensors are always at the same place."""
+        """Return buffers placed one after another from the start of the block. The same tensors always get the same
+        addresses.
+        """
         placed: dict[str, DeviceBuffer] = {}
         offset = 0
         for name, (shape, dtype) in tensors.items():
@@ -58,7 +60,7 @@ class Block:
 
 
 def stored_from_array(array: Array, dtype: DType) -> Array:
-    """Return an array whose bytes are the values in `dtype`, rounded to nearest even; bfloat16 as uint16."""
+    """Return an array with the bytes of the values in `dtype`, rounded to nearest even; bfloat16 is stored as uint16."""
     if dtype != "bfloat16":
         return np.ascontiguousarray(array, dtype)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
@@ -67,12 +69,12 @@ def stored_from_array(array: Array, dtype: DType) -> Array:
 
 
 def empty_stored(shape: tuple[int, ...], dtype: DType) -> Array:
-    """Return an array to receive a tensor's bytes."""
+    """Return an uninitialised array for the bytes of a tensor."""
     return np.empty(shape, np.uint16 if dtype == "bfloat16" else dtype)
 
 
 def float32_from_stored(stored: Array, dtype: DType) -> NDArray[np.float32]:
-    """Return the values of received bytes."""
+    """Return the values of stored bytes as float32."""
     if dtype == "bfloat16":
         return (stored.astype(np.uint32) << 16).view(np.float32)
     return stored.astype(np.float32)
@@ -82,13 +84,13 @@ _UPLOADED_DTYPES: dict[str, DType] = {"float32": "float32", "int64": "int64"}
 
 
 class CudaBuffers:
-    """Buffers in one block of device memory that serves the largest shapes of a bundle.
+    """Buffers in one block of device memory, which is large enough for a bundle's largest shapes.
 
-    The block has three parts: what is uploaded, the visual embeddings of a batch, and what the batch computes. Each batch finds
-    its buffers at the same places as the last one of its kind, so that recorded work stays valid.
+    The block has three parts: uploaded inputs, the visual embeddings of a batch, and the results of the batch. A batch gets the
+    same addresses as the last batch of its kind, so recorded work stays valid.
     """
 
-    # Each has a CUDA graph of its rollout, and two sessions.
+    # Each kind has a CUDA graph of its rollout, and two sessions.
     kept_batches = 8
 
     def __init__(self, device: CudaDevice, limits: ShapeRanges, sizes: BufferBytes, *, is_recording: bool) -> None:
@@ -116,7 +118,7 @@ class CudaBuffers:
         placed = self._uploads.place(shapes)
         last = list(placed.values())[-1]
         size = last.address + last.size - self._uploads.address
-        self._device.wait()  # the staging memory may still be read
+        self._device.wait()  # an earlier copy may still be reading the staging memory
         if len(self._staging) < size:
             larger = self._device.allocate_pinned(size)
             self._device.free_pinned(self._staging)
@@ -149,7 +151,7 @@ class CudaBuffers:
         return RecordedWork(self._device, work, self.is_recordable)
 
     def is_recordable(self) -> bool:
-        """Whether the work queued by this backend's sessions may be recorded now."""
+        """Return True if the work queued by this backend's sessions can be recorded now."""
         return self._is_recording
 
     def wait(self) -> None:
@@ -157,7 +159,7 @@ class CudaBuffers:
 
 
 def padded_length(tokens: int) -> int:
-    """Return the length that a prompt is padded to: at most a third longer, and a few dozen lengths in all."""
+    """Return the padded length of a prompt: at most a third longer, from a few dozen possible lengths."""
     step = 32
     while tokens > 8 * step:
         step *= 2
@@ -169,7 +171,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 class SharedWeights:
-    """Copies tensors to the device when they are first wanted. The file is mapped: the host holds no copy of it."""
+    """Copies tensors to the device on first use. The file is memory-mapped, so the host needs no copy."""
 
     def __init__(self, bundle: Bundle, device: CudaDevice) -> None:
         self._file, self._device = bundle.file(WEIGHTS), device
@@ -192,5 +194,5 @@ class SharedWeights:
             self._device.copy_in(values, address)
             self._device.wait()
         finally:
-            del values  # it holds the mapping open
+            del values  # it keeps the mapping open
         return DeviceBuffer(address, tuple(entry["shape"]), _DTYPES[entry["dtype"]])

@@ -1,4 +1,4 @@
-"""Whether a bundle of engines belongs to this machine: made by its TensorRT, for its GPU, within its memory."""
+"""Check that a bundle of engines matches this machine: its TensorRT version, its GPU and its memory."""
 
 from collections.abc import Callable
 
@@ -15,24 +15,24 @@ from .device import CudaDevice
 
 
 def check_version(bundle: Bundle, engines: EngineManifest, flavour: Flavour) -> None:
-    """Raise BundleError for engines of another TensorRT."""
+    """Raise BundleError if the engines were built by another TensorRT version or variant."""
     if engines.flavour_version != flavour.version:
         raise BundleError(
-            f"{bundle.path} was built by {flavour.name} {engines.flavour_version}; this machine has {flavour.version}.",
+            f"{bundle.path} was built by {flavour.name} {engines.flavour_version}, but this machine has {flavour.version}.",
             fix=rebuild_command(bundle),
         )
 
 
 def check_device(bundle: Bundle, engines: EngineManifest, device: CudaDevice) -> None:
-    """Raise BundleError for engines of another GPU."""
+    """Raise BundleError if the engines were built for another GPU."""
     if engines.device not in (PORTABLE, device.title):
         raise BundleError(
-            f"{bundle.path} was built for {engines.device}; this machine has {device.title}.", fix=rebuild_command(bundle)
+            f"{bundle.path} was built for {engines.device}, but this machine has {device.title}.", fix=rebuild_command(bundle)
         )
 
 
 def check_engines_fit(bundle: Bundle, engines: EngineManifest, buffers: BufferBytes, device: CudaDevice) -> None:
-    """Raise PlumeExportError if the device's free memory does not hold engines, scratch memory, weights and buffers."""
+    """Raise PlumeExportError if engines, scratch memory, weights and buffers do not fit in the free device memory."""
     files = bundle.manifest.files
     parts = {
         "engines": sum(entry.bytes for entry in engines.graphs.values()),
@@ -40,17 +40,17 @@ def check_engines_fit(bundle: Bundle, engines: EngineManifest, buffers: BufferBy
         "activations": scratch_bytes(bundle, engines),
         "buffers": buffers.total,
     }
-    _check_fit(bundle, parts, device, lambda free: f"recipe of smaller shapes ({_nearest(bundle, engines, free)})")
+    _check_fit(bundle, parts, device, lambda free: f"recipe with smaller shapes ({_nearest(bundle, engines, free)})")
 
 
 def check_graphs_fit(bundle: Bundle, buffers: BufferBytes, device: CudaDevice) -> None:
-    """Raise PlumeExportError if the device's free memory does not hold the weights and the buffers; activations come on top."""
+    """Raise PlumeExportError if the weights and buffers do not fit in the free device memory. Activations are not included."""
     parts = {"weights": bundle.manifest.files[WEIGHTS].bytes, "buffers": buffers.total}
-    _check_fit(bundle, parts, device, lambda _: "recipe of smaller shapes")
+    _check_fit(bundle, parts, device, lambda _: "recipe with smaller shapes")
 
 
 def scratch_bytes(bundle: Bundle, engines: EngineManifest) -> int:
-    """Return what the engines need beside their weights, one after another: by the builder, else as planned."""
+    """Return the scratch memory of the engines, which run one after another: as reported by the builder, or else as planned."""
     told = [entry.activation_bytes for entry in engines.graphs.values() if entry.activation_bytes is not None]
     if len(told) == len(engines.graphs):
         return max(told)
@@ -65,26 +65,26 @@ def _check_fit(bundle: Bundle, parts: dict[str, int], device: CudaDevice, smalle
         return
     listed = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in parts.items() if size)
     raise PlumeExportError(
-        f"{bundle.path} takes {needed / 1e6:,.0f} MB on the device ({listed}); {device.name} has {free / 1e6:,.0f} MB free.",
+        f"{bundle.path} needs {needed / 1e6:,.0f} MB of device memory ({listed}); {device.name} has {free / 1e6:,.0f} MB free.",
         fix=f"end other programs on the GPU, or compile with a {smaller(free)}",
     )
 
 
 def rebuild_command(bundle: Bundle) -> str:
-    """Return the command that makes a bundle anew where it is to run."""
+    """Return the command that rebuilds a bundle on the machine where it will run."""
     engines = bundle.manifest.engines
     target = "auto" if engines is None else engines.target
-    return f"plume-export compile PORTABLE --target {target} --output {bundle.path}  (PORTABLE: what `export` wrote)"
+    return f"plume-export compile PORTABLE --target {target} --output {bundle.path}  (PORTABLE: the bundle written by `export`)"
 
 
 def free_bytes(device: CudaDevice) -> int:
-    """Return the memory that a program can get now; an integrated GPU shares the system's, page cache included."""
+    """Return the memory that a program can allocate now. An integrated GPU uses system memory, including the page cache."""
     memory = device_memory() if device.is_integrated else None
     return device.free_bytes() if memory is None else memory.free_bytes
 
 
 def _nearest(bundle: Bundle, engines: EngineManifest, free: int) -> str:
-    """CUDA's own memory is taken already when the free bytes are asked for."""
+    """Return a description of the nearest plan that fits. `free` excludes CUDA's own memory, which is already allocated."""
     here = Device(name="this GPU", memory_gb=(free + CONTEXT_BYTES) / 1e9, compute_capability="")
     recipe = msgspec.structs.replace(engines.recipe, device=here)
     manifest = bundle.manifest

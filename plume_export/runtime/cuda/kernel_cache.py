@@ -1,4 +1,4 @@
-"""Kernels that TensorRT-RTX compiles on the device for shapes it meets, kept for the next start."""
+"""On-disk cache of the kernels that TensorRT-RTX compiles at run time for new input shapes. The next process reuses them."""
 
 import warnings
 from pathlib import Path
@@ -12,7 +12,7 @@ from ...whole_file import replacing
 
 
 class KernelCache:
-    """The cache of one engine. TensorRT compiles its kernels when it builds, and uses none."""
+    """Kernel cache of one TensorRT-RTX engine. TensorRT compiles its kernels at build time and needs no cache."""
 
     def __init__(self, flavour: Flavour, bundle: Bundle, graph: GraphName) -> None:
         self.is_used = flavour.name == "tensorrt-rtx"
@@ -21,21 +21,23 @@ class KernelCache:
         self._name = f"kernels-{flavour.version}-{bundle.sha256[:16]}-{graph}"
 
     def set_up(self, config: Any) -> None:
-        """Have a context use the cache.
+        """Attach the cache to the configuration of a context.
 
-        A step's kernels for new shapes are compiled before they run, since recorded work must not change. Those of the other
-        graphs, whose shapes are many, are compiled beside the first runs.
+        Kernels of latent_step for new shapes are compiled before it runs, because recorded work must not change. The other
+        graphs have many shapes, so their kernels are compiled in the background during the first runs.
         """
         if self._cache is None:
             self._cache = config.create_runtime_cache()
             if self._file.is_file():
-                self._cache.deserialize(self._file.read_bytes())  # of another version or device: it starts anew
+                self._cache.deserialize(
+                    self._file.read_bytes()
+                )  # a cache of another version or device is replaced by an empty one
         config.set_runtime_cache(self._cache)
         strategy = self._trt.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER if self._graph == "latent_step" else strategy.LAZY
 
     def save(self) -> None:
-        """Write what the cache holds now, if it can be written."""
+        """Write the cache to disk, if possible."""
         data = None if self._cache is None else self._cache.serialize()
         if data is None:
             return
@@ -44,7 +46,7 @@ class KernelCache:
             with replacing(self._file) as file:
                 file.write(memoryview(data))
         except (OSError, PlumeExportError) as error:
-            warnings.warn(f"Compiled kernels could not be kept in {self._file}: {error}", stacklevel=2)
+            warnings.warn(f"Compiled kernels could not be saved in {self._file}: {error}", stacklevel=2)
 
     @property
     def _file(self) -> Path:

@@ -18,17 +18,17 @@ from .fit import check_graphs_fit
 
 _EXTRA = "gpu"
 _DEVICE = ("cuda", 0)
-# numpy has no bfloat16: ONNX's own number stands for it.
+# numpy has no bfloat16; ONNX's element type number stands for it.
 _ELEMENT_TYPES: dict[DType, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": 16, "int64": np.int64}
 
 
 class OnnxRuntimeCuda(CudaBuffers):
-    """Backend over onnxruntime's CUDA provider. A graph is loaded when its session is first asked for.
+    """Backend that runs onnxruntime's CUDA provider. A graph is loaded when its first session is requested.
 
-    The rollout is queued call by call: ONNX Runtime computes shapes on the host and copies them in every run, which a CUDA
-    graph must not hold.
+    The rollout is queued call by call. A CUDA graph is not possible, because ONNX Runtime computes shapes on the host and
+    copies them in every run.
 
-    Raises PlumeExportError without a driver or GPU, and where ONNX Runtime has no CUDA provider or cannot load it.
+    Raises PlumeExportError if there is no driver or GPU, and if ONNX Runtime's CUDA provider is missing or cannot be loaded.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -58,18 +58,20 @@ class OnnxRuntimeCuda(CudaBuffers):
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
         file = str(self._bundle.checked_graph_file(graph))
-        with _as_error(f"cannot load {file}"):  # without the fallback, which would print and go on on the CPU
+        with _as_error(f"cannot load {file}"):  # no fallback: ONNX Runtime would print a message and continue on the CPU
             session = self._onnxruntime.InferenceSession(file, options, providers=[self._provider()], enable_fallback=0)
         self._bundle.check_not_replaced()
         if session.get_providers()[0] != CUDA_PROVIDER:
             raise PlumeExportError(
                 f"ONNX Runtime {self._onnxruntime.__version__} could not load its CUDA provider.",
-                fix="install the CUDA and cuDNN libraries that this onnxruntime-gpu is for; plume-export doctor",
+                fix="install the CUDA and cuDNN versions that this onnxruntime-gpu needs; see plume-export doctor",
             )
         return session
 
     def _provider(self) -> tuple[str, dict[str, str]]:
-        """Work is queued on our stream; float32 is not rounded to TF32; memory grows by what is asked for."""
+        """Return the provider and its options: work goes to our stream, float32 is not rounded to TF32, memory grows as
+        requested.
+        """
         options = {
             "device_id": "0",
             "user_compute_stream": str(self._device.stream),
@@ -95,11 +97,11 @@ class OnnxRuntimeCudaSession:
         return OnnxRuntimeCudaBinding(self._session, binding, self._options)
 
     def close(self) -> None:
-        """The graph is the backend's."""
+        """Do nothing: the backend owns the graph."""
 
 
 class OnnxRuntimeCudaBinding:
-    """Buffers bound once; `run` may be called any number of times."""
+    """Buffers that are bound once; `run` may be called any number of times."""
 
     def __init__(self, session: Any, binding: Any, options: Any) -> None:
         self._session, self._binding, self._options = session, binding, options
@@ -111,7 +113,7 @@ class OnnxRuntimeCudaBinding:
 
 @contextmanager
 def _as_error(what: str) -> Iterator[None]:
-    """ONNX Runtime's own errors are of no common class."""
+    """Convert errors of ONNX Runtime, which have no common class."""
     try:
         yield
     except PlumeExportError:
@@ -127,5 +129,5 @@ def _import_onnxruntime() -> Any:
             f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.",
             fix=f"pip uninstall onnxruntime, then pip install 'plume-export[{_EXTRA}]'",
         )
-    onnxruntime.preload_dlls()  # CUDA and cuDNN, where they were installed as Python packages
+    onnxruntime.preload_dlls()  # loads CUDA and cuDNN if they were installed as Python packages
     return onnxruntime

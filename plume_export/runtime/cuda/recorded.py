@@ -1,4 +1,4 @@
-"""Work on fixed buffers that becomes one CUDA graph."""
+"""Work on fixed buffers that is recorded as one CUDA graph."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ from .device import CudaDevice
 
 
 class RecordedWork:
-    """Done plainly at first, recorded when it comes again, launched as one CUDA graph from then on.
+    """Runs work normally at first, records it on a repeated call, and then launches it as one CUDA graph.
 
-    It is recorded right behind a plain run of the same shapes: TensorRT does part of its work only in the first run after a
-    change of shapes, and that part must not be recorded. `is_recordable` is asked each time until it says yes.
+    It is recorded directly after a normal run with the same shapes. TensorRT does part of its work only in the first run after
+    a change of shapes, and that part must not be recorded. `is_recordable` is called each time until it returns True.
     """
 
     def __init__(self, device: CudaDevice, work: Callable[[], None], is_recordable: Callable[[], bool]) -> None:
@@ -32,7 +32,7 @@ class RecordedWork:
         if self._graph is not None:
             self._device.free_graph(self._graph)
             self._graph = None
-        self._work = _nothing  # whoever asked for the work holds this in turn
+        self._work = _nothing  # the owner of the work refers to this object in turn
 
 
 def _nothing() -> None:

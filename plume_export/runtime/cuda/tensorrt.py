@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX engines, which differ in little but the module's name."""
+"""Backend for TensorRT and TensorRT-RTX engines, whose APIs differ in little more than the module name."""
 
 import mmap
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ from .kernel_cache import KernelCache
 
 
 class TensorRt(CudaBuffers):
-    """Backend over a bundle of engines. An engine is loaded when its session is first asked for.
+    """Backend that runs a bundle of engines. An engine is loaded when its first session is requested.
 
-    All engines share one block of scratch memory, as they run one after another, and with shared weights one copy of those.
-    With `is_recording=False` the rollout is queued call by call, never as a CUDA graph.
+    Engines run one after another and share one block of scratch memory. With shared weights, they also share one copy of the
+    weights. With `is_recording=False` the rollout is queued call by call, never as a CUDA graph.
 
-    Raises BundleError for engines of another TensorRT or another GPU; PlumeExportError without a driver or GPU, and where the
-    device's memory does not hold the bundle.
+    Raises BundleError for engines of another TensorRT version or GPU. Raises PlumeExportError if there is no driver or GPU, and
+    if the bundle does not fit in the device's memory.
     """
 
     def __init__(self, bundle: Bundle, *, is_recording: bool = True) -> None:
@@ -66,7 +66,7 @@ class TensorRt(CudaBuffers):
         return super().is_recordable() and all(session.is_recordable() for session in self._recorded)
 
     def close(self) -> None:
-        """Free the engines, then the device memory that they point into. Sessions are closed before."""
+        """Free the engines, then the device memory that they use. Sessions must be closed first."""
         self._opened.close()
 
     def _free_engines(self) -> None:
@@ -78,7 +78,7 @@ class TensorRt(CudaBuffers):
         self._runtime = None
 
     def _load(self, graph: GraphName) -> "LoadedEngine":
-        """Deserialise an engine from its mapped file, so that the host needs no copy of it."""
+        """Deserialise an engine from its memory-mapped file, so that the host needs no copy."""
         file = self._bundle.checked_graph_file(graph)
         self._log.lines.clear()
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -95,14 +95,16 @@ class TensorRt(CudaBuffers):
         return LoadedEngine(self._flavour, engine, kernel_cache, weights, *self._scratch_for(int(engine.device_memory_size_v2)))
 
     def _scratch_for(self, size: int) -> tuple[int, int]:
-        """Return the common scratch memory, or more for an engine that wants more than its builder told."""
+        """Return the common scratch memory, enlarged if an engine needs more than its builder reported."""
         if size > self._scratch_size:
             self._scratch_size = size
             self._scratch = self._device.allocate(size, "the engines' scratch memory")
         return self._scratch, self._scratch_size
 
     def _made(self, what: str, make: Callable[[], Any]) -> Any:
-        """Return what TensorRT makes. It answers with None, or its binding with TypeError, where it cannot."""
+        """Return the object that TensorRT creates. If it fails, TensorRT returns None, or its Python binding raises
+        TypeError.
+        """
         self._log.lines.clear()
         try:
             made = make()
@@ -110,7 +112,7 @@ class TensorRt(CudaBuffers):
             made = None
         if made is None:
             raise PlumeExportError(
-                f"{self._flavour.name} {self._flavour.version} gives no {what} on {self._device.name}: "
+                f"{self._flavour.name} {self._flavour.version} could not create the {what} on {self._device.name}: "
                 f"{reasons_in(self._log.lines)}.",
                 fix="plume-export doctor",
             )
@@ -118,7 +120,7 @@ class TensorRt(CudaBuffers):
 
 
 class LoadedEngine:
-    """One deserialised engine, its shared weights and the scratch memory that its contexts use."""
+    """One deserialised engine, its shared weights, and the scratch memory of its contexts."""
 
     def __init__(
         self,
@@ -134,7 +136,7 @@ class LoadedEngine:
         self._scratch, self._scratch_size = scratch, scratch_size
 
     def new_context(self) -> Any:
-        """Return an execution context that uses the common scratch memory; None if the engine gives none."""
+        """Return an execution context that uses the common scratch memory; None if the engine cannot create one."""
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.kernel_cache.is_used:
             config = self._engine.create_runtime_config()
@@ -150,13 +152,13 @@ class LoadedEngine:
         return context
 
     def close(self) -> None:
-        """Keep the compiled kernels and free the engine. Its contexts are gone before."""
+        """Save the compiled kernels and free the engine. Its contexts must be freed first."""
         self.kernel_cache.save()
         self._engine = None
 
 
 class TensorRtSession:
-    """One execution context of an engine. It keeps the shapes and addresses of the binding that ran last."""
+    """One execution context of an engine. It keeps the shapes and addresses of the last binding that ran."""
 
     def __init__(
         self,
@@ -177,19 +179,22 @@ class TensorRtSession:
     def run(self, binding: "TensorRtBinding") -> None:
         """Queue one run."""
         if self._current is not binding:
-            self._current = None  # until all of it is taken up
+            self._current = None  # until every shape and address is set
             self._take_up(binding)
             self._current = binding
         if not self._context.execute_async_v3(self._device.stream):
             raise self._failed("could not run")
 
     def is_recordable(self) -> bool:
-        """TensorRT-RTX tells when kernels are still being compiled; TensorRT always can be recorded."""
+        """Return True if work can be recorded now.
+
+        TensorRT-RTX returns False while kernels are compiling; TensorRT is always ready.
+        """
         ask = getattr(self._context, "is_stream_capturable", None)
         return ask is None or self._current is None or bool(ask(self._device.stream))
 
     def close(self) -> None:
-        """Free the context. What was recorded of it is freed before."""
+        """Free the context. Recorded work that uses it must be freed first."""
         self._device.wait()
         self._context = self._current = None
         if self in self._recorded:
@@ -215,7 +220,8 @@ class TensorRtSession:
 
     def _failed(self, what: str) -> PlumeExportError:
         return PlumeExportError(
-            f"The engine {self._graph} {what}: {reasons_in(self._log.lines)}.", fix="report it with `plume-export selftest`"
+            f"The engine {self._graph} {what}: {reasons_in(self._log.lines)}.",
+            fix="file an issue and attach the output of `plume-export selftest`",
         )
 
 

@@ -101,7 +101,7 @@ def test_integers_stay_in_the_weight_file(plume_tiny_int8: Bundle, compiled: Bun
             assert value.const_value.dtype == value.dtype == (ir.DataType.UINT8 if is_unsigned(compiled) else ir.DataType.INT8)
 
 
-@pytest.mark.filterwarnings("ignore:.*which the products of this processor take:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*which this CPU's matmuls use:UserWarning")
 def test_both_kinds_of_weights_embed_alike_on_any_processor(
     plume_tiny_int8: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -124,7 +124,7 @@ def test_another_kind_of_processor_is_told(compiled: Bundle, is_exact: bool, mon
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Embedder(compiled).close()
-    cost = "more slowly than int8" if is_unsigned(compiled) else "each graph holds a changed copy in memory"
+    cost = "more slowly than int8" if is_unsigned(compiled) else "each graph holds a converted copy in memory"
     assert [cost in str(warning.message) for warning in caught] == ([True] if is_exact == is_unsigned(compiled) else [])
     assert {warning.filename for warning in caught} <= {__file__}  # who opened it
 
@@ -146,7 +146,7 @@ def test_decoder_is_laid_out_once_where_integers_are_exact(compiled: Bundle, gra
         assert large <= laid_out
 
 
-@pytest.mark.filterwarnings("ignore:.*which the products of this processor take:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*which this CPU's matmuls use:UserWarning")
 def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, tmp_path: Path) -> None:
     items = [source.read() for source in sources_from_file(sample_inputs_file())]
     # float16 in the file alone: ONNX Runtime's CPU provider computes it in float32.

@@ -100,7 +100,7 @@ def test_a_recipe_for_the_cpu_is_kept_to(tiny_fp32: Bundle, tmp_path: Path) -> N
     bundle = compile_bundle(tiny_fp32, tmp_path / "out", str(tmp_path / "own.toml"))
     assert bundle.manifest.model.preprocess.max_pixels == 50176
     with Embedder(bundle) as embedder:
-        with pytest.raises(PlumeExportError, match="takes 1 to 2"):
+        with pytest.raises(PlumeExportError, match="accepts 1 to 2"):
             embedder.embed(["a"], batch_size=3)
         with pytest.raises(InputError, match="the limit is 512 in this compiled bundle"):
             embedder.embed(["word " * 600])
