@@ -17,7 +17,7 @@ from .bundle import Bundle, Modalities, check_output, graphs_of, staged_bundle
 from .errors import BundleError, MissingExtraError, OptionError
 from .machine.gpu import device_memory, find_gpus, system_memory
 from .machine.onnxruntime_module import import_onnxruntime
-from .machine.tensorrt_variant import import_flavour
+from .machine.tensorrt_variant import import_variant
 from .memory_plan import check_builder_fits, check_plan_fits
 from .progress import Report, detail_of
 from .quantise.options import QuantiseOptions, check_quantise_options
@@ -212,7 +212,7 @@ def compile_bundle(
 def check_target(recipe: Recipe, precision: Precision) -> None:
     """Raise for a precision that the target cannot run and for a builder that is not there, before anything is built."""
     if recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx":
-        import_flavour(recipe.backend)
+        import_variant(recipe.backend)
     else:
         check_onnxruntime_precision(recipe.backend, precision)
     if recipe.backend == "onnxruntime-cpu":

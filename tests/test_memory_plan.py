@@ -65,7 +65,7 @@ def built_activations(graph: GraphName, model: ModelSpec, shapes: ShapeRanges, d
             value.const_value = ir.tensor(np.zeros(shape, value.dtype.numpy()), name=name)
     ir.save(traced, directory / "graph.onnx")
     request = EngineRequest(
-        flavour="tensorrt-rtx",
+        variant="tensorrt-rtx",
         onnx_file=str(directory / "graph.onnx"),
         engine_file=str(directory / "engine"),
         timing_cache_file=None,

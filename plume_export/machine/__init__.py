@@ -1,1 +1,1 @@
-"""What this machine is and has: its GPU, the software for it, and the target that follows."""
+"""Detect this machine's GPU, its software and memory, and choose the target that matches them."""

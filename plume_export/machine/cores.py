@@ -1,4 +1,4 @@
-"""The processor: what it computes exactly, and how many threads a user may ask for."""
+"""The CPU: whether its int8 sums are exact, and how many threads a user may request."""
 
 import os
 import platform
@@ -11,7 +11,10 @@ PROCESSOR = Path("/proc/cpuinfo")
 
 
 def sums_int8_exactly(read: Read = text_of) -> bool:
-    """Whether ONNX Runtime's sums of uint8 by int8 are exact: on x86 without VNNI they saturate in 16 bits. Unknown is no."""
+    """Return True if ONNX Runtime's sums of uint8 by int8 products are exact. Unknown CPUs return False.
+
+    On x86 without VNNI the sums saturate at 16 bits.
+    """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     flags = read(PROCESSOR) or ""
@@ -19,19 +22,19 @@ def sums_int8_exactly(read: Read = text_of) -> bool:
 
 
 def check_threads(threads: int | None) -> None:
-    """Raise PlumeExportError for less than one thread, or more than this machine has logical CPUs. None is always right.
+    """Raise PlumeExportError if `threads` is below one or above this machine's number of logical CPUs. None is always valid.
 
-    What counts is the machine (`os.cpu_count`), not the CPUs that a container or `taskset` leaves to this process: too many
-    threads there are slow, and no danger.
+    The limit is the machine's (`os.cpu_count`), not the number of CPUs that a container or `taskset` leaves to this process.
+    Too many threads for the process are slow but harmless.
     """
     if threads is None:
         return
     cpus = os.cpu_count() or 1
     if not 1 <= threads <= cpus:
         raise OptionError(
-            f"threads is {threads}; expected 1 to {cpus}: this machine has {cpus} logical CPUs, of which this process may use "
-            f"{_usable_cpus(cpus)}.",
-            fix="a --threads in that range, or none: one thread for each core that this process may use",
+            f"threads is {threads}; expected 1 to {cpus}. This process may use {_usable_cpus(cpus)} of the "
+            f"machine's {cpus} logical CPUs.",
+            fix="choose --threads in that range, or omit it to use one thread per available core",
         )
 
 

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for plume-export, each line with the fix."""
+"""Check this machine for what plume-export needs, and suggest a fix for each problem."""
 
 import platform
 import sys
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .gpu import DeviceMemory, Gpu, Jetson, Read, Run, device_memory, find_gpus, find_jetson, output_of, text_of
-from .software import FLAVOUR_TITLES, CudaVersions, Software, cuda_version_text, find_software, package_version
+from .software import VARIANT_TITLES, CudaVersions, Software, cuda_version_text, find_software, package_version
 
-# What needs which packages; the names are those of the distributions.
+# Each extra and the distributions that it needs.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("huggingface-hub", "jinja2", "onnx", "onnx-ir", "onnxscript", "safetensors", "torch", "transformers"),
     "compile": ("onnx", "onnx-ir"),
@@ -20,7 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "heif": ("pillow-heif",),
     "parquet": ("pyarrow",),
 }
-# TensorRT comes with JetPack there, and in wheels everywhere else.
+# On a Jetson, TensorRT comes with JetPack. Elsewhere it comes in wheels.
 EXTRAS_OF_JETPACK: dict[str, dict[str, tuple[str, ...]]] = {
     "6": {"jetson6": ("cuda-bindings", "onnx", "onnx-ir")},
     "7": {"jetson7": ("cuda-bindings", "onnx", "onnx-ir")},
@@ -30,7 +30,7 @@ EXTRAS_BESIDE_JETSON: dict[str, tuple[str, ...]] = {
     "rtx": ("cuda-bindings", "tensorrt-rtx-cu13"),
     "tensorrt": ("cuda-bindings", "tensorrt"),
 }
-# What does as well as the package that an extra names.
+# Distributions that can replace the one that an extra names.
 _INSTEAD: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime-gpu",),
     "tensorrt": ("tensorrt-cu13", "tensorrt-cu12"),
@@ -41,7 +41,7 @@ _OLDEST_PYTHON = (3, 10)
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked for. `fix` says how to get it where it is missing; an optional one may well stay away."""
+    """The result of one check. `fix` says how to solve the problem; an optional check may fail without harm."""
 
     name: str
     found: str | None
@@ -54,7 +54,7 @@ class Check:
 
 
 def examine(run: Run = output_of, read: Read = text_of, software: Software | None = None) -> list[Check]:
-    """Look at this machine: `run` runs a command, `read` reads a file of the system; `software` None is looked for."""
+    """Check this machine. `run` runs a command and `read` reads a system file; if `software` is None, it is detected."""
     software = software or find_software()
     gpus, jetson = find_gpus(run, read), find_jetson(read)
     return [
@@ -62,7 +62,7 @@ def examine(run: Run = output_of, read: Read = text_of, software: Software | Non
         *_jetson_checks(jetson),
         *_gpu_checks(gpus, device_memory(run, read)),
         *_cuda_checks(software.cuda),
-        *_flavour_checks(software, gpus),
+        *_variant_checks(software, gpus),
         *_onnxruntime_checks(software),
         *_extra_checks(jetson),
     ]
@@ -71,22 +71,24 @@ def examine(run: Run = output_of, read: Read = text_of, software: Software | Non
 def _python() -> Check:
     found = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
     is_new_enough = sys.version_info >= _OLDEST_PYTHON
-    return Check("Python", found if is_new_enough else None, f"Python 3.10 or newer; this is {platform.python_version()}")
+    return Check(
+        "Python", found if is_new_enough else None, f"Python 3.10 or newer; this is Python {platform.python_version()}"
+    )
 
 
 def _jetson_checks(jetson: Jetson | None) -> Iterator[Check]:
-    """On a Jetson, its model and the release of its system; nothing elsewhere."""
+    """Yield the device model and system release of a Jetson; nothing on other machines."""
     if jetson is None:
         return
     yield Check("Jetson", jetson.model)
-    jetpack = "a JetPack that is not known here" if jetson.jetpack is None else f"JetPack {jetson.jetpack}"
+    jetpack = "an unknown JetPack" if jetson.jetpack is None else f"JetPack {jetson.jetpack}"
     found = None if jetson.release is None else f"{jetson.release}, {jetpack}"
-    yield Check("Jetson Linux", found, "/etc/nv_tegra_release does not tell; install JetPack again")
+    yield Check("Jetson Linux", found, "/etc/nv_tegra_release has no release number; reinstall JetPack")
 
 
 def _gpu_checks(gpus: list[Gpu], memory: DeviceMemory | None) -> Iterator[Check]:
     if not gpus:
-        yield Check("GPU", None, "no NVIDIA driver was found: bundles run on the CPU here")
+        yield Check("GPU", None, "no NVIDIA driver was found; bundles run on the CPU")
     for gpu in gpus:
         listed = "listed" if gpu.is_listed_for_rtx else "not listed"
         yield Check(
@@ -110,43 +112,44 @@ def _gigabytes(size: int) -> str:
 
 def _cuda_checks(cuda: CudaVersions | None) -> Iterator[Check]:
     if cuda is None:
-        yield Check("CUDA runtime", None, "cuda-bindings, which runs engines, comes with the extras for GPUs below")
+        yield Check("CUDA runtime", None, "cuda-bindings is needed to run engines; it comes with the GPU extras below")
         return
     runtime = cuda_version_text(cuda.runtime)
     yield Check("CUDA runtime", f"{runtime} (cuda-bindings)")
     if cuda.driver is None:
-        yield Check("CUDA driver", None, "no NVIDIA driver was found: TensorRT-RTX engines can be built here, none can be run")
+        yield Check("CUDA driver", None, "no NVIDIA driver was found; TensorRT-RTX engines can be built here but not run")
         return
     driver = cuda_version_text(cuda.driver)
     fix = (
-        f"the driver, of CUDA {driver}, is too old for the CUDA runtime {runtime}: update the NVIDIA driver "
-        f"(TensorRT and ONNX Runtime also come for CUDA {cuda.driver // 1000}: see docs/targets.md)"
+        f"the driver supports CUDA {driver}, which is too old for the CUDA runtime {runtime}: update the "
+        f"NVIDIA driver (TensorRT and ONNX Runtime also come for CUDA {cuda.driver // 1000}: see "
+        "docs/targets.md)"
     )
     yield Check("CUDA driver", None if cuda.is_driver_too_old else driver, fix)
 
 
-def _flavour_checks(software: Software, gpus: list[Gpu]) -> Iterator[Check]:
-    for flavour in software.flavours:
-        title = FLAVOUR_TITLES[flavour.name]
-        found = None if flavour.version is None else f"{flavour.version}, with the ONNX parser"
-        yield Check(title, found, f"{flavour.problem} {flavour.fix}")
-        if flavour.name == "tensorrt-rtx" and found and gpus and not any(gpu.is_listed_for_rtx for gpu in gpus):
+def _variant_checks(software: Software, gpus: list[Gpu]) -> Iterator[Check]:
+    for variant in software.variants:
+        title = VARIANT_TITLES[variant.name]
+        found = None if variant.version is None else f"{variant.version}, with the ONNX parser"
+        yield Check(title, found, f"{variant.problem} {variant.fix}")
+        if variant.name == "tensorrt-rtx" and found and gpus and not any(gpu.is_listed_for_rtx for gpu in gpus):
             capabilities = ", ".join(gpu.compute_capability for gpu in gpus)
             yield Check(
                 f"{title} on this GPU",
                 None,
-                f"its support matrix does not list compute capability {capabilities}: engines that are built here are for "
-                "other machines; --target with a recipe of TensorRT, or cuda",
+                f"its support matrix does not list compute capability {capabilities}, so engines built here are for "
+                "other machines; choose --target with a TensorRT recipe, or cuda",
             )
 
 
 def _onnxruntime_checks(software: Software) -> Iterator[Check]:
     installed = software.onnxruntime
     found = None if installed is None else f"{installed.version}, {', '.join(installed.providers)}"
-    yield Check("ONNX Runtime", found, "pip install 'plume-export[cpu]', or 'plume-export[gpu]' for its CUDA provider")
+    yield Check("ONNX Runtime", found, "pip install 'plume-export[cpu]', or 'plume-export[gpu]' for the CUDA provider")
     packages = [package for package in ("onnxruntime", "onnxruntime-gpu") if package_version(package) is not None]
     if len(packages) > 1:
-        fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of them: each overwrites files of the other"
+        fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of them: each overwrites the other's files"
         yield Check("one ONNX Runtime", None, fix)
 
 
@@ -158,7 +161,7 @@ def _extra_checks(jetson: Jetson | None) -> Iterator[Check]:
         found = ", ".join(f"{package} {number}" for package, number in versions.items())
         fix = f"pip install 'plume-export[{extra}]' (missing: {', '.join(missing)})"
         if "onnxruntime-gpu" in missing and package_version("onnxruntime") is not None:
-            fix = f"pip uninstall onnxruntime, whose files it overwrites, then {fix}"
+            fix = f"pip uninstall onnxruntime, whose files overlap, then {fix}"
         yield Check(f"extra {extra}", None if missing else found, fix, is_optional=True)
 
 

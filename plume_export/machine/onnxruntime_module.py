@@ -1,4 +1,4 @@
-"""The one place that imports ONNX Runtime."""
+"""Import ONNX Runtime. No other module imports it directly."""
 
 import os
 from typing import Any
@@ -9,8 +9,8 @@ from ..errors import MissingExtraError
 def import_onnxruntime(package: str = "onnxruntime", extra: str = "cpu") -> Any:
     """Import onnxruntime with its telemetry off, unless the user's environment says otherwise.
 
-    Official builds collect events by default, and keep an id of the device in the user's cache. Raises MissingExtraError,
-    naming what is to be installed, if it is not there. Source: Privacy.md of onnxruntime 1.32.
+    Official builds collect events by default and store a device id in the user's cache. Raises MissingExtraError, which names
+    the extra to install, if the package is missing. Source: Privacy.md of onnxruntime 1.32.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:

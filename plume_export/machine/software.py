@@ -1,23 +1,25 @@
-"""What is installed for a GPU: TensorRT in its two flavours, ONNX Runtime, CUDA. Whatever is there is imported to ask it."""
+"""Detect the installed GPU software: TensorRT, TensorRT-RTX, ONNX Runtime and CUDA. Imports each package to read its
+version.
+"""
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import MissingExtraError, PlumeExportError
 from .onnxruntime_module import import_onnxruntime
-from .tensorrt_variant import FLAVOUR_NAMES, FlavourName, import_flavour
+from .tensorrt_variant import VARIANT_NAMES, VariantName, import_variant
 
-# ONNX's operators are in no domain; those that ONNX Runtime adds are in this one.
+# ONNX's operators have an empty domain; ONNX Runtime's own operators are in this domain.
 ONNXRUNTIME_DOMAIN = "com.microsoft"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-FLAVOUR_TITLES: dict[FlavourName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+VARIANT_TITLES: dict[VariantName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 @dataclass(frozen=True)
-class InstalledFlavour:
-    """A flavour of TensorRT. Version None: it cannot build engines; `problem` says why, `fix` what helps."""
+class InstalledVariant:
+    """TensorRT or TensorRT-RTX. If `version` is None it cannot build engines; `problem` says why and `fix` what to do."""
 
-    name: FlavourName
+    name: VariantName
     version: str | None
     problem: str = ""
     fix: str = ""
@@ -33,41 +35,43 @@ class InstalledOnnxRuntime:
 
 @dataclass(frozen=True)
 class CudaVersions:
-    """The CUDA of the driver (None: no driver) and of the cuda-bindings package, as cudaDriverGetVersion counts: 13040."""
+    """CUDA versions of the driver (None: no driver) and of the cuda-bindings package, in cudaDriverGetVersion's format:
+    13040.
+    """
 
     driver: int | None
     runtime: int
 
     @property
     def is_driver_too_old(self) -> bool:
-        """A driver runs programs of its own major version and of older ones."""
+        """Whether the driver is too old. A driver supports its own major version and older ones."""
         return self.driver is not None and self.driver // 1000 < self.runtime // 1000
 
 
 @dataclass(frozen=True)
 class Software:
-    """What was found. None: not installed."""
+    """The installed GPU software. None means not installed."""
 
-    flavours: tuple[InstalledFlavour, ...]
+    variants: tuple[InstalledVariant, ...]
     onnxruntime: InstalledOnnxRuntime | None
     cuda: CudaVersions | None
 
 
 def find_software() -> Software:
-    """Ask every package that is there. Takes a second where TensorRT is installed."""
-    return Software(tuple(find_flavour_state(name) for name in FLAVOUR_NAMES), find_onnxruntime(), find_cuda())
+    """Detect all installed packages. Takes a second if TensorRT is installed."""
+    return Software(tuple(find_variant_state(name) for name in VARIANT_NAMES), find_onnxruntime(), find_cuda())
 
 
-def find_flavour_state(name: FlavourName) -> InstalledFlavour:
-    """Return a flavour's version, or why it cannot build engines."""
+def find_variant_state(name: VariantName) -> InstalledVariant:
+    """Return the version of a TensorRT variant, or the reason why it cannot build engines."""
     try:
-        return InstalledFlavour(name, import_flavour(name).version)
+        return InstalledVariant(name, import_variant(name).version)
     except PlumeExportError as error:
-        return InstalledFlavour(name, None, error.message, error.fix or "")
+        return InstalledVariant(name, None, error.message, error.fix or "")
 
 
 def find_onnxruntime() -> InstalledOnnxRuntime | None:
-    """Return ONNX Runtime's version and providers, of whichever package it came with."""
+    """Return the version and providers of ONNX Runtime, from whichever package it was installed."""
     try:
         onnxruntime = import_onnxruntime()
     except MissingExtraError:
@@ -76,7 +80,7 @@ def find_onnxruntime() -> InstalledOnnxRuntime | None:
 
 
 def find_cuda() -> CudaVersions | None:
-    """Return CUDA's versions by cuda-bindings; works without a GPU. Source: cudaDriverGetVersion, cudaRuntimeGetVersion."""
+    """Return CUDA's versions from cuda-bindings. Works without a GPU. Source: cudaDriverGetVersion, cudaRuntimeGetVersion."""
     try:
         from cuda.bindings import runtime
     except ImportError:
@@ -87,12 +91,12 @@ def find_cuda() -> CudaVersions | None:
 
 
 def cuda_version_text(number: int) -> str:
-    """Return "13.4" of 13040."""
+    """Return "13.4" for 13040."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def package_version(package: str) -> str | None:
-    """Return the version of an installed distribution; None if it is not there."""
+    """Return the version of an installed distribution; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

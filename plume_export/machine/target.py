@@ -1,4 +1,4 @@
-"""The target that a machine's GPU and software make possible: what `--target auto` stands for, and why."""
+"""Choose the target that matches a machine's GPU and software, for `--target auto`, and give the reason."""
 
 import re
 from collections.abc import Mapping
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from ..recipe import Recipe, read_recipe, recipe_names
 from .gpu import DeviceMemory, Gpu, device_memory, find_gpus
-from .software import CUDA_PROVIDER, FLAVOUR_TITLES, InstalledFlavour, Software, cuda_version_text, find_software
-from .tensorrt_variant import FlavourName
+from .software import CUDA_PROVIDER, VARIANT_TITLES, InstalledVariant, Software, cuda_version_text, find_software
+from .tensorrt_variant import VariantName
 
 AUTO = "auto"
-# A device may tell a little less than the recipe's figure, for what its firmware keeps.
+# A device may report slightly less memory than the recipe states, because its firmware reserves some.
 _MEMORY_SHARE = 0.95
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the choice is made from. `memory` None: not told."""
+    """The facts that the choice depends on. `memory` is None if it is unknown."""
 
     gpu: Gpu
     memory: DeviceMemory | None
@@ -26,7 +26,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class TargetChoice:
-    """A target that ships, and one line on why it was chosen."""
+    """A built-in target, and the reason for choosing it in one line."""
 
     name: str
     reason: str
@@ -34,14 +34,14 @@ class TargetChoice:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a kind of target was not chosen; `fix` where something can be done about it."""
+    """The reason why a kind of target was not chosen, and a `fix` if there is one."""
 
     problem: str
     fix: str | None = None
 
 
 def target_of_this_machine() -> TargetChoice:
-    """Choose for the first GPU of this machine. Without one, no GPU software is asked."""
+    """Choose a target for the first GPU of this machine. Without a GPU, no GPU software is imported."""
     gpus = find_gpus()
     if not gpus:
         return TargetChoice("cpu", "no NVIDIA GPU was found")
@@ -50,7 +50,7 @@ def target_of_this_machine() -> TargetChoice:
 
 
 def choose_target(machine: Machine) -> TargetChoice:
-    """Prefer the GPU's own recipe, then TensorRT-RTX, then ONNX Runtime's CUDA provider; else the CPU, and tell why."""
+    """Choose the GPU's own recipe, else TensorRT-RTX, else ONNX Runtime's CUDA provider, else the CPU. Give the reason."""
     obstacles = []
     for look in (_own_recipe, _rtx, _cuda):
         found = look(machine)
@@ -59,14 +59,14 @@ def choose_target(machine: Machine) -> TargetChoice:
         obstacles.append(found)
     problems = "; ".join(obstacle.problem for obstacle in obstacles)
     fix = next(obstacle.fix for obstacle in obstacles if obstacle.fix is not None)
-    return TargetChoice("cpu", f"{machine.gpu.name} is there, but not used: {problems}. To use it: {fix}")
+    return TargetChoice("cpu", f"{machine.gpu.name} was found but is not used: {problems}. To use it: {fix}")
 
 
 def _own_recipe(machine: Machine) -> TargetChoice | Obstacle:
     for name, recipe in machine.recipes.items():
         if recipe.backend == "tensorrt" and _is_for(recipe, machine):
             return _engines(machine, name, recipe.backend)
-    return Obstacle("no recipe of TensorRT is for it")
+    return Obstacle("no TensorRT recipe matches it")
 
 
 def _rtx(machine: Machine) -> TargetChoice | Obstacle:
@@ -78,30 +78,36 @@ def _rtx(machine: Machine) -> TargetChoice | Obstacle:
 def _cuda(machine: Machine) -> TargetChoice | Obstacle:
     installed = machine.software.onnxruntime
     if installed is None or CUDA_PROVIDER not in installed.providers:
-        return Obstacle("there is no ONNX Runtime with a CUDA provider", "pip install 'plume-export[gpu]'")
+        return Obstacle("ONNX Runtime with a CUDA provider is not installed", "pip install 'plume-export[gpu]'")
     return TargetChoice("cuda", f"{machine.gpu.name}; ONNX Runtime {installed.version} has a CUDA provider")
 
 
-def _engines(machine: Machine, target: str, flavour: FlavourName) -> TargetChoice | Obstacle:
-    """Choose a target with engines, if they can be built here and the driver can run them."""
-    installed = _installed(machine.software, flavour)
+def _engines(machine: Machine, target: str, variant: VariantName) -> TargetChoice | Obstacle:
+    """Choose a target with engines if they can be built here and the driver can run them. Otherwise return the obstacle."""
+    installed = _installed(machine.software, variant)
     if installed.version is None:
         return Obstacle(installed.problem.rstrip("."), installed.fix)
     cuda = machine.software.cuda
     if cuda is not None and cuda.driver is not None and cuda.is_driver_too_old:
         driver, runtime = cuda_version_text(cuda.driver), cuda_version_text(cuda.runtime)
-        return Obstacle(f"its driver, of CUDA {driver}, is too old for the CUDA runtime {runtime}", "update the NVIDIA driver")
+        return Obstacle(
+            f"its driver supports CUDA {driver}, which is too old for the CUDA runtime {runtime}", "update the NVIDIA driver"
+        )
     gpu = machine.gpu
-    title = f"{FLAVOUR_TITLES[flavour]} {installed.version}"
+    title = f"{VARIANT_TITLES[variant]} {installed.version}"
     return TargetChoice(target, f"{gpu.name}, compute capability {gpu.compute_capability}; {title} is installed")
 
 
-def _installed(software: Software, flavour: FlavourName) -> InstalledFlavour:
-    return next(installed for installed in software.flavours if installed.name == flavour)
+def _installed(software: Software, variant: VariantName) -> InstalledVariant:
+    return next(installed for installed in software.variants if installed.name == variant)
 
 
 def _is_for(recipe: Recipe, machine: Machine) -> bool:
-    """By name as a whole word (an L40 is no L4), compute capability, and memory (an 8 GB module is no 16 GB one)."""
+    """Return True if a recipe matches the machine's GPU name, compute capability and memory.
+
+    The name must match as a whole word (an L40 is not an L4), and the memory within a margin (an 8 GB module is not a 16 GB
+    one).
+    """
     device = recipe.device
     if device is None or device.compute_capability != machine.gpu.compute_capability:
         return False

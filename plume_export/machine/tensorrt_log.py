@@ -1,4 +1,4 @@
-"""The builder's own log: what it says of weights and memory, and its errors."""
+"""Read the engine builder's log: weights, memory and errors."""
 
 import re
 from functools import cache
@@ -6,30 +6,30 @@ from typing import Any
 
 import msgspec
 
-from .tensorrt_variant import Flavour
+from .tensorrt_variant import Variant
 
 _FIGURES = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+)"),
     "activation_bytes": re.compile(r"Total Activation Memory: (\d+)"),
 }
-# How the one verbose message begins that lists the layers of the finished engine.
+# First line of the single verbose message that lists the layers of the finished engine.
 _LAYER_LIST = "Layers:\n"
 _KEPT_LINES = 10_000
 
 
 class LogFigures(msgspec.Struct, frozen=True):
-    """What the finished engine holds and needs on the device, by the builder's log.
+    """Memory of the finished engine on the device, as reported in the builder's log.
 
-    `activation_bytes` is for the largest shapes of the profile, scratch included.
+    `activation_bytes` is for the maximum shapes of the profile and includes scratch memory.
     """
 
     weights_bytes: int | None
     activation_bytes: int | None
 
 
-def new_log(flavour: Flavour) -> Any:
-    """Return a logger for the flavour whose `lines` keep (severity, text): the list of layers, and whatever is not verbose."""
-    logger_class = flavour.trt.ILogger
+def new_log(variant: Variant) -> Any:
+    """Return a logger whose `lines` collect (severity, text): all messages that are not verbose, and the list of layers."""
+    logger_class = variant.trt.ILogger
 
     class Log(logger_class):  # type: ignore[valid-type, misc]
         def __init__(self) -> None:
@@ -46,13 +46,13 @@ def new_log(flavour: Flavour) -> Any:
 
 
 @cache
-def log_of_process(flavour: Flavour) -> Any:
-    """Return the one logger of this process: TensorRT keeps the first that it is given, whoever comes later."""
-    return new_log(flavour)
+def log_of_process(variant: Variant) -> Any:
+    """Return the one logger of this process. TensorRT keeps the first logger that it receives."""
+    return new_log(variant)
 
 
 def reasons_in(lines: list[tuple[str, str]]) -> str:
-    """Return the errors as one text for a message."""
+    """Return the errors as one line of text."""
     return "; ".join(errors_in(lines)) or "no reason given"
 
 
@@ -62,12 +62,12 @@ def errors_in(lines: list[tuple[str, str]]) -> list[str]:
 
 
 def layer_list_in(lines: list[tuple[str, str]]) -> str | None:
-    """Return the list of the last engine's layers; None if this builder does not tell it."""
+    """Return the list of the last engine's layers; None if the builder does not print it."""
     return next((message for _, message in reversed(lines) if message.startswith(_LAYER_LIST)), None)
 
 
 def figures_from_lines(lines: list[tuple[str, str]]) -> LogFigures:
-    """Return the figures of the last engine that the log tells of; None for one that this builder does not tell."""
+    """Return the figures of the last engine in the log. A figure is None if the builder does not print it."""
     text = "\n".join(message for _, message in lines)
     found = {name: pattern.findall(text) for name, pattern in _FIGURES.items()}
     return LogFigures(**{name: int(values[-1]) if values else None for name, values in found.items()})

@@ -20,13 +20,13 @@ from plume_export.machine.doctor import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_
 from plume_export.machine.gpu import Read
 from plume_export.machine.software import (
     CudaVersions,
-    InstalledFlavour,
     InstalledOnnxRuntime,
+    InstalledVariant,
     Software,
-    find_flavour_state,
     find_software,
+    find_variant_state,
 )
-from plume_export.machine.tensorrt_variant import import_flavour
+from plume_export.machine.tensorrt_variant import import_variant
 
 from .test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER
 
@@ -59,7 +59,7 @@ def test_a_jetson() -> None:
 
 def test_a_machine_without_a_gpu() -> None:
     checks = checks_of()
-    assert "run on the CPU here" in checks["GPU"].fix
+    assert "run on the CPU" in checks["GPU"].fix
     assert "cuda-bindings" in checks["CUDA runtime"].fix
     assert "plume-export[cpu]" in checks["ONNX Runtime"].fix
     assert "Jetson" not in checks
@@ -71,8 +71,8 @@ def test_a_machine_without_a_gpu() -> None:
     [
         (CudaVersions(13000, 13040), "13.0", ""),
         (CudaVersions(13000, 12090), "13.0", ""),
-        (CudaVersions(None, 13040), None, "none can be run"),
-        (CudaVersions(12060, 13040), None, "CUDA 12.6, is too old for the CUDA runtime 13.4"),
+        (CudaVersions(None, 13040), None, "but not run"),
+        (CudaVersions(12060, 13040), None, "CUDA 12.6, which is too old for the CUDA runtime 13.4"),
         (CudaVersions(12060, 13040), None, "also come for CUDA 12"),
     ],
 )
@@ -82,15 +82,15 @@ def test_the_driver_and_the_runtime(cuda: CudaVersions, found: str | None, fix: 
     assert fix in check.fix
 
 
-def test_the_flavours_of_tensorrt() -> None:
-    flavours = (InstalledFlavour("tensorrt", None, "It is broken.", "mend it"), InstalledFlavour("tensorrt-rtx", "1.7.1"))
+def test_the_variants_of_tensorrt() -> None:
+    variants = (InstalledVariant("tensorrt", None, "It is broken.", "mend it"), InstalledVariant("tensorrt-rtx", "1.7.1"))
     hopper, _ = SERVER.splitlines()
-    checks = checks_of(hopper, software=Software(flavours, None, None))
+    checks = checks_of(hopper, software=Software(variants, None, None))
     assert checks["TensorRT"] == Check("TensorRT", None, "It is broken. mend it")
     assert checks["TensorRT-RTX"].found == "1.7.1, with the ONNX parser"
     assert "does not list compute capability 9.0" in checks["TensorRT-RTX on this GPU"].fix
-    assert "TensorRT-RTX on this GPU" not in checks_of(SERVER, software=Software(flavours, None, None))
-    assert "TensorRT-RTX on this GPU" not in checks_of(None, software=Software(flavours, None, None))
+    assert "TensorRT-RTX on this GPU" not in checks_of(SERVER, software=Software(variants, None, None))
+    assert "TensorRT-RTX on this GPU" not in checks_of(None, software=Software(variants, None, None))
 
 
 def test_two_onnx_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,36 +143,36 @@ def no_tensorrt() -> Iterator[None]:
     ("source", "message", "fix"),
     [
         (None, "'tensorrt' is not installed", "pip install 'plume-export[tensorrt]'"),
-        ("__version__ = '10.3.0'", "tensorrt 10.3.0 comes without the ONNX parser", "install the full package"),
+        ("__version__ = '10.3.0'", "tensorrt 10.3.0 was installed without the ONNX parser", "install the full package"),
         (
             "raise ImportError('libnvinfer.so.10: not there')",
-            "installed and cannot be imported: libnvinfer.so.10",
+            "installed but cannot be imported: libnvinfer.so.10",
             "reinstall",
         ),
     ],
 )
-def test_a_flavour_that_builds_nothing(
+def test_a_variant_that_builds_nothing(
     source: str | None, message: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if source is not None:
         (tmp_path / "tensorrt.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
-    state = find_flavour_state("tensorrt")
+    state = find_variant_state("tensorrt")
     assert state.version is None
     assert message in state.problem
     assert fix in state.fix
     with pytest.raises(PlumeExportError, match=message.split(":")[0]):
-        import_flavour("tensorrt")
+        import_variant("tensorrt")
 
 
 def test_on_a_jetson_tensorrt_comes_with_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plume_export.machine.tensorrt_variant.find_jetson", lambda: object())
-    assert "--system-site-packages" in find_flavour_state("tensorrt").fix
+    assert "--system-site-packages" in find_variant_state("tensorrt").fix
 
 
 def test_the_software_of_this_machine() -> None:
     software = find_software()
-    assert [flavour.name for flavour in software.flavours] == ["tensorrt", "tensorrt-rtx"]
+    assert [variant.name for variant in software.variants] == ["tensorrt", "tensorrt-rtx"]
     assert software.onnxruntime is not None
     assert "CPUExecutionProvider" in software.onnxruntime.providers
     assert software.cuda is not None

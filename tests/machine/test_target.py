@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from plume_export.bundle import Bundle
 from plume_export.cli import main
 from plume_export.machine.gpu import DeviceMemory, Gpu
-from plume_export.machine.software import CudaVersions, InstalledFlavour, InstalledOnnxRuntime, Software
+from plume_export.machine.software import CudaVersions, InstalledOnnxRuntime, InstalledVariant, Software
 from plume_export.machine.target import Machine, TargetChoice, choose_target, target_of_this_machine
 from plume_export.pipeline import obstacle_to_running
 from plume_export.recipe import read_recipe, recipe_names
@@ -18,19 +18,19 @@ RECIPES = {name: read_recipe(name) for name in recipe_names()}
 CPU_ONLY = InstalledOnnxRuntime("1.32.0", ("CPUExecutionProvider",))
 WITH_CUDA = InstalledOnnxRuntime("1.31.1", ("CUDAExecutionProvider", "CPUExecutionProvider"))
 MISSING = {
-    "tensorrt": InstalledFlavour("tensorrt", None, "The Python package 'tensorrt' is not installed.", "get TensorRT"),
-    "tensorrt-rtx": InstalledFlavour("tensorrt-rtx", None, "The Python package 'tensorrt_rtx' is not installed.", "get RTX"),
+    "tensorrt": InstalledVariant("tensorrt", None, "The Python package 'tensorrt' is not installed.", "get TensorRT"),
+    "tensorrt-rtx": InstalledVariant("tensorrt-rtx", None, "The Python package 'tensorrt_rtx' is not installed.", "get RTX"),
 }
 PRESENT = {
-    "tensorrt": InstalledFlavour("tensorrt", "10.16.1"),
-    "tensorrt-rtx": InstalledFlavour("tensorrt-rtx", "1.7.1"),
+    "tensorrt": InstalledVariant("tensorrt", "10.16.1"),
+    "tensorrt-rtx": InstalledVariant("tensorrt-rtx", "1.7.1"),
 }
 NEW = CudaVersions(13040, 13040)
 
 
 def software(*installed: str, onnxruntime: InstalledOnnxRuntime | None = CPU_ONLY, cuda: CudaVersions | None = NEW) -> Software:
-    flavours = tuple(PRESENT[name] if name in installed else MISSING[name] for name in MISSING)
-    return Software(flavours, onnxruntime, cuda)
+    variants = tuple(PRESENT[name] if name in installed else MISSING[name] for name in MISSING)
+    return Software(variants, onnxruntime, cuda)
 
 
 def machine(name: str, capability: str, gigabytes: float | None, installed: Software) -> Machine:
@@ -91,22 +91,23 @@ def test_hopper_is_not_for_tensorrt_rtx() -> None:
             "NVIDIA L4",
             "8.9",
             software(),
-            "NVIDIA L4 is there, but not used: The Python package 'tensorrt' is not installed; The Python package "
-            "'tensorrt_rtx' is not installed; there is no ONNX Runtime with a CUDA provider. To use it: get TensorRT",
+            "NVIDIA L4 was found but is not used: The Python package 'tensorrt' is not installed; The Python package "
+            "'tensorrt_rtx' is not installed; ONNX Runtime with a CUDA provider is not installed. To use it: get TensorRT",
         ),
         (
             "NVIDIA GeForce RTX 5090",
             "12.0",
             software(),
-            "NVIDIA GeForce RTX 5090 is there, but not used: no recipe of TensorRT is for it; The Python package "
-            "'tensorrt_rtx' is not installed; there is no ONNX Runtime with a CUDA provider. To use it: get RTX",
+            "NVIDIA GeForce RTX 5090 was found but is not used: no TensorRT recipe matches it; The Python package "
+            "'tensorrt_rtx' is not installed; ONNX Runtime with a CUDA provider is not installed. To use it: get RTX",
         ),
         (
             "NVIDIA GeForce GTX 1080",
             "6.1",
             software(onnxruntime=None),
-            "NVIDIA GeForce GTX 1080 is there, but not used: no recipe of TensorRT is for it; TensorRT-RTX does not list "
-            "compute capability 6.1; there is no ONNX Runtime with a CUDA provider. To use it: pip install 'plume-export[gpu]'",
+            "NVIDIA GeForce GTX 1080 was found but is not used: no TensorRT recipe matches it; TensorRT-RTX does not list "
+            "compute capability 6.1; ONNX Runtime with a CUDA provider is not installed. "
+            "To use it: pip install 'plume-export[gpu]'",
         ),
     ],
 )
@@ -118,7 +119,7 @@ def test_a_driver_that_is_too_old_for_engines() -> None:
     installed = software("tensorrt", "tensorrt-rtx", cuda=CudaVersions(12060, 13040))
     choice = choose_target(machine("NVIDIA L4", "8.9", 24.2, installed))
     assert choice.name == "cpu"
-    assert "its driver, of CUDA 12.6, is too old for the CUDA runtime 13.4" in choice.reason
+    assert "its driver supports CUDA 12.6, which is too old for the CUDA runtime 13.4" in choice.reason
     assert choice.reason.endswith("To use it: update the NVIDIA driver")
 
 

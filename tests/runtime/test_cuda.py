@@ -11,7 +11,7 @@ from plume_export import Embedder
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.inputs import Item
-from plume_export.machine.tensorrt_variant import Flavour
+from plume_export.machine.tensorrt_variant import Variant
 from plume_export.runtime.cuda.device import CudaDevice
 from plume_export.runtime.cuda.device_memory import float32_from_stored, padded_length, stored_from_array
 from plume_export.runtime.cuda.tensorrt import TensorRt
@@ -47,7 +47,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> EmulatedCuda:
 def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cuda: EmulatedCuda, baked: Bundle) -> EmulatedTensorRt:
     """TensorRT-RTX over the device, for engines of whichever test; its kernels are kept in a directory of their own."""
     emulated = EmulatedTensorRt(cuda, dict(baked.manifest.graphs), {})
-    monkeypatch.setattr("plume_export.runtime.cuda.tensorrt.import_runtime", lambda name: Flavour(name, emulated))
+    monkeypatch.setattr("plume_export.runtime.cuda.tensorrt.import_runtime", lambda name: Variant(name, emulated))
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     return emulated
 

@@ -14,7 +14,7 @@ import msgspec
 
 from ...errors import PlumeExportError
 from ...machine.tensorrt_log import LogFigures, figures_from_lines, layer_list_in, new_log, reasons_in
-from ...machine.tensorrt_variant import Flavour, FlavourName, import_flavour
+from ...machine.tensorrt_variant import Variant, VariantName, import_variant
 from ...recipe import AxisRange, BuilderSettings
 from ...spec import GraphSpec, Precision
 from ...whole_file import replacing
@@ -25,7 +25,7 @@ from .network import add_profile, check_inputs_and_outputs, check_layer_dtypes, 
 class EngineRequest(msgspec.Struct, frozen=True):
     """What to build. `axis_ranges` has one for every dynamic axis; weights that are inputs are in `spec`."""
 
-    flavour: FlavourName
+    variant: VariantName
     onnx_file: str
     engine_file: str
     timing_cache_file: str | None
@@ -67,19 +67,19 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
     """Parse, check, build and write one engine. Raises PlumeExportError for what the parser or the builder refuses."""
     start = time.monotonic()
-    flavour = import_flavour(request.flavour)
-    log = new_log(flavour)
-    builder = _new_builder(flavour, log)
-    network, parser = network_from_onnx(flavour, builder, log, Path(request.onnx_file))
-    check_inputs_and_outputs(flavour, network, request.spec)
-    check_layer_dtypes(flavour, network, request.precision, request.float32_layers)
-    config = _new_config(flavour, builder, request.builder, tell)
+    variant = import_variant(request.variant)
+    log = new_log(variant)
+    builder = _new_builder(variant, log)
+    network, parser = network_from_onnx(variant, builder, log, Path(request.onnx_file))
+    check_inputs_and_outputs(variant, network, request.spec)
+    check_layer_dtypes(variant, network, request.precision, request.float32_layers)
+    config = _new_config(variant, builder, request.builder, tell)
     profile = add_profile(builder, config, request.spec, request.axis_ranges)
     cache = _set_timing_cache(config, request.timing_cache_file)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         reasons = reasons_in(log.lines)
-        raise PlumeExportError(f"{flavour.name} {flavour.version} could not build the engine: {reasons}.", fix="see the reason")
+        raise PlumeExportError(f"{variant.name} {variant.version} could not build the engine: {reasons}.", fix="see the reason")
     del parser
     with open(request.engine_file, "wb") as file:
         file.write(memoryview(engine))
@@ -97,24 +97,24 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
     )
 
 
-def _new_builder(flavour: Flavour, log: Any) -> Any:
+def _new_builder(variant: Variant, log: Any) -> Any:
     try:
-        return flavour.trt.Builder(log)
+        return variant.trt.Builder(log)
     except TypeError:  # the binding's answer where the library finds no GPU or no driver
         reasons = reasons_in(log.lines)
         raise PlumeExportError(
-            f"{flavour.name} {flavour.version} has no GPU to build for here: {reasons}.",
+            f"{variant.name} {variant.version} has no GPU to build for here: {reasons}.",
             fix="export here, copy the portable bundle, and run `plume-export compile` on the device that will run the engines",
         ) from None
 
 
-def _new_config(flavour: Flavour, builder: Any, settings: BuilderSettings, tell: Any) -> Any:
+def _new_config(variant: Variant, builder: Any, settings: BuilderSettings, tell: Any) -> Any:
     """Detailed verbosity makes builder and inspector list every layer with its tensors; it costs a device nothing."""
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(flavour.trt.MemoryPoolType.WORKSPACE, settings.workspace_mb << 20)
+    config.set_memory_pool_limit(variant.trt.MemoryPoolType.WORKSPACE, settings.workspace_mb << 20)
     config.builder_optimization_level = settings.optimization_level
-    config.profiling_verbosity = flavour.trt.ProfilingVerbosity.DETAILED
-    config.progress_monitor = _new_monitor(flavour.trt, tell)
+    config.profiling_verbosity = variant.trt.ProfilingVerbosity.DETAILED
+    config.progress_monitor = _new_monitor(variant.trt, tell)
     return config
 
 

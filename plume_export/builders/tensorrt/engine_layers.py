@@ -9,7 +9,7 @@ import msgspec
 from ...bundle import Bundle
 from ...errors import BundleError, PlumeExportError
 from ...machine.tensorrt_log import new_log, reasons_in
-from ...machine.tensorrt_variant import Flavour, import_runtime
+from ...machine.tensorrt_variant import Variant, import_runtime
 from ...spec import GraphName
 
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), (?P<tensors>Inputs: \[.*)$", re.MULTILINE)
@@ -59,17 +59,17 @@ def layers_file(graph: GraphName) -> str:
     return f"{graph}.layers.json"
 
 
-def layers_by_inspector(flavour: Flavour, file: Path) -> tuple[EngineLayer, ...]:
+def layers_by_inspector(variant: Variant, file: Path) -> tuple[EngineLayer, ...]:
     """Load an engine onto the GPU and return what the inspector says of it.
 
     Source: IRuntime.deserialize_cuda_engine, ICudaEngine.create_engine_inspector. Raises PlumeExportError if it does not load.
     """
-    trt, log = flavour.trt, new_log(flavour)
+    trt, log = variant.trt, new_log(variant)
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         engine = trt.Runtime(log).deserialize_cuda_engine(memoryview(mapped))
     if engine is None:
         raise PlumeExportError(
-            f"{flavour.name} {flavour.version} cannot load {file.name} to list its layers: {reasons_in(log.lines)}.",
+            f"{variant.name} {variant.version} cannot load {file.name} to list its layers: {reasons_in(log.lines)}.",
             fix="run this where the engine runs: on a machine with its GPU (plume-export doctor)",
         )
     text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)

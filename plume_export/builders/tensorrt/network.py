@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PlumeExportError
-from ...machine.tensorrt_variant import Flavour
+from ...machine.tensorrt_variant import Variant
 from ...recipe import AxisRange, ShapeRanges
 from ...spec import COMPUTE_DTYPE, GraphSpec, ModelSpec, Precision, TensorSpec
 
@@ -19,12 +19,12 @@ _TRT_FLOATS = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 _TRT_DTYPES = {**_TRT_FLOATS, "int8": "INT8", "int64": "INT64"}
 
 
-def network_from_onnx(flavour: Flavour, builder: Any, logger: Any, file: Path) -> tuple[Any, Any]:
+def network_from_onnx(variant: Variant, builder: Any, logger: Any, file: Path) -> tuple[Any, Any]:
     """Parse a graph with its external weights. Return the network and its parser, which owns the weights.
 
     Raises PlumeExportError with what the parser says.
     """
-    trt = flavour.trt
+    trt = variant.trt
     flags = 0
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):  # TensorRT 10; from 11 on there is nothing else
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -32,11 +32,11 @@ def network_from_onnx(flavour: Flavour, builder: Any, logger: Any, file: Path) -
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(file)):
         reasons = "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors))
-        raise PlumeExportError(f"{flavour.name} {flavour.version} cannot parse {file.name}: {reasons}.", fix="export again")
+        raise PlumeExportError(f"{variant.name} {variant.version} cannot parse {file.name}: {reasons}.", fix="export again")
     return network, parser
 
 
-def check_inputs_and_outputs(flavour: Flavour, network: Any, spec: GraphSpec) -> None:
+def check_inputs_and_outputs(variant: Variant, network: Any, spec: GraphSpec) -> None:
     """Check that a network has the tensors of its contract, with their dtypes and shapes, and no others.
 
     A named axis is dynamic (-1) and a number is itself; what an output's axis is, a parser may leave open. Raises
@@ -47,18 +47,18 @@ def check_inputs_and_outputs(flavour: Flavour, network: Any, spec: GraphSpec) ->
     for kind, expected, found in (("input", spec.inputs, inputs), ("output", spec.outputs, outputs)):
         by_name = {tensor.name: tensor for tensor in found}
         for tensor in expected:
-            _check_tensor(flavour, kind, tensor, by_name.pop(tensor.name, None))
+            _check_tensor(variant, kind, tensor, by_name.pop(tensor.name, None))
         for name in by_name:
             raise PlumeExportError(
                 f"The network has an {kind} {name}, which its contract does not name.", fix="export the bundle again"
             )
 
 
-def _check_tensor(flavour: Flavour, kind: str, expected: TensorSpec, found: Any | None) -> None:
+def _check_tensor(variant: Variant, kind: str, expected: TensorSpec, found: Any | None) -> None:
     shape = [axis if isinstance(axis, int) else -1 for axis in expected.axes]
     received = "missing"
     if found is not None:
-        names = {getattr(flavour.trt.DataType, name): dtype for dtype, name in _TRT_DTYPES.items()}
+        names = {getattr(variant.trt.DataType, name): dtype for dtype, name in _TRT_DTYPES.items()}
         dtype, sizes = names.get(found.dtype, str(found.dtype)), list(found.shape)
         received = f"{dtype} {sizes}"
         if dtype == expected.dtype and (sizes == shape or (kind == "output" and _is_left_open(sizes, shape))):
@@ -73,14 +73,14 @@ def _is_left_open(sizes: list[int], shape: list[int]) -> bool:
     return len(sizes) == len(shape) and all(size in (axis, -1) for size, axis in zip(sizes, shape, strict=True))
 
 
-def check_layer_dtypes(flavour: Flavour, network: Any, precision: Precision, float32_layers: Collection[str] = ()) -> int:
+def check_layer_dtypes(variant: Variant, network: Any, precision: Precision, float32_layers: Collection[str] = ()) -> int:
     """Check that every matrix product runs in the precision and no layer in another; return how many products there are.
 
     The router's and those of `float32_layers` are float32.
 
     Raises PlumeExportError for the first layer with a wrong dtype, before anything is built.
     """
-    trt = flavour.trt
+    trt = variant.trt
     compute = getattr(trt.DataType, _TRT_FLOATS[COMPUTE_DTYPE[precision]])
     floats = {getattr(trt.DataType, name) for name in _TRT_FLOATS.values()}
     float32_stems = [f"{name}{end}" for name in float32_layers for end in (".weight", ".fc")]  # a stack has fc1_weight

@@ -24,7 +24,7 @@ from ...bundle import (
     write_manifest,
 )
 from ...errors import BundleError, PlumeExportError
-from ...machine.tensorrt_variant import Flavour, device_of, import_flavour
+from ...machine.tensorrt_variant import Variant, device_of, import_variant
 from ...progress import Report
 from ...recipe import AxisRange, BuilderSettings, Recipe, check_recipe_fits_model, model_scaled_to
 from ...spec import GraphName, GraphSpec, TensorSpec
@@ -46,7 +46,7 @@ class _Compilation:
 
     source: Bundle
     directory: Path
-    flavour: Flavour
+    variant: Variant
     recipe: Recipe
     ranges: AxisRanges
 
@@ -81,17 +81,17 @@ def compile_for_tensorrt(
     _check_portable(source)
     _check_shareable(source, recipe)
     assert recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx"
-    flavour = import_flavour(recipe.backend)
+    variant = import_variant(recipe.backend)
     model = model_scaled_to(recipe, manifest.model, target)
     ranges = _ranges_of(source, recipe, target)
     with new_bundle(output, report) as directory:
-        compilation = _Compilation(source, directory, flavour, recipe, ranges)
+        compilation = _Compilation(source, directory, variant, recipe, ranges)
         _bring_files(compilation, copy_file if is_source_kept else move_file)
         built = {graph: _build_graph(compilation, graph, partial(progress, graph)) for graph in manifest.graphs}
         source.check_not_replaced()
         engines = EngineManifest(
-            flavour_version=flavour.version,
-            device=device_of(flavour),
+            flavour_version=variant.version,
+            device=device_of(variant),
             target=Path(target).stem,
             recipe=recipe,
             source_sha256=source.sha256,
@@ -99,7 +99,7 @@ def compile_for_tensorrt(
             duplicate_bytes=duplicate_bytes(one.weights for one in built.values()),
         )
         compiled = msgspec.structs.replace(
-            manifest, backend=flavour.name, model=model, engines=engines, limits=recipe.limits, files={}
+            manifest, backend=variant.name, model=model, engines=engines, limits=recipe.limits, files={}
         )
         write_manifest(directory, compiled)
     return open_written(output)
@@ -149,10 +149,10 @@ def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable
         onnx_file = compilation.directory / f"{graph}.onnx"
         shared = write_graph_with_shared_weights(compilation.source.checked_graph_file(graph), onnx_file)
     request = EngineRequest(
-        flavour=compilation.flavour.name,
+        variant=compilation.variant.name,
         onnx_file=str(onnx_file),
         engine_file=str(compilation.directory / f"{graph}.engine"),
-        timing_cache_file=timing_cache_file(compilation.flavour),
+        timing_cache_file=timing_cache_file(compilation.variant),
         precision=compilation.source.manifest.precision,
         float32_layers=tuple(compilation.source.manifest.float32_layers),
         spec=GraphSpec(inputs=spec.inputs + shared, outputs=spec.outputs),
@@ -179,18 +179,18 @@ def _ranges_of_graph(compilation: _Compilation, graph: GraphName) -> dict[str, A
     return ranges
 
 
-def timing_cache_file(flavour: Flavour) -> str | None:
+def timing_cache_file(variant: Variant) -> str | None:
     """Return where measured timings are kept for the next build. TensorRT-RTX measures nothing when it builds.
 
     Raises PlumeExportError for a symbolic link there, before the minutes of a build.
     """
-    if flavour.name == "tensorrt-rtx":
+    if variant.name == "tensorrt-rtx":
         return None
     from platformdirs import user_cache_path
 
     directory = user_cache_path("plume-export", appauthor=False)
     directory.mkdir(parents=True, exist_ok=True)
-    file = directory / f"timings-tensorrt-{flavour.version}"
+    file = directory / f"timings-tensorrt-{variant.version}"
     check_replaceable(file)
     return str(file)
 

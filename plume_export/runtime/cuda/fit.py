@@ -8,17 +8,17 @@ from ...batch_memory import BufferBytes
 from ...bundle import WEIGHTS, Bundle, EngineManifest
 from ...errors import BundleError, PlumeExportError
 from ...machine.gpu import device_memory
-from ...machine.tensorrt_variant import PORTABLE, Flavour
+from ...machine.tensorrt_variant import PORTABLE, Variant
 from ...memory_plan import CONTEXT_BYTES, nearest_text, nearest_that_fits, plan_memory
 from ...recipe import Device
 from .device import CudaDevice
 
 
-def check_version(bundle: Bundle, engines: EngineManifest, flavour: Flavour) -> None:
+def check_version(bundle: Bundle, engines: EngineManifest, variant: Variant) -> None:
     """Raise BundleError if the engines were built by another TensorRT version or variant."""
-    if engines.flavour_version != flavour.version:
+    if engines.flavour_version != variant.version:
         raise BundleError(
-            f"{bundle.path} was built by {flavour.name} {engines.flavour_version}, but this machine has {flavour.version}.",
+            f"{bundle.path} was built by {variant.name} {engines.flavour_version}, but this machine has {variant.version}.",
             fix=rebuild_command(bundle),
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...bundle import Bundle
 from ...errors import PlumeExportError
-from ...machine.tensorrt_variant import Flavour
+from ...machine.tensorrt_variant import Variant
 from ...spec import GraphName
 from ...whole_file import replacing
 
@@ -14,11 +14,11 @@ from ...whole_file import replacing
 class KernelCache:
     """Kernel cache of one TensorRT-RTX engine. TensorRT compiles its kernels at build time and needs no cache."""
 
-    def __init__(self, flavour: Flavour, bundle: Bundle, graph: GraphName) -> None:
-        self.is_used = flavour.name == "tensorrt-rtx"
-        self._trt, self._graph = flavour.trt, graph
+    def __init__(self, variant: Variant, bundle: Bundle, graph: GraphName) -> None:
+        self.is_used = variant.name == "tensorrt-rtx"
+        self._trt, self._graph = variant.trt, graph
         self._cache: Any = None
-        self._name = f"kernels-{flavour.version}-{bundle.sha256[:16]}-{graph}"
+        self._name = f"kernels-{variant.version}-{bundle.sha256[:16]}-{graph}"
 
     def set_up(self, config: Any) -> None:
         """Attach the cache to the configuration of a context.

@@ -9,7 +9,7 @@ from ...batch_memory import buffer_bytes
 from ...bundle import Bundle
 from ...errors import BundleError, PlumeExportError
 from ...machine.tensorrt_log import log_of_process, reasons_in
-from ...machine.tensorrt_variant import Flavour, extra_of, import_runtime
+from ...machine.tensorrt_variant import Variant, extra_of, import_runtime
 from ...spec import GraphName
 from .device import CudaDevice
 from .device_memory import CudaBuffers, DeviceBuffer, SharedWeights
@@ -32,18 +32,18 @@ class TensorRt(CudaBuffers):
         assert manifest.engines is not None
         assert manifest.backend in ("tensorrt", "tensorrt-rtx")
         engines = manifest.engines
-        flavour = import_runtime(manifest.backend)
-        check_version(bundle, engines, flavour)
+        variant = import_runtime(manifest.backend)
+        check_version(bundle, engines, variant)
         with ExitStack() as opened:
-            device = CudaDevice(extra_of(flavour.name))
+            device = CudaDevice(extra_of(variant.name))
             opened.callback(device.close)
             check_device(bundle, engines, device)
             buffers = buffer_bytes(manifest.graphs, manifest.model.vision, engines.recipe.limits)
             check_engines_fit(bundle, engines, buffers, device)
             super().__init__(device, engines.recipe.limits, buffers, is_recording=is_recording)
-            self._bundle, self._engines, self._flavour = bundle, engines, flavour
-            self._log = log_of_process(flavour)
-            self._runtime: Any = self._made("runtime", lambda: flavour.trt.Runtime(self._log))
+            self._bundle, self._engines, self._variant = bundle, engines, variant
+            self._log = log_of_process(variant)
+            self._runtime: Any = self._made("runtime", lambda: variant.trt.Runtime(self._log))
             self._weights = SharedWeights(bundle, device)
             self._scratch_size = scratch_bytes(bundle, engines)
             self._scratch = device.allocate(self._scratch_size, "the engines' scratch memory")
@@ -85,14 +85,14 @@ class TensorRt(CudaBuffers):
             engine = self._runtime.deserialize_cuda_engine(memoryview(mapped))
         if engine is None:
             raise BundleError(
-                f"{self._flavour.name} {self._flavour.version} cannot load {file} on {self._device.name}, compute capability "
+                f"{self._variant.name} {self._variant.version} cannot load {file} on {self._device.name}, compute capability "
                 f"{self._device.compute_capability}: {reasons_in(self._log.lines)}.",
                 fix=rebuild_command(self._bundle),
             )
-        kernel_cache = KernelCache(self._flavour, self._bundle, graph)
+        kernel_cache = KernelCache(self._variant, self._bundle, graph)
         weights = {name: self._weights.load(name) for name in self._engines.graphs[graph].shared_weights}
         self._bundle.check_not_replaced()
-        return LoadedEngine(self._flavour, engine, kernel_cache, weights, *self._scratch_for(int(engine.device_memory_size_v2)))
+        return LoadedEngine(self._variant, engine, kernel_cache, weights, *self._scratch_for(int(engine.device_memory_size_v2)))
 
     def _scratch_for(self, size: int) -> tuple[int, int]:
         """Return the common scratch memory, enlarged if an engine needs more than its builder reported."""
@@ -112,7 +112,7 @@ class TensorRt(CudaBuffers):
             made = None
         if made is None:
             raise PlumeExportError(
-                f"{self._flavour.name} {self._flavour.version} could not create the {what} on {self._device.name}: "
+                f"{self._variant.name} {self._variant.version} could not create the {what} on {self._device.name}: "
                 f"{reasons_in(self._log.lines)}.",
                 fix="plume-export doctor",
             )
@@ -124,7 +124,7 @@ class LoadedEngine:
 
     def __init__(
         self,
-        flavour: Flavour,
+        variant: Variant,
         engine: Any,
         kernel_cache: KernelCache,
         weights: Mapping[str, DeviceBuffer],
@@ -132,7 +132,7 @@ class LoadedEngine:
         scratch_size: int,
     ) -> None:
         self.kernel_cache, self.weights = kernel_cache, weights
-        self._trt, self._engine = flavour.trt, engine
+        self._trt, self._engine = variant.trt, engine
         self._scratch, self._scratch_size = scratch, scratch_size
 
     def new_context(self) -> Any:

@@ -9,7 +9,7 @@ from plume_export.builders.tensorrt.engine_layers import layers_of_engine
 from plume_export.builders.tensorrt.network import check_inputs_and_outputs, check_layer_dtypes, network_from_onnx
 from plume_export.bundle import open_bundle
 from plume_export.machine.tensorrt_log import new_log
-from plume_export.machine.tensorrt_variant import import_flavour
+from plume_export.machine.tensorrt_variant import import_variant
 from plume_export.pipeline import compile_bundle
 from plume_export.spec import GRAPH_NAMES, graph_specs
 
@@ -23,7 +23,7 @@ def test_all_three_graphs_become_engines(built: Built) -> None:
     assert manifest.limits == built.engines.recipe.limits
     assert manifest.model.preprocess.max_pixels == 256 * 784
     assert built.engines.source_sha256 == built.source.sha256
-    assert built.engines.flavour_version == import_flavour("tensorrt-rtx").version
+    assert built.engines.flavour_version == import_variant("tensorrt-rtx").version
     assert tuple(built.engines.graphs) == GRAPH_NAMES
     for name, entry in built.engines.graphs.items():
         assert built.bundle.graph_file(name).stat().st_size == entry.bytes == manifest.files[f"{name}.engine"].bytes
@@ -35,19 +35,19 @@ def test_inputs_and_outputs_are_those_of_the_manifest(built: Built) -> None:
     """Names, dtypes and shapes of the network as TensorRT parses it; each tensor looked at, not only checked."""
     manifest = built.bundle.manifest
     assert manifest.graphs == graph_specs(manifest.model, manifest.precision)
-    flavour = import_flavour("tensorrt-rtx")
+    variant = import_variant("tensorrt-rtx")
     dtypes = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int64": "INT64"}
     for name, spec in manifest.graphs.items():
-        log = new_log(flavour)
-        network, _parser = network_from_onnx(flavour, flavour.trt.Builder(log), log, built.source.graph_file(name))
-        check_inputs_and_outputs(flavour, network, spec)
+        log = new_log(variant)
+        network, _parser = network_from_onnx(variant, variant.trt.Builder(log), log, built.source.graph_file(name))
+        check_inputs_and_outputs(variant, network, spec)
         found = [network.get_input(index) for index in range(network.num_inputs)]
         found += [network.get_output(index) for index in range(network.num_outputs)]
         assert [tensor.name for tensor in found] == [tensor.name for tensor in (*spec.inputs, *spec.outputs)]
         for tensor, expected in zip(found, (*spec.inputs, *spec.outputs), strict=True):
-            assert tensor.dtype == getattr(flavour.trt.DataType, dtypes[expected.dtype]), expected.name
+            assert tensor.dtype == getattr(variant.trt.DataType, dtypes[expected.dtype]), expected.name
             assert list(tensor.shape) == [axis if isinstance(axis, int) else -1 for axis in expected.axes], expected.name
-        assert check_layer_dtypes(flavour, network, manifest.precision) >= 8
+        assert check_layer_dtypes(variant, network, manifest.precision) >= 8
 
 
 def test_the_profile_is_the_recipes_and_names_every_dynamic_input(built: Built) -> None:

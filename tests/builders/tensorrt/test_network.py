@@ -14,21 +14,21 @@ from plume_export.builders.tensorrt.network import (
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 from plume_export.machine.tensorrt_log import new_log
-from plume_export.machine.tensorrt_variant import Flavour, import_flavour
+from plume_export.machine.tensorrt_variant import Variant, import_variant
 from plume_export.recipe import AxisRange, ShapeRanges
 from plume_export.spec import GraphSpec, TensorSpec
 
 
 @pytest.fixture
-def flavour() -> Flavour:
-    return import_flavour("tensorrt-rtx")
+def variant() -> Variant:
+    return import_variant("tensorrt-rtx")
 
 
 @pytest.fixture
-def prefill(tiny_fp16: Bundle, flavour: Flavour) -> Any:
+def prefill(tiny_fp16: Bundle, variant: Variant) -> Any:
     """The network; its parser lives as long, since it owns the weights."""
-    log = new_log(flavour)
-    network, parser = network_from_onnx(flavour, flavour.trt.Builder(log), log, tiny_fp16.graph_file("prefill"))
+    log = new_log(variant)
+    network, parser = network_from_onnx(variant, variant.trt.Builder(log), log, tiny_fp16.graph_file("prefill"))
     yield network
     del parser
 
@@ -51,27 +51,27 @@ def changed(spec: GraphSpec, which: str, name: str, fields: dict[str, Any]) -> G
     ],
 )
 def test_a_tensor_that_differs_from_the_contract(
-    tiny_fp16: Bundle, flavour: Flavour, prefill: Any, which: str, name: str, fields: dict[str, Any], message: str
+    tiny_fp16: Bundle, variant: Variant, prefill: Any, which: str, name: str, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PlumeExportError, match=message):
-        check_inputs_and_outputs(flavour, prefill, changed(tiny_fp16.manifest.graphs["prefill"], which, name, fields))
+        check_inputs_and_outputs(variant, prefill, changed(tiny_fp16.manifest.graphs["prefill"], which, name, fields))
 
 
-def test_tensors_beside_the_contract(tiny_fp16: Bundle, flavour: Flavour, prefill: Any) -> None:
+def test_tensors_beside_the_contract(tiny_fp16: Bundle, variant: Variant, prefill: Any) -> None:
     spec = tiny_fp16.manifest.graphs["prefill"]
     fewer = msgspec.structs.replace(spec, inputs=spec.inputs[:-1])
     with pytest.raises(PlumeExportError, match="an input anchor_index, which its contract does not name"):
-        check_inputs_and_outputs(flavour, prefill, fewer)
+        check_inputs_and_outputs(variant, prefill, fewer)
     weight = TensorSpec("decoder.layers.0.qkv_proj.weight", "float16", (128, 256))
     more = msgspec.structs.replace(spec, inputs=(*spec.inputs, weight))
     with pytest.raises(PlumeExportError, match=r"input decoder\.layers\.0\.qkv_proj\.weight is missing"):
-        check_inputs_and_outputs(flavour, prefill, more)
+        check_inputs_and_outputs(variant, prefill, more)
 
 
 @pytest.mark.parametrize("wrong", ["fp32", "bf16"])
-def test_another_precision(flavour: Flavour, prefill: Any, wrong: Any) -> None:
+def test_another_precision(variant: Variant, prefill: Any, wrong: Any) -> None:
     with pytest.raises(PlumeExportError, match=f"the bundle's precision is {wrong}"):
-        check_layer_dtypes(flavour, prefill, wrong)
+        check_layer_dtypes(variant, prefill, wrong)
 
 
 def test_ranges_of_the_axes(tiny_fp16: Bundle) -> None:
