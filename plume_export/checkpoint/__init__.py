@@ -1,4 +1,4 @@
-"""A checkpoint on disk to dimensions and named tensors; random checkpoints. Nothing here touches the graphs."""
+"""From a checkpoint on disk to dimensions and named tensors; also writes random checkpoints. Independent of the graphs."""
 
 from ..layout import expected_tensors
 from .allocator import return_large_blocks_to_the_system

@@ -1,6 +1,6 @@
-"""What glibc does with freed memory: give it back at once while a model is streamed, or keep it while one is trained.
+"""Set what glibc does with freed memory: return it at once while a model is streamed, or keep it while a model is trained.
 
-The setting is the process's; elsewhere than on glibc nothing is done.
+The setting applies to the whole process. Without glibc these functions do nothing.
 """
 
 import ctypes
@@ -12,19 +12,19 @@ _THRESHOLD_BYTES = 1 << 20
 
 
 def return_large_blocks_to_the_system() -> None:
-    """Have glibc map every block above 1 MiB on its own, so that freeing it gives the memory back at once.
+    """Make glibc map every block above 1 MiB separately, so that freeing it returns the memory at once.
 
-    By default glibc raises that threshold to 32 MiB as blocks are freed and keeps them in its heap: streaming the 2B model's
-    layers then leaves 2 GB resident.
+    By default glibc raises that threshold to 32 MiB as blocks are freed and keeps the memory in its heap. Streaming the layers
+    of the 2B model then leaves 2 GB resident.
     """
     _mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc map no blocks and never shrink its heap, for work that allocates the same large blocks again and again.
+    """Make glibc map no blocks and never shrink its heap, for work that repeatedly allocates the same large blocks.
 
-    By default every block above 32 MiB is mapped and its pages are faulted in anew: half of the time of a training step on
-    videos.
+    By default every block above 32 MiB is mapped, and its pages are faulted in each time. That takes half the time of a
+    training step on videos.
     """
     _mallopt(_M_MMAP_MAX, 0)
     _mallopt(_M_TRIM_THRESHOLD, -1)
@@ -33,6 +33,6 @@ def keep_freed_memory() -> None:
 def _mallopt(option: int, value: int) -> None:
     if not sys.platform.startswith("linux"):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has no mallopt
     if mallopt is not None:
         mallopt(option, value)

@@ -1,4 +1,4 @@
-"""config.json, trainer_state.json and the tensors' shapes to the dimensions of a model."""
+"""From config.json, trainer_state.json and tensor shapes to the dimensions of a model."""
 
 import json
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ def model_spec_from_checkpoint(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> ModelSpec:
-    """Return the dimensions: from the tensors where they show, else from config.json, else the published defaults.
+    """Return the dimensions: from the tensors where possible, else from config.json, else the defaults of the original model.
 
-    Raises CheckpointError for a config that is missing, damaged, of another model type or of an unsupported variant.
+    Raises CheckpointError for a config that is missing, corrupt, of another model type or of an unsupported variant.
     """
     config = _read_json(directory / "config.json")
     if config.get("model_type") != "qwen2_vl":
@@ -56,7 +56,7 @@ def model_spec_from_checkpoint(
     file = directory / "config.json"
     text_config = config.get("text_config") or {}
     if not isinstance(text_config, dict):
-        raise CheckpointError(f"{file} has a text_config that is no object.", fix="pass the checkpoint's own config.json")
+        raise CheckpointError(f"text_config in {file} is not an object.", fix="pass the checkpoint's own config.json")
     vision = read_config(config.get("vision_config") or {}, VisionConfig, file)
     text = read_config({**config, **text_config}, TextConfig, file)
     return ModelSpec(
@@ -69,18 +69,18 @@ def model_spec_from_checkpoint(
 
 
 def check_tensors(tensors: CheckpointTensors, model: ModelSpec) -> None:
-    """Raise CheckpointError unless every tensor of the model is there with its shape."""
+    """Raise CheckpointError unless every tensor of the model exists with the right shape."""
     expected = expected_tensors(model)
     missing = sorted(set(expected) - set(tensors.names))
     if missing:
         raise CheckpointError(
-            f"The checkpoint lacks {len(missing)} tensor(s), the first is {missing[0]}.",
+            f"The checkpoint lacks {len(missing)} tensor(s); the first is {missing[0]}.",
             fix="pass the complete checkpoint; config.json must be the one that the weights were saved with",
         )
     for name, shape in expected.items():
         if tensors.shape(name) != shape:
             raise CheckpointError(
-                f"The tensor {name} has shape {list(tensors.shape(name))}; config.json asks for {list(shape)}.",
+                f"The tensor {name} has shape {list(tensors.shape(name))}; expected {list(shape)} from config.json.",
                 fix="use the config.json that the weights were saved with",
             )
 
@@ -89,11 +89,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing.", fix="pass the directory of a whole checkpoint") from None
+        raise CheckpointError(f"{file} is missing.", fix="pass the directory of a complete checkpoint") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}.", fix="download or copy the checkpoint again") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file} holds no JSON object.", fix="download or copy the checkpoint again")
+        raise CheckpointError(f"{file} is not a JSON object.", fix="download or copy the checkpoint again")
     return value
 
 
@@ -102,7 +102,8 @@ def _vision_spec(config: VisionConfig) -> VisionSpec:
         raise _unsupported("vision_config.hidden_act", config.hidden_act, "quick_gelu")
     if config.embed_dim % (4 * config.num_heads):  # a head's channels are rotated in pairs, by row and by column
         raise CheckpointError(
-            f"config.json has {config.num_heads} vision heads for {config.embed_dim} channels; expected 4, 8, ... for each.",
+            f"config.json has {config.num_heads} vision heads for {config.embed_dim} channels; expected a "
+            "multiple of 4 channels per head.",
             fix="use the config.json that the weights were saved with",
         )
     return VisionSpec(
@@ -134,7 +135,7 @@ def _decoder_spec(config: TextConfig, tensors: CheckpointTensors) -> DecoderSpec
         kv_heads=config.num_key_value_heads or heads,
         head_dim=head_dim,
         mlp_width=config.intermediate_size,
-        vocab=_first_axis(tensors, "model.embed_tokens.weight"),  # may have been resized
+        vocab=_first_axis(tensors, "model.embed_tokens.weight"),  # the embedding table may have been resized
         norm_epsilon=config.rms_norm_eps,
         rope_theta=rope.rope_theta or config.rope_theta,
         mrope_sections=_mrope_sections(rope.mrope_section or (16, 24, 24), head_dim),
@@ -155,7 +156,7 @@ def _first_axis(tensors: CheckpointTensors, name: str) -> int:
     shape = tensors.shape(name)
     if not shape or not shape[0]:
         raise CheckpointError(
-            f"The tensor {name} has shape {list(shape)}, which holds nothing.", fix="pass a PLUME checkpoint that is whole"
+            f"The tensor {name} is empty: its shape is {list(shape)}.", fix="pass a complete PLUME checkpoint"
         )
     return shape[0]
 
@@ -165,11 +166,11 @@ def _transition_spec(directory: Path, tensors: CheckpointTensors, top_k: int) ->
     experts = sum(1 for name in names if name.startswith(f"{_TRANSITION}experts.") and name.endswith(".fc1.weight"))
     if not experts or f"{_TRANSITION}step_embed.weight" not in names:
         raise CheckpointError(
-            f"{directory} has no latent transition weights ({_TRANSITION}*): this is a plain Qwen2-VL, not PLUME.",
+            f"{directory} has no latent transition weights ({_TRANSITION}*): it is a plain Qwen2-VL checkpoint, not PLUME.",
             fix="pass a PLUME checkpoint",
         )
     if not 1 <= top_k <= experts:
-        raise CheckpointError(f"top_k is {top_k}; the checkpoint has {experts} experts.", fix=f"--top-k 1 to {experts}")
+        raise CheckpointError(f"top_k is {top_k}, but the checkpoint has {experts} experts.", fix=f"--top-k 1 to {experts}")
     return TransitionSpec(
         experts=experts,
         expert_width=_first_axis(tensors, f"{_TRANSITION}experts.0.fc1.weight"),
@@ -179,7 +180,7 @@ def _transition_spec(directory: Path, tensors: CheckpointTensors, top_k: int) ->
 
 
 def _trained_latent_steps(directory: Path) -> int | None:
-    """The last budget of the training curriculum, if the trainer's log came along."""
+    """Return the last number of latent steps in the training curriculum; None if there is no trainer log."""
     if not (directory / "trainer_state.json").is_file():
         return None
     file = directory / "trainer_state.json"
@@ -190,7 +191,10 @@ def _trained_latent_steps(directory: Path) -> int | None:
 
 
 def _image_statistics(directory: Path) -> dict[str, Any]:
-    """Mean and deviation of preprocessor_config.json; its pixel limits are replaced by the published evaluation's."""
+    """Return mean and deviation from preprocessor_config.json.
+
+    Its pixel limits are replaced by those of the original evaluation.
+    """
     if not (directory / "preprocessor_config.json").is_file():
         return {}
     file = directory / "preprocessor_config.json"
@@ -199,19 +203,20 @@ def _image_statistics(directory: Path) -> dict[str, Any]:
 
 
 def _preprocess_spec(directory: Path, min_pixels: int | None, max_pixels: int | None, positions: int) -> PreprocessSpec:
-    """Return the limits that the user gave, else the published ones."""
+    """Return the limits that the user gave, or else those of the original evaluation."""
     most = positions * _TOKEN_PIXELS
     for name, least, value in (("min_pixels", 1, min_pixels), ("max_pixels", _TOKEN_PIXELS, max_pixels)):
         if value is not None and not least <= value <= most:
             raise PlumeExportError(
-                f"{name} is {value}; expected {least} to {most}, as many tokens as the model has positions.",
+                f"{name} is {value}; expected {least} to {most}, which is at most as many tokens as the model has positions.",
                 fix=f"--{name.replace('_', '-')} {least} to {most}",
             )
     preprocess = PreprocessSpec(**_given({"min_pixels": min_pixels, "max_pixels": max_pixels}), **_image_statistics(directory))
     if preprocess.min_pixels > preprocess.max_pixels:
         raise OptionError(
-            f"min_pixels is {preprocess.min_pixels} and max_pixels {preprocess.max_pixels}; expected min <= max.",
-            fix="--min-pixels and --max-pixels in that order",
+            f"min_pixels is {preprocess.min_pixels} and max_pixels is {preprocess.max_pixels}; expected "
+            "min_pixels <= max_pixels.",
+            fix="choose --min-pixels below --max-pixels",
         )
     return preprocess
 

@@ -1,4 +1,4 @@
-"""The keys of a checkpoint's JSON files that count, with their types; what else is there is not looked at."""
+"""The required keys of a checkpoint's JSON files, with their types. Other keys are ignored."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import msgspec
 from ..errors import CheckpointError
 from ..spec import ModelSpec
 
-# No model is near these; more would only keep a machine busy before the shapes are found to be others.
+# No real model is near these limits. They stop absurd sizes early, before tensor shapes are compared.
 _Layers = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 _Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e38)]
@@ -44,7 +44,7 @@ class Rope(msgspec.Struct, frozen=True):
 
 
 class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """config.json's own keys, or those of its `text_config`."""
+    """Keys of config.json itself, or of its `text_config`."""
 
     hidden_size: _Count
     num_attention_heads: _Count
@@ -62,12 +62,12 @@ class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rope(self) -> Rope:
-        """Both places together; `rope_scaling`, the older, counts. Raises msgspec.ValidationError."""
+        """The keys of both places; `rope_scaling`, the older one, has priority. Raises msgspec.ValidationError."""
         return msgspec.convert({**(self.rope_parameters or {}), **(self.rope_scaling or {})}, Rope)
 
 
 class ImageStatistics(msgspec.Struct, frozen=True):
-    """preprocessor_config.json. Its pixel limits do not count."""
+    """preprocessor_config.json. Its pixel limits are ignored."""
 
     image_mean: tuple[_Finite, _Finite, _Finite] | None = None
     image_std: tuple[_Positive, _Positive, _Positive] | None = None
@@ -86,18 +86,20 @@ class TrainerState(msgspec.Struct, frozen=True):
 
 
 def read_config(value: Any, kind: type[_Struct], file: Path) -> _Struct:
-    """Return the keys that count. Raises CheckpointError, with key and type, for one that is missing or wrong."""
+    """Return the required keys. Raises CheckpointError with key and type if one is missing or wrong."""
     try:
         found = msgspec.convert(value, kind)
         if isinstance(found, TextConfig):
             _ = found.rope
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter of half a surrogate pair
-        raise CheckpointError(f"{file} is wrong: {error}.", fix="use the file that the weights were saved with") from None
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # UnicodeEncodeError: half of a surrogate pair
+        raise CheckpointError(f"{file} is invalid: {error}.", fix="use the file that the weights were saved with") from None
     return found
 
 
 def write_config_files(directory: Path, model: ModelSpec, token_ids: Mapping[str, int], *, dtype: str, is_nested: bool) -> None:
-    """Write config.json (flat as transformers 4.51, or with `text_config` as 4.52), generation and preprocessor config."""
+    """Write config.json (flat as in transformers 4.51, or with `text_config` as in 4.52), generation and preprocessor
+    config.
+    """
     files = {
         "config.json": _config(model, token_ids, dtype, is_nested=is_nested),
         "generation_config.json": {

@@ -1,4 +1,4 @@
-"""Tensors that are examined on the way: whatever reads a checkpoint checks and hashes it, without a pass of its own."""
+"""Tensors that are checked and hashed when they are first read, which saves a separate pass."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -11,9 +11,9 @@ from .tensors import CheckpointTensors
 
 
 class ExaminedTensors(CheckpointTensors):
-    """Examines every tensor when it is read for the first time.
+    """Checks every tensor when it is read for the first time.
 
-    Raises CheckpointError for a value that is not finite, besides what CheckpointTensors raises.
+    Raises CheckpointError for a value that is not finite, in addition to the errors of CheckpointTensors.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,22 +29,22 @@ class ExaminedTensors(CheckpointTensors):
         return tensor
 
     def digest(self, name: str) -> str:
-        """Return the hash of a tensor's dtype, shape and bytes; it is read unless it was before."""
+        """Return the hash of a tensor's dtype, shape and bytes. The tensor is read if it was not read before."""
         if name not in self._digests:
             self.read(name)
         return self._digests[name]
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    # One pass that allocates nothing; NaN and infinity show in the extremes.
+    # One pass without allocation: NaN and infinity show up in the minimum and maximum.
     if tensor.numel() == 0 or bool(torch.stack(tensor.aminmax()).isfinite().all()):
         return
     nans = int(tensor.isnan().sum())
     counts = {"NaN": nans, "infinity": int((~tensor.isfinite()).sum()) - nans}
     found = " and ".join(f"{count:,} times {value}" for value, count in counts.items() if count)
     raise CheckpointError(
-        f"The tensor {name} holds {found}, in {tensor.numel():,} values.",
-        fix="download or convert the checkpoint again, or take one from before training diverged",
+        f"The tensor {name} has {found} among its {tensor.numel():,} values.",
+        fix="download or convert the checkpoint again, or use one from before training diverged",
     )
 
 

@@ -1,4 +1,4 @@
-"""File names that the JSON files of a checkpoint give. Whoever made them may have written any."""
+"""Checked file names from the JSON files of a checkpoint. A crafted checkpoint may have any name in them."""
 
 from pathlib import Path
 
@@ -7,29 +7,31 @@ import msgspec
 from ..bundle import is_plain_name
 from ..errors import CheckpointError
 
-# Where transformers looks for files of its own version, which it reads in place of the usual ones.
+# Lists of version-specific files, which transformers reads in place of the usual ones.
 _LISTS = {"config.json": "configuration_files", "tokenizer_config.json": "fast_tokenizer_files"}
 
 
 def check_stands_beside(file: Path, what: str, name: str) -> None:
-    """Raise CheckpointError unless a name that `file` gives is that of a file beside it, which may be a link to elsewhere."""
+    """Raise CheckpointError unless a name in `file` is that of a file beside it. That file may be a link to elsewhere."""
     if "/" in name or not is_plain_name(name):
-        raise CheckpointError(f"{file} names {what}; expected a file beside it.", fix="download or copy the checkpoint again")
+        raise CheckpointError(
+            f"{file} names {what}; expected a file in the same directory.", fix="download or copy the checkpoint again"
+        )
 
 
 def check_listed_files(directory: Path) -> None:
-    """Raise CheckpointError if transformers would read a file that does not stand in the checkpoint's directory."""
+    """Raise CheckpointError if transformers would read a file outside the checkpoint's directory."""
     for name, key in _LISTS.items():
         for listed in _listed(directory / name, key):
             if not isinstance(listed, str):
                 raise CheckpointError(
-                    f"{directory / name} has a {key} that is no list of names.", fix="download or copy the checkpoint again"
+                    f"{directory / name} has a {key} that is not a list of names.", fix="download or copy the checkpoint again"
                 )
             check_stands_beside(directory / name, f"{listed!r} in {key}", listed)
 
 
 def _listed(file: Path, key: str) -> list[object]:
-    """Return what a JSON file lists; whoever needs more of it reports that it is missing or damaged."""
+    """Return a list from a JSON file; [] if it is missing or corrupt, which is reported when the file itself is needed."""
     try:
         content = msgspec.json.decode(file.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""A checkpoint that was found, read and checked; the hash of its tensors, and where it came from."""
+"""A checkpoint that was found and checked, with its origin and the hash of its tensors."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from .examined import ExaminedTensors
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where it is, under which name the user knows it, its tensors and its dimensions."""
+    """A checkpoint: its directory, the name that the user gave, its tensors and its dimensions."""
 
     directory: Path
     name: str
@@ -22,10 +22,10 @@ class Checkpoint:
 
 
 def checkpoint_sha256(tensors: ExaminedTensors) -> str:
-    """Return the hash of a checkpoint's tensors: names, dtypes, shapes and bytes, in the order of the names.
+    """Return the hash of a checkpoint's tensors: names, dtypes, shapes and bytes, sorted by name.
 
-    Path, shards, key layout and tensors that PLUME does not need do not count. Only tensors that were not read yet are read.
-    Raises CheckpointError for NaN and infinity in one of them.
+    Path, shards, key layout and tensors that PLUME does not need have no influence. Only tensors that were not read yet are
+    read. Raises CheckpointError if one of them has NaN or infinity.
     """
     names = tensors.names
     with ThreadPoolExecutor() as pool:
@@ -37,9 +37,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def origin_of(checkpoint: Checkpoint) -> CheckpointOrigin:
-    """Return the name, the hub's repository and commit where there is one, and the hashes.
+    """Return the name, the hub's repository and commit if the checkpoint came from there, and the hashes.
 
-    Costs a pass over the tensors that were not read yet.
+    Reads all tensors that were not read yet.
     """
     repository, revision = hub_snapshot(checkpoint.directory) or (None, None)
     return CheckpointOrigin(
@@ -54,7 +54,7 @@ def origin_of(checkpoint: Checkpoint) -> CheckpointOrigin:
 def hub_snapshot(directory: Path) -> tuple[str, str] | None:
     """Return repository and commit of a directory in the hub's cache; None for any other directory.
 
-    Source: huggingface_hub, models--OWNER--NAME/snapshots/COMMIT; no name there has two hyphens in a row.
+    Source: huggingface_hub, models--OWNER--NAME/snapshots/COMMIT. Names there never contain two consecutive hyphens.
     """
     parts = directory.resolve().parts
     for folder, snapshots, commit in zip(parts, parts[1:], parts[2:], strict=False):

@@ -1,7 +1,7 @@
-"""Random checkpoints in exactly the published layout, for tests, speed work and trying things out.
+"""Random checkpoints in exactly the original layout, for tests, benchmarks and experiments.
 
-Tensors are made and written one at a time, so memory is bounded by the largest. A tensor depends on the seed and its
-canonical name only, not on key layout, sharding or dtype rounding of others.
+Tensors are generated and written one at a time, so memory is bounded by the largest one. A tensor depends only on the seed and
+its canonical name, not on the key layout, the sharding or the rounding of other tensors.
 """
 
 import hashlib
@@ -31,8 +31,9 @@ DTypeName = Literal["float32", "bfloat16"]
 
 _DEFAULT_SHARD_BYTES = 2 << 30
 _SAFETENSORS_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
-# Standard deviation times sqrt(fan-in) of linear weights: attention picks few tokens, so inputs stay apart through depth.
-# The first match counts. `deep` weights write to the residual stream and shrink with the number of layers.
+# Standard deviation times sqrt(fan-in) of linear weights. Attention then focuses on few tokens, so different inputs stay
+# different through the layers. The first match applies. `deep` weights write to the residual stream and are scaled down with
+# the number of layers.
 _GAINS: tuple[tuple[str, float, bool], ...] = (
     (r"self_attn\.[qk]_proj\.weight", 1.5, False),
     (r"self_attn\.v_proj\.weight", 1.25, False),
@@ -60,11 +61,11 @@ def write_random_checkpoint(
     key_prefix: str = "",
     report: Report = lambda _: None,
 ) -> None:
-    """Write a checkpoint directory; all of it or nothing.
+    """Write a checkpoint directory, all or nothing.
 
-    `tiny` is a few MB; `2b-slice` has the 2B's widths with 4 decoder layers and 4 vision blocks; `2b` the full published
-    dimensions. `layout` "flat" is transformers 4.51's keys, "nested" 4.52's. Raises PlumeExportError if `output` holds
-    anything or cannot be written.
+    `tiny` is a few MB; `2b-slice` has the widths of the 2B model with 4 decoder layers and 4 vision blocks; `2b` has its full
+    dimensions. `layout` "flat" uses the keys of transformers 4.51, "nested" those of 4.52. Raises PlumeExportError if `output`
+    is not empty or cannot be written.
     """
     dtype = dtype or ("float32" if preset == "tiny" else "bfloat16")
     if shard_bytes is None and preset != "tiny":
@@ -77,7 +78,7 @@ def write_random_checkpoint(
 
 
 def preset_spec(preset: Preset, *, tokens: int) -> ModelSpec:
-    """Return the dimensions of a preset; `tokens` is the tokenizer's length, which the 2B vocabularies exceed."""
+    """Return the dimensions of a preset. `tokens` is the size of the tokenizer, which the 2B vocabularies exceed."""
     if preset == "2b":
         return PLUME_2B
     if preset == "2b-slice":
@@ -116,7 +117,7 @@ def _write_shards(
 
 
 def stored_key(name: str, layout: KeyLayout) -> str:
-    """Return the key under which a canonical tensor is saved."""
+    """Return the key under which a canonical tensor is stored."""
     if layout == "nested":
         name = re.sub(r"^model\.", "model.language_model.", name)
         name = re.sub(r"^visual\.", "model.visual.", name)
@@ -155,7 +156,7 @@ def _random_tensor(name: str, shape: tuple[int, ...], model: ModelSpec, seed: in
 
 
 def _statistics(name: str, shape: tuple[int, ...], model: ModelSpec) -> tuple[float, float]:
-    """Mean and standard deviation of a tensor's values."""
+    """Return mean and standard deviation of a tensor's values."""
     if re.search(r"(norm\d?|ln|ln_q|layernorm)\.weight$", name):
         return 1.0, 0.1
     if name.endswith(".bias"):

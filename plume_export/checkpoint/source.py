@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a directory, or a repository of the Hugging Face hub."""
+"""Find a checkpoint: a directory, or a repository on the Hugging Face hub."""
 
 import os
 from pathlib import Path
@@ -13,13 +13,12 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def resolve_checkpoint(name: str, *, revision: str | None = None, offline: bool) -> Path:
-    """Return the directory of a checkpoint: `name` itself, or the hub id's local copy (downloaded unless `offline`).
+    """Return the directory of a checkpoint: `name` itself, or the local copy of a hub id (downloaded unless `offline`).
 
-    `revision` is a branch, tag or commit of the hub's repository; None: its main branch.
+    `revision` is a branch, tag or commit of the hub's repository; None means the main branch. "plume-tiny" is the sample model
+    of this package, unless a directory of that name exists.
 
-    "plume-tiny" is the sample model of this package, unless a directory of that name is there.
-
-    Raises CheckpointError for what is missing, unreachable or not a safetensors checkpoint.
+    Raises CheckpointError for a checkpoint that is missing, cannot be downloaded or is not in safetensors format.
     """
     directory = Path(name)
     if name == PLUME_TINY and not _is_dir(directory):
@@ -28,8 +27,8 @@ def resolve_checkpoint(name: str, *, revision: str | None = None, offline: bool)
         directory = _from_hub(name, revision, offline=offline)
     elif revision is not None:
         raise CheckpointError(
-            f"{name} is a local directory; the revision {revision!r} is for a repository of the hub.",
-            fix="leave --revision out, or pass the hub id",
+            f"{name} is a local directory, but the revision {revision!r} is for a hub repository.",
+            fix="omit --revision, or pass the hub id",
         )
     _check_contents(directory)
     return directory
@@ -37,28 +36,30 @@ def resolve_checkpoint(name: str, *, revision: str | None = None, offline: bool)
 
 def _from_hub(name: str, revision: str | None, *, offline: bool) -> Path:
     if os.path.lexists(name):
-        found = "a file" if Path(name).is_file() else "no directory that can be opened"
-        raise CheckpointError(f"{name} is {found}; expected the directory of a checkpoint.", fix="pass the directory around it")
+        found = "a file" if Path(name).is_file() else "a directory that cannot be opened"
+        raise CheckpointError(f"{name} is {found}; expected the directory of a checkpoint.", fix="pass its parent directory")
     if directory_like(name):
-        raise CheckpointError(f"There is no checkpoint directory {name}.", fix="check the path, or pass a hub id as owner/name")
+        raise CheckpointError(
+            f"The checkpoint directory {name} does not exist.", fix="check the path, or pass a hub id as owner/name"
+        )
     if revision == "":
         raise CheckpointError(
-            "The revision is empty; expected a branch, tag or commit.", fix="leave --revision out for the main branch"
+            "The revision is empty; expected a branch, tag or commit.", fix="omit --revision for the main branch"
         )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_PATTERNS, local_files_only=offline))
-    except Exception as error:  # the hub client raises its own, httpx's and OS errors
+    except Exception as error:  # the hub client raises its own errors, httpx's and OS errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if offline:
             raise CheckpointError(
                 f"{_at(name, revision)} is neither a directory nor in the local hub cache: {reason}",
-                fix="leave out --offline to download it",
+                fix="omit --offline to download it",
             ) from error
         raise CheckpointError(
-            f"{_at(name, revision)} is not a directory and the hub did not deliver it: {reason}",
-            fix="check the name and the network, or pass a local directory (--offline takes the local cache only)",
+            f"{_at(name, revision)} is not a directory and could not be downloaded from the hub: {reason}",
+            fix="check the name and the network, or pass a local directory (--offline uses only the local cache)",
         ) from error
 
 
@@ -67,7 +68,7 @@ def _at(name: str, revision: str | None) -> str:
 
 
 def _is_dir(path: Path) -> bool:
-    """Of a name that no file can have too, as one that is too long."""
+    """Return True for a directory; False also for a name that no file can have, such as one that is too long."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -75,7 +76,7 @@ def _is_dir(path: Path) -> bool:
 
 
 def directory_like(name: str) -> bool:
-    """A hub id is owner/name; anything else can only be a path."""
+    """Return True if a name can only be a path. A hub id is owner/name."""
     return name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith("/")
 
 
@@ -84,7 +85,7 @@ def _check_contents(directory: Path) -> None:
         raise CheckpointError(f"{directory} is a bundle, not a checkpoint.", fix="pass the directory that training saved")
     if (directory / "adapter_config.json").is_file():
         raise CheckpointError(
-            f"{directory} is a LoRA adapter, not a whole checkpoint.",
+            f"{directory} is a LoRA adapter, not a complete checkpoint.",
             fix="merge it first: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(DIR)",
         )
     check_listed_files(directory)
@@ -93,7 +94,7 @@ def _check_contents(directory: Path) -> None:
     pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
     if pickles:
         raise CheckpointError(
-            f"{directory} has pickle weights only ({pickles[0]}), which can run code when loaded; they are refused.",
+            f"{directory} has only pickle weights ({pickles[0]}). They are refused because they can run code when loaded.",
             fix="convert to safetensors: load with torch.load(..., weights_only=True), then safetensors.torch.save_file",
         )
-    raise CheckpointError(f"{directory} has no *.safetensors weights.", fix="pass the directory of a whole checkpoint")
+    raise CheckpointError(f"{directory} has no *.safetensors weights.", fix="pass the directory of a complete checkpoint")

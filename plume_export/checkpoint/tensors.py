@@ -1,4 +1,4 @@
-"""The named tensors of a checkpoint, whatever its key layout, prefix or number of files."""
+"""The named tensors of a checkpoint with any key layout, prefix or number of files."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from .named_files import check_stands_beside
 
 INDEX = "model.safetensors.index.json"
 
-# Stored key -> canonical name; whatever stands before (module., base_model.model.) is dropped. The first match counts.
+# Stored key -> canonical name. Prefixes (module., base_model.model.) are dropped. The first match applies.
 _CANONICAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(r"^(?:.*\.)?" + pattern + "$"), canonical)
     for pattern, canonical in (
@@ -24,13 +24,13 @@ _CANONICAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"norm\.weight", "model.norm.weight"),
     )
 )
-# Others are a quantiser's, whose scales nobody here knows.
+# Other dtypes come from a quantiser, whose scales are unknown here.
 _DTYPES = ("F64", "F32", "F16", "BF16")
 _IGNORED = re.compile(r"(^|\.)lm_head\.weight$|inv_freq$")
 
 
 class _Index(msgspec.Struct):
-    """Which key is in which shard."""
+    """The map from keys to shards."""
 
     weight_map: dict[str, str]
 
@@ -48,8 +48,8 @@ def canonical_name(key: str) -> str | None:
 class CheckpointTensors:
     """Tensors by canonical name, read one at a time.
 
-    A file is opened for one read and let go after it: mapped pages count as resident, so memory stays bounded by a tensor.
-    Raises CheckpointError for damaged files and for two keys that mean the same tensor.
+    A file is opened for one read and closed after it. Mapped pages count as resident, so memory stays bounded by one tensor.
+    Raises CheckpointError for corrupt files and for two keys of the same tensor.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -63,8 +63,8 @@ class CheckpointTensors:
                 if name in self._stored:
                     other = self._stored[name]
                     raise CheckpointError(
-                        f"{file} key {key!r} and {other[0]} key {other[1]!r} both mean the tensor {name}.",
-                        fix="keep one of the two in the checkpoint",
+                        f"{file} key {key!r} and {other[0]} key {other[1]!r} both stand for the tensor {name}.",
+                        fix="keep only one of the two in the checkpoint",
                     )
                 self._stored[name], self._shapes[name] = (file, key), shape
 
@@ -84,7 +84,7 @@ class CheckpointTensors:
             return tensor
 
     def read_rows(self, name: str, rows: Tensor) -> Tensor:
-        """Return rows of a 2-D tensor by index [count]; only they are read from disk."""
+        """Return rows of a 2-D tensor by index [count]. Only these rows are read from disk."""
         return self.read(name)[rows].clone()
 
     def _locate(self, name: str) -> tuple[Path, str]:
@@ -98,7 +98,7 @@ def _opened(file: Path) -> safe_open:
         return safe_open(str(file), framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{file} is not a whole safetensors file: {error}.", fix="download or copy the checkpoint again"
+            f"{file} is not a complete safetensors file: {error}.", fix="download or copy the checkpoint again"
         ) from None
 
 
@@ -107,7 +107,7 @@ def _shapes_in(file: Path, keys: set[str] | None) -> dict[str, tuple[int, ...]]:
         present = set(stored.keys())
         if keys is not None and keys - present:
             raise CheckpointError(
-                f"{INDEX} says that {file} holds {sorted(keys - present)[0]!r}, and it does not.",
+                f"{INDEX} lists {sorted(keys - present)[0]!r} in {file}, but the file does not contain it.",
                 fix="download or copy the checkpoint again",
             )
         slices = {key: stored.get_slice(key) for key in sorted(present if keys is None else keys)}
@@ -115,26 +115,26 @@ def _shapes_in(file: Path, keys: set[str] | None) -> dict[str, tuple[int, ...]]:
             dtype = stored_slice.get_dtype()
             if dtype not in _DTYPES and canonical_name(key) is not None:
                 raise CheckpointError(
-                    f"{file} holds {key!r} in {dtype}; expected one of {', '.join(_DTYPES)}.",
-                    fix="pass a checkpoint that was not quantised",
+                    f"{file} contains {key!r} in {dtype}; expected one of {', '.join(_DTYPES)}.",
+                    fix="pass a checkpoint that is not quantised",
                 )
         return {key: tuple(stored_slice.get_shape()) for key, stored_slice in slices.items()}
 
 
 def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
-    """The safetensors files, and which of their keys count (None: all)."""
+    """Return the safetensors files, and the keys to use from each (None: all keys)."""
     index = directory / INDEX
     if not index.is_file():
         return [(file, None) for file in sorted(directory.glob("*.safetensors"))]
     try:
         weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
-    except (OSError, ValueError, RecursionError) as error:  # msgspec's are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise CheckpointError(f"{index} is damaged: {error}.", fix="download or copy the checkpoint again") from None
     files: dict[str, set[str]] = {}
     for key, name in weight_map.items():
         check_stands_beside(index, f"the shard {name!r}", name)
         files.setdefault(name, set()).add(key)
     for name in files:
-        if not os.path.isfile(directory / name):  # false also of a name that the system refuses
+        if not os.path.isfile(directory / name):  # also False for a name that the system refuses
             raise CheckpointError(f"{index} names the shard {name}, which is missing.", fix="download or copy it again")
     return [(directory / name, keys) for name, keys in sorted(files.items())]

@@ -1,4 +1,4 @@
-"""Whether the forced texts around the rollout lead where the model's states are read."""
+"""Check that the fixed texts around the latent steps end at the tokens where the model's states are read."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,14 @@ from ..inputs import PromptTokenizer
 from ..inputs.prompt import panics_as_errors
 from ..spec import ModelSpec
 
-# Flag, and the token at whose state the rollout starts, or the embedding is read.
+# Option, and the token at whose state the latent steps start or the embedding is read.
 _LAST_TOKENS = {"prefix": "<bot>", "suffix": "<gen_emb>"}
 # The anchor is read at the last <disc_emb> of a prompt, and visual tokens stand for pixels.
 _ELSEWHERE = ("<disc_emb>", "<|image_pad|>", "<|video_pad|>")
 
 
 def check_forced_texts(tokenizer_json: str, model: ModelSpec) -> None:
-    """Raise PlumeExportError unless prefix and suffix end with their tokens, hold no other's and leave room for a prompt.
+    """Raise PlumeExportError unless prefix and suffix end with their tokens, contain no other's and leave room for a prompt.
 
     Raises CheckpointError for a tokenizer that cannot be read or lacks a control token.
     """
@@ -26,12 +26,12 @@ def check_forced_texts(tokenizer_json: str, model: ModelSpec) -> None:
         if not text.endswith(last):
             raise OptionError(
                 f"The {name} {text!r} does not end with {last}, where the model's state is read.",
-                fix=f"--{name} with a text that ends with {last}, or leave it out for the published one",
+                fix=f"pass --{name} with a text that ends with {last}, or omit it for the original one",
             )
         if found := [token for token in _ELSEWHERE if token in text]:
             raise OptionError(
-                f"The {name} {text!r} holds {found[0]}, which stands before it in every prompt.",
-                fix=f"leave it out of --{name}",
+                f"The {name} {text!r} contains {found[0]}, which may occur only before it in a prompt.",
+                fix=f"remove it from --{name}",
             )
     try:
         tokenizer = PromptTokenizer(tokenizer_json, model.rollout)
@@ -40,9 +40,9 @@ def check_forced_texts(tokenizer_json: str, model: ModelSpec) -> None:
     taken = len(tokenizer.prompt_ids("")) + model.rollout.latent_steps + len(tokenizer.suffix_ids)
     if taken >= model.decoder.max_positions:
         raise PlumeExportError(
-            f"Prompt template, prefix, latent steps and suffix take {taken} tokens; the model serves "
-            f"{model.decoder.max_positions}, and leaves none for an input.",
-            fix="a shorter --prefix or --suffix",
+            f"Prompt template, prefix, latent steps and suffix take {taken} tokens. The model has "
+            f"{model.decoder.max_positions} positions, which leaves none for an input.",
+            fix="pass a shorter --prefix or --suffix",
         )
 
 
@@ -55,21 +55,22 @@ class _AddedToken(msgspec.Struct):
 
 
 class _TokenizerFile(msgspec.Struct):
-    """What counts of tokenizer.json here."""
+    """The keys of tokenizer.json that are read here."""
 
     added_tokens: list[_AddedToken]
 
 
 def tokenizer_json_from_checkpoint(directory: Path, vocab: int) -> str:
-    """Return tokenizer.json's text: as stored, or converted from vocab.json and merges.txt.
+    """Return the text of tokenizer.json: as stored, or converted from vocab.json and merges.txt.
 
-    Raises CheckpointError for a missing tokenizer, one without PLUME's tokens, or ids beyond the embedding's `vocab` rows.
+    Raises CheckpointError for a missing tokenizer, a tokenizer without PLUME's tokens, or ids beyond the embedding's `vocab`
+    rows.
     """
     file = directory / "tokenizer.json"
     try:
         text = file.read_text(encoding="utf-8") if file.is_file() else _converted(directory)
         added = {token.content: token.id for token in msgspec.json.decode(text, type=_TokenizerFile).added_tokens}
-    except (OSError, ValueError, RecursionError) as error:  # msgspec's are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise CheckpointError(f"{file} is damaged: {error}.", fix="copy the checkpoint's tokenizer again") from None
     missing = [token for token in REQUIRED_TOKENS if token not in added]
     if missing:
@@ -80,7 +81,7 @@ def tokenizer_json_from_checkpoint(directory: Path, vocab: int) -> str:
     largest = max(added, key=lambda token: added[token])
     if added[largest] >= vocab:
         raise CheckpointError(
-            f"The token {largest} has id {added[largest]}; the embedding has {vocab} rows.",
+            f"The token {largest} has id {added[largest]}, but the embedding has {vocab} rows.",
             fix="use the tokenizer and the weights of the same checkpoint",
         )
     return text
@@ -90,7 +91,7 @@ def _converted(directory: Path) -> str:
     missing = [name for name in ("vocab.json", "merges.txt") if not (directory / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{directory} has no tokenizer.json, and no {' and '.join(missing)} to make it from.",
+            f"{directory} has no tokenizer.json, and no {' and '.join(missing)} to create it from.",
             fix="copy the checkpoint's tokenizer files",
         )
     from transformers import AutoTokenizer
@@ -99,9 +100,9 @@ def _converted(directory: Path) -> str:
         with panics_as_errors():
             tokenizer: Any = AutoTokenizer.from_pretrained(directory)
             return str(tokenizer.backend_tokenizer.to_str())
-    except Exception as error:  # of the tokenizers library and of any file that it reads
+    except Exception as error:  # from the tokenizers library, or from any file that it reads
         raise CheckpointError(
-            f"The tokenizer of {directory} cannot be made from vocab.json and merges.txt: {_first_line(error)}.",
+            f"The tokenizer of {directory} cannot be created from vocab.json and merges.txt: {_first_line(error)}.",
             fix="copy the checkpoint's tokenizer files again",
         ) from error
 

@@ -17,7 +17,7 @@ SPECIAL_TOKENS = (
     *("<|image_pad|>", "<|video_pad|>"),
 )
 PLUME_TOKENS = ("<gen_emb>", "<disc_emb>", "<bot>", "<eot>", "<ct>")
-# Qwen2's own split into words, numbers (digit by digit) and punctuation.
+# Qwen2's split into words, numbers (digit by digit) and punctuation.
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
@@ -48,8 +48,8 @@ def write_tokenizer(
 ) -> dict[str, int]:
     """Write tokenizer.json and the files of the slow tokenizer; return the ids of the added tokens.
 
-    `whole` are strings that are not split into words before merging, so that one token can stand for each. Such a tokenizer
-    is not Qwen2's own class, which has a fixed split.
+    `whole` lists strings that are not split into words before merging, so that one token can stand for each. The result then
+    differs from Qwen2's own tokenizer class, which has a fixed split.
     """
     tokenizer = _trained_tokenizer(texts, vocabulary, whole)
     token_ids: dict[str, int] = {token: tokenizer.token_to_id(token) for token in (*SPECIAL_TOKENS, *PLUME_TOKENS)}

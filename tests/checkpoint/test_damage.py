@@ -84,7 +84,7 @@ def test_values_of_a_config_that_are_wrong_or_are_the_default(copy: Path, value:
         ("rope_scaling", {"mrope_section": [1, 2]}, "length 3"),
         ("vision_config", {"num_heads": 7}, "7 vision heads for 1280 channels"),
         ("vision_config", [1], "Expected `object`, got `array`"),
-        ("text_config", [1], "text_config that is no object"),
+        ("text_config", [1], "is not an object"),
     ],
 )
 def test_a_wrong_key_is_named(copy: Path, key: str, value: object, message: str) -> None:
@@ -123,7 +123,7 @@ def test_tensors_without_axes(copy: Path) -> None:
 )
 def test_a_shard_elsewhere(copy: Path, shard: str) -> None:
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
-    assert "expected a file beside it" in assert_refused(copy).message
+    assert "expected a file in the same directory" in assert_refused(copy).message
 
 
 def test_a_shard_whose_name_no_file_can_have(copy: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_shard_whose_name_no_file_can_have(copy: Path) -> None:
 
 def test_half_a_surrogate_pair(copy: Path) -> None:
     (copy / "trainer_state.json").write_text('{"log_history": [{"\\ud800": 1}]}')
-    assert "trainer_state.json is wrong" in assert_refused(copy).message
+    assert "trainer_state.json is invalid" in assert_refused(copy).message
 
 
 def test_a_shard_that_is_a_link(copy: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_file_of_transformers_elsewhere(copy: Path, name: str, key: str, liste
     assert str(copy / name) in error.message
     assert key in error.message
     (copy / name).write_text(json.dumps(content | {key: f"{name}, no list"}))
-    assert f"has a {key} that is no list of names" in assert_refused(copy).message
+    assert f"has a {key} that is not a list of names" in assert_refused(copy).message
 
 
 def test_files_of_transformers_beside_the_usual_ones_are_fine(copy: Path) -> None:
@@ -233,8 +233,8 @@ def test_a_tokenizer_config_without_a_template(copy: Path, tmp_path: Path, conte
     [
         ({"prefix": ""}, "The prefix '' does not end with <bot>"),
         ({"prefix": "<bot> now"}, "does not end with <bot>"),
-        ({"prefix": "<disc_emb><bot>"}, "holds <disc_emb>"),
-        ({"prefix": "<|image_pad|><bot>"}, "holds <|image_pad|>"),
+        ({"prefix": "<disc_emb><bot>"}, "contains <disc_emb>"),
+        ({"prefix": "<|image_pad|><bot>"}, "contains <|image_pad|>"),
         ({"prefix": "word " * 40_000 + "<bot>"}, "leaves none for an input"),
         ({"suffix": ""}, "The suffix '' does not end with <gen_emb>"),
         ({"suffix": "<eot>"}, "does not end with <gen_emb>"),

@@ -38,7 +38,7 @@ def assert_refused(directory: Path | str, *parts: str, offline: bool = False) ->
 
 
 def test_missing_directory(tmp_path: Path) -> None:
-    assert_refused(tmp_path / "none", "no checkpoint directory")
+    assert_refused(tmp_path / "none", "The checkpoint directory")
 
 
 def test_hub_id_offline_and_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_hub_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("name resolution failed")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    assert_refused("nobody/nothing", "the hub did not deliver it", "name resolution failed", "offline takes")
+    assert_refused("nobody/nothing", "could not be downloaded from the hub", "name resolution failed", "offline uses")
 
 
 def test_lora_adapter(copy: Path) -> None:
@@ -103,12 +103,12 @@ def test_unsupported_variants(copy: Path, changes: dict[str, object]) -> None:
 def test_truncated_weights(copy: Path) -> None:
     data = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(data[: len(data) // 2])
-    assert_refused(copy, "model.safetensors", "not a whole safetensors file")
+    assert_refused(copy, "model.safetensors", "not a complete safetensors file")
 
 
 def test_corrupt_header(copy: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"\xff" * 64)
-    assert_refused(copy, "model.safetensors", "not a whole safetensors file")
+    assert_refused(copy, "model.safetensors", "not a complete safetensors file")
 
 
 def test_plain_qwen2_vl(copy: Path) -> None:
@@ -136,7 +136,7 @@ def test_wrong_shape(copy: Path) -> None:
 
 def test_two_keys_for_one_tensor(copy: Path) -> None:
     edit_tensors(copy, lambda tensors: tensors.update({"module.model.norm.weight": torch.ones(128)}))
-    assert_refused(copy, "both mean the tensor model.norm.weight")
+    assert_refused(copy, "both stand for the tensor model.norm.weight")
 
 
 def test_missing_shard(copy: Path) -> None:

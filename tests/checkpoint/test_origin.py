@@ -119,7 +119,7 @@ def test_old_repositories_of_the_hub_have_no_owner(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["directory", "plume-tiny"])
 def test_a_revision_of_a_local_directory(name: str, tiny_checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match="is a local directory; the revision 'main' is for a repository of the hub"):
+    with pytest.raises(CheckpointError, match="is a local directory, but the revision 'main' is for a hub repository"):
         open_checkpoint(str(tiny_checkpoint) if name == "directory" else name, ModelOptions(), revision="main")
 
 
