@@ -182,7 +182,7 @@ def test_a_value_that_is_not_finite_is_found_in_every_precision(
     tensors = load_file(copy / "model.safetensors")
     tensors[name][5, 7:9] = value
     save_file(tensors, copy / "model.safetensors")
-    told = f"The tensor {name} holds 2 times {'infinity' if value < 0 else 'NaN'}, in 16,384 values"
+    told = f"The tensor {name} has 2 times {'infinity' if value < 0 else 'NaN'} among its 16,384 values"
     with pytest.raises(CheckpointError, match=told):
         export_checkpoint(
             open_checkpoint(str(copy), ModelOptions()),

@@ -78,9 +78,9 @@ def test_notices_are_handed_on_as_inputs_are_embedded(lines: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        (MediaOptions(exif_transpose=True), "exif_transpose was False and is True"),
-        (MediaOptions(video_frames=8), "video_frames was None and is 8"),
-        (MediaOptions(video_fps=1.0), "video_fps was None and is 1.0"),
+        (MediaOptions(exif_transpose=True), "exif_transpose was False but is now True"),
+        (MediaOptions(video_frames=8), "video_frames was None but is now 8"),
+        (MediaOptions(video_fps=1.0), "video_fps was None but is now 1.0"),
     ],
 )
 def test_a_run_does_not_go_on_with_pictures_read_otherwise(lines: Path, options: MediaOptions, found: str) -> None:
@@ -257,7 +257,7 @@ def test_skipped_inputs_are_reported_by_the_run_that_goes_on(lines: Path) -> Non
     write(lines, ["bad", *(f"text {number}" for number in range(39))])
     with pytest.raises(KeyboardInterrupt):
         embed(lines, on_error="skip", stop_after=33)
-    with pytest.raises(PlumeExportError, match=r"it skipped 1 inputs, 'id 0' first(.|\n)*on_error skip"):
+    with pytest.raises(PlumeExportError, match=r"it skipped 1 inputs, the first one 'id 0'(.|\n)*on_error skip"):
         embed(lines, resume=True)
     resumed = embed(lines, resume=True, on_error="skip").summary
     assert [one.id for one in resumed.skipped] == ["id 0"]
@@ -337,11 +337,11 @@ def test_a_skipped_row_has_no_place_among_integers(lines: Path, dtype: str) -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mode": "disc"}, "mode was 'gen' and is 'disc'"),
-        ({"steps": 4}, "steps was 8 and is 4"),
-        ({"batch_size": 2}, "batch_size was 1 and is 2"),
-        ({"allow_control_tokens": True}, "allow_control_tokens was False and is True"),
-        ({"bundle": SimpleNamespace(cache_key="another")}, "bundle was 'bundle' and is 'another'"),
+        ({"mode": "disc"}, "mode was 'gen' but is now 'disc'"),
+        ({"steps": 4}, "steps was 8 but is now 4"),
+        ({"batch_size": 2}, "batch_size was 1 but is now 2"),
+        ({"allow_control_tokens": True}, "allow_control_tokens was False but is now True"),
+        ({"bundle": SimpleNamespace(cache_key="another")}, "bundle was 'bundle' but is now 'another'"),
     ],
 )
 def test_a_run_of_other_settings_does_not_go_on(lines: Path, changes: dict[str, object], message: str) -> None:

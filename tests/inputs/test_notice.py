@@ -41,10 +41,10 @@ def test_a_name_may_hold_anything() -> None:
 
 
 def test_warnings_speak_python_and_point_at_the_caller() -> None:
-    with pytest.warns(UserWarning, match="exif_transpose=True turns") as rotated:
+    with pytest.warns(UserWarning, match="exif_transpose=True rotates") as rotated:
         tally_of(ROTATED).warn(stacklevel=1)
     assert rotated[0].filename == __file__
-    with pytest.warns(UserWarning, match="video_frames=32 makes"):
+    with pytest.warns(UserWarning, match="video_frames=32 reduces"):
         tally_of(LONG).warn()
 
 

@@ -183,7 +183,7 @@ def test_an_earlier_file_that_was_set_aside_is_kept(path: Path) -> None:
         path.write_bytes(path.read_bytes()[:100] + b"\xff" * 5000)
         reports: list[str] = []
         EmbeddingCache(path, reports.append).close()
-    assert "renamed to c.sqlite.old-4;" in reports[0]
+    assert "renamed to c.sqlite.old-4 " in reports[0]
     assert kept[0].read_text() == "the user's"
     assert kept[1].read_text() == "a journal of what is gone"
     assert kept[2].read_bytes() == kept[3].read_bytes() != b""

@@ -71,7 +71,7 @@ def test_only_new_contents_are_embedded(search: Search, folder: Path) -> None:
     Image.new("RGB", (56, 84), "black").save(folder / "again.png")
     result = search(folder, "d")
     assert new_pictures(result) == 1
-    assert "5 pictures" in result.stdout
+    assert "5 images" in result.stdout
 
 
 def test_another_bundle_has_its_own_embeddings(search: Search, folder: Path, tiny_fp16: Bundle) -> None:
@@ -85,7 +85,7 @@ def test_no_pictures_are_counted_or_refused(search: Search, folder: Path) -> Non
     result = search(folder, "a")
     assert result.exit_code == 0
     assert "skipped 2 files" in result.stderr
-    assert "4 pictures" in result.stdout
+    assert "4 images" in result.stdout
     refused = search(folder, "a", "--on-error", "fail")
     assert refused.exit_code == 1
     assert "notes.txt is not an image" in refused.stderr
@@ -195,5 +195,5 @@ def test_two_broken_files_of_one_content_are_two(search: Search, folder: Path) -
 def test_a_text_in_the_place_of_the_bundle_shows_the_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["search", "--in", str(tmp_path), "two red stars"])
     assert result.exit_code == 2
-    assert "BUNDLE is missing" in result.stderr
+    assert "BUNDLE, the directory that" in result.stderr
     assert f"plume-export search BUNDLE --in {tmp_path} 'two red stars'" in " ".join(result.stderr.split())

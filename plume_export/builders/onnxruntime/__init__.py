@@ -1,1 +1,1 @@
-"""Portable bundles to graphs of ONNX Runtime: fused operators, and for a CPU its integers and the order of its weights."""
+"""From portable bundles to ONNX Runtime graphs: fused operators and, for a CPU, int8 matmuls and prepacked weights."""

@@ -1,9 +1,9 @@
-"""Prefix caching: graph `prefill` holds the keys and values of the tokens that prompts start with, and begins behind them.
+"""Prefix caching: graph `prefill` stores the keys and values of the tokens that prompts start with, and starts after them.
 
-Every prompt starts with the system message, and a text's goes on with the blank image. Their keys and values are the same
-whatever follows, since attention is causal. How many leading tokens of a batch are these, by ids, positions and visual
-embeddings, the graph finds out itself, and it computes whole prompts that start otherwise: its inputs, outputs and results
-stay what they were.
+Every prompt starts with the system message, and a text continues with the blank image. Their keys and values are always the
+same, because attention is causal. The graph itself counts how many leading tokens of a batch match the cached ones, by ids,
+positions and visual embeddings. It computes prompts with another start in full, so its inputs, outputs and results do not
+change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,13 +28,13 @@ from .graph_edits import NewNodes
 _TOKEN_AXES = {"input_ids": 1, "visual_index": 1, "position_ids": 2}
 _COUNTING_TOKENS = ("token_count", "anchor_index")
 _STATES = ("state", "anchor")
-# How many leading tokens of every prompt of a batch the rewritten graph takes from its cache, [1].
+# The number of leading tokens, [1], that the rewritten graph takes from its cache for every prompt of a batch.
 CACHED_TOKENS = "cached_tokens"
 
 
 @dataclass(frozen=True)
 class _PromptStart:
-    """The start of a text's prompt as a batch of one: the inputs of `prefill`, and its keys and values by their names.
+    """The start of a text's prompt as a batch of one: the inputs of `prefill`, and its keys and values by name.
 
     Keys and values are [1, kv_heads, tokens, head_dim].
     """
@@ -44,9 +44,9 @@ class _PromptStart:
 
 
 def cache_prompt_start(directory: Path, manifest: Manifest) -> CachedStart:
-    """Rewrite the fused graph `prefill` of a directory to begin behind the start of prompts; return how long that is.
+    """Rewrite the fused graph `prefill` in a directory to start after the cached tokens; return their number.
 
-    Raises MissingExtraError without ONNX Runtime, PlumeExportError where it fails.
+    Raises MissingExtraError without ONNX Runtime, and PlumeExportError if ONNX Runtime fails.
     """
     file = directory / "prefill.onnx"
     inputs = _inputs_of_start(directory, manifest)
@@ -59,10 +59,10 @@ def cache_prompt_start(directory: Path, manifest: Manifest) -> CachedStart:
 
 
 def _inputs_of_start(directory: Path, manifest: Manifest) -> dict[str, Array]:
-    """Return the inputs of `prefill` for a text's prompt that ends with the blank image."""
+    """Return the inputs of `prefill` for a text's prompt, up to and including the blank image."""
     tokenizer = (directory / TOKENIZER).read_text(encoding="utf-8")
     prompt = Preprocessor(tokenizer, manifest.model).prepare(Item(text="any"))
-    tokens = int(np.flatnonzero(prompt.visual_index >= 0)[-1]) + 2  # with the token that closes the image
+    tokens = int(np.flatnonzero(prompt.visual_index >= 0)[-1]) + 2  # including the token that closes the image
     arrays = prompt_arrays([prompt], prompt.token_count)
     inputs = {name: arrays[name].take(range(tokens), axis) for name, axis in _TOKEN_AXES.items()}
     dtype = next(tensor.dtype for tensor in manifest.graphs["prefill"].inputs if tensor.name == "visual_embeddings")
@@ -71,10 +71,13 @@ def _inputs_of_start(directory: Path, manifest: Manifest) -> dict[str, Array]:
 
 
 def _computed(file: Path, inputs: Mapping[str, Array], manifest: Manifest) -> dict[str, Array]:
-    """Return the keys and values that a graph computes, in little memory: no weight is copied or widened before its use."""
+    """Return the keys and values that a graph computes.
+
+    Uses little memory: weights are not copied or widened ahead of their use.
+    """
     onnxruntime = import_onnxruntime()
     options = session_options(manifest)
-    if manifest.precision != "int8":  # whose sums are made exact by an optimisation
+    if manifest.precision != "int8":  # int8 needs the optimisations that make its sums exact
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.add_session_config_entry("session.disable_prepacking", "1")
@@ -82,15 +85,18 @@ def _computed(file: Path, inputs: Mapping[str, Array], manifest: Manifest) -> di
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
-    except Exception as error:  # of many classes, one for each of its codes
+    except Exception as error:  # ONNX Runtime has one error class per error code
         raise PlumeExportError(
-            f"ONNX Runtime could not compute the start of prompts with {file.name}: {error}.",
-            fix="if memory is full, free as much as the bundle is large; else try another version of onnxruntime",
+            f"ONNX Runtime could not compute the cached start of prompts with {file.name}: {error}.",
+            fix="if memory is full, free as much as the bundle's size; otherwise try another version of onnxruntime",
         ) from error
 
 
 def _begin_behind(graph: ir.Model, start: _PromptStart, decoder: DecoderSpec) -> None:
-    """Rewrite a fused graph in place: only what is left of prompts goes through it, and attention sees the start before it."""
+    """Rewrite a fused graph in place.
+
+    Only the rest of each prompt goes through it, and attention sees the cached start before it.
+    """
     rewrite = _Rewrite(graph, start, decoder)
     rewrite.take_rest_of_prompts()
     whole_cache = rewrite.return_whole_cache()
@@ -102,7 +108,7 @@ def _begin_behind(graph: ir.Model, start: _PromptStart, decoder: DecoderSpec) ->
 
 
 def _forget_shapes(graph: ir.Model) -> None:
-    """Drop what the graph says of shapes within it: where it says `tokens`, there are fewer now."""
+    """Remove the shapes of values within the graph, because the axis `tokens` is shorter now."""
     for node in graph.graph:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -110,7 +116,7 @@ def _forget_shapes(graph: ir.Model) -> None:
 
 
 class _Rewrite:
-    """One graph's rewriting. The uses of its inputs are those before any new node reads them."""
+    """The rewriting of one graph. The recorded uses of its inputs are those before any new node reads them."""
 
     def __init__(self, graph: ir.Model, start: _PromptStart, decoder: DecoderSpec) -> None:
         self.nodes = NewNodes(graph, "cached_start")
@@ -122,14 +128,14 @@ class _Rewrite:
         self._cached.name = CACHED_TOKENS
 
     def take_rest_of_prompts(self) -> None:
-        """Whatever is computed for tokens is computed for those behind the start."""
+        """Slice the inputs, so that everything is computed only for the tokens after the start."""
         rest = {name: self._behind_start(self._inputs[name], axis) for name, axis in _TOKEN_AXES.items()}
         rest |= {name: self.nodes.add("Sub", self._inputs[name], self._cached) for name in _COUNTING_TOKENS}
         for name, value in rest.items():
             _redirect(self._input_uses[name], value)
 
     def return_whole_cache(self) -> dict[str, ir.Value]:
-        """Have the graph return the keys and values of whole prompts, and return them by their names."""
+        """Make the graph return the keys and values of whole prompts. Return them by name."""
         outputs = self._model.graph.outputs
         whole_cache = {}
         for index, output in enumerate(list(outputs)):
@@ -142,10 +148,14 @@ class _Rewrite:
         return whole_cache
 
     def complete_fused_attentions(self, whole_cache: Mapping[str, ir.Value]) -> None:
-        """The operator wants as many queries as keys: those of the start are zeros, and what they get is left out."""
+        """Pad the queries of the fused operator, which needs as many queries as keys. Outputs of the padded rows are
+        dropped.
+        """
         decoder, nodes = self._decoder, self.nodes
         fused = [node for node in self._model.graph if node.op_type == "GroupQueryAttention"]
-        assert len(fused) == decoder.layers - 1, len(fused)  # in the order of the layers, each reads the one before
+        assert len(fused) == decoder.layers - 1, len(
+            fused
+        )  # in the order of the layers, because each layer reads the previous one
         width = decoder.query_heads * decoder.head_dim
         dtype = next(iter(self._start.cache.values())).dtype
         no_query = nodes.constant("no_query", np.zeros((1, 1, width), dtype))
@@ -161,7 +171,10 @@ class _Rewrite:
             _redirect(uses, self._behind_start(node.outputs[0], 1))
 
     def complete_last_attention(self) -> None:
-        """The rows that are kept see all of the start. Its keys and values stand behind their repetition for query heads."""
+        """Let the last layer's two rows attend to the cached start.
+
+        Its keys and values come after the repetition for query heads.
+        """
         (attention,) = matched_attentions(self._model, is_masked=True)
         layer, groups = self._decoder.layers - 1, self._decoder.query_heads // self._decoder.kv_heads
         for name, node, index in (("prefix_keys", attention.transpose, 0), ("prefix_values", attention.product, 1)):
@@ -174,12 +187,14 @@ class _Rewrite:
         attention.where.replace_input_with(0, self.nodes.add("Concat", start, attention.where.inputs[0], axis=3))
 
     def _cached_tokens(self) -> ir.Value:
-        """Count the leading tokens that are the start's in every prompt, up to the first one whose state is kept."""
+        """Count the leading tokens that match the cached start in every prompt, up to the first token whose state is an
+        output.
+        """
         nodes, start = self.nodes, self._start.inputs
         tokens = self._integers(start["input_ids"].shape[1])
         ids, visual_index, positions = (self._first(self._inputs[name], tokens, axis) for name, axis in _TOKEN_AXES.items())
         zero = self._integers(0)
-        # Which row of the visual embeddings a token has does not matter, only what it holds.
+        # The row index of a visual embedding does not matter, only its values.
         rows = nodes.add("Gather", self._inputs["visual_embeddings"], nodes.add("Max", visual_index, zero), axis=0)
         start_rows = start["visual_embeddings"][np.maximum(start["visual_index"], 0)]
         same_rows = nodes.add("ReduceMin", self._same("visual_rows", rows, start_rows, 1), self._integers(-1), keepdims=0)
@@ -199,19 +214,19 @@ class _Rewrite:
         return nodes.add("Min", first_other, nodes.add("Sub", count, self._integers(1)), anchor)
 
     def _same(self, name: str, values: ir.Value, start: Array, token_axis: int) -> ir.Value:
-        """Compare the first tokens of prompts, which may be shorter, with the start: 1 where they are the same, int32."""
+        """Compare the first tokens of prompts, which may be shorter, with the start. Return int32: 1 where they are equal."""
         prompt_tokens = self.nodes.add("Shape", self._inputs["input_ids"], start=1, end=2)
         cached = self._first(self.nodes.constant(name, start), prompt_tokens, token_axis)
         return self.nodes.add("Cast", self.nodes.add("Equal", values, cached), to=ir.DataType.INT32.value)
 
     def _for_batch(self, name: str, start: Array) -> ir.Value:
-        """Return what is cached of keys or values [1, heads, tokens, head_dim] for every prompt of a batch."""
+        """Return the cached keys or values [1, heads, tokens, head_dim], repeated for every prompt of a batch."""
         _, heads, _, head_dim = start.shape
         cached = self._first(self.nodes.constant(name, start), self._cached, 2)
         return self._expanded(cached, self._batch, heads, self._cached, head_dim)
 
     def _flat(self, value: ir.Value) -> ir.Value:
-        """[batch, kv_heads, tokens, head_dim] -> [batch, tokens, kv_heads * head_dim]."""
+        """Return [batch, kv_heads, tokens, head_dim] reshaped to [batch, tokens, kv_heads * head_dim]."""
         width = self._decoder.kv_heads * self._decoder.head_dim
         return self.nodes.add("Reshape", self.nodes.add("Transpose", value, perm=[0, 2, 1, 3]), self._integers(0, 0, width))
 
@@ -220,7 +235,7 @@ class _Rewrite:
         return self.nodes.add("Slice", value, self._cached, end, self._integers(token_axis))
 
     def _first(self, value: ir.Value, count: ir.Value, axis: int) -> ir.Value:
-        """Return the first `count` [1] of an axis, or as many as there are."""
+        """Return the first `count` [1] elements of an axis, or all if there are fewer."""
         return self.nodes.add("Slice", value, self._integers(0), count, self._integers(axis))
 
     def _expanded(self, value: ir.Value, *shape: int | ir.Value) -> ir.Value:

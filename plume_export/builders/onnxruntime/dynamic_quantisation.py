@@ -1,8 +1,8 @@
-"""Rewrite an integer graph for ONNX Runtime's CPU provider: dynamically quantised products, everything else in float32.
+"""Rewrite a quantised graph for ONNX Runtime's CPU provider: dynamically quantised matmuls, everything else in float32.
 
-Requires: the form that `precision.quantise_graph` writes, with int8 weights. Ensures: int8 weights are the same initializers,
-every row of an activation takes its scale from what it holds, the embedding table is never widened, no 16-bit float is left
-(the provider has no kernels for them). Source: operator MatMulIntegerToFloat of domain com.microsoft.
+Requires: the form that `quantise.quantise_graph` writes, with int8 weights. Ensures: int8 weights stay the same initializers,
+every row of an activation has its own scale, the embedding table is never widened, and no 16-bit float remains (the provider
+has no kernels for it). Source: operator MatMulIntegerToFloat of domain com.microsoft.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from .integer_products import (
 
 
 def quantise_dynamically(graph: ir.Model, weights: AddedWeights) -> int:
-    """Rewrite a graph in place; return how many products are quantised. Large tensors that are new go to `weights`."""
+    """Rewrite a graph in place. Return the number of quantised matmuls. New large tensors go to `weights`."""
     products = 0
     for node in list(graph.graph):
         if node.op_type == "MatMul" and is_dequantised(node.inputs[1]):
@@ -44,13 +44,13 @@ def quantise_dynamically(graph: ir.Model, weights: AddedWeights) -> int:
 
 
 def _is_left_in_16_bit(activation: ir.Value | None) -> bool:
-    """Whether the plan found 8 bits too few for a product's input: it has no Q/DQ."""
+    """Return True if the quantisation plan left a matmul's input in 16 bit: it has no Q/DQ."""
     producer = None if activation is None else activation.producer()
     return producer is None or producer.op_type != "DequantizeLinear"
 
 
 def _gather_before_widening(graph: ir.Model, gather: ir.Node) -> None:
-    """Gather int8 rows and their scales, then widen what was gathered."""
+    """Gather int8 rows and their scales, then widen the result."""
     table, scale = stored_weight(gather.inputs[0])
     nodes = new_nodes(graph)
     widened = nodes.add("Cast", nodes.add("Gather", table, gather.inputs[1], axis=0), to=ir.DataType.FLOAT.value)
@@ -63,7 +63,7 @@ def _gather_before_widening(graph: ir.Model, gather: ir.Node) -> None:
 
 
 def _widen(graph: ir.Model, weights: AddedWeights) -> None:
-    """Make every float16 value, tensor and Cast of a graph float32."""
+    """Convert every float16 value, tensor and Cast of a graph to float32."""
     for name, value in graph.graph.initializers.items():
         if value.dtype == ir.DataType.FLOAT16:
             assert value.const_value is not None
@@ -88,7 +88,7 @@ def _widened_attribute(node: ir.Node, attribute: ir.Attr) -> ir.Attr | None:
 
 
 def _remove_idle_casts(graph: ir.Model) -> None:
-    """Drop casts from float32 to float32; one between an input and an output of the graph stays."""
+    """Remove casts from float32 to float32, except between an input and an output of the graph."""
     for node in list(graph.graph):
         source = node.inputs[0] if node.op_type == "Cast" else None
         is_idle = source is not None and source.dtype == node.outputs[0].dtype == ir.DataType.FLOAT

@@ -1,8 +1,8 @@
-"""Rewrite plain attention into ONNX Runtime's fused operators, so that memory grows linearly with the sequence.
+"""Replace plain attention by ONNX Runtime's fused operators, so that memory grows linearly with the sequence.
 
-The pattern is the one that `graphs.layers.attend` traces to: MatMul, perhaps Where, Softmax (perhaps between casts), MatMul.
-Requires: queries that carry the scale, [batch, heads, rows, head_dim]. Ensures: the same values, no score tensor.
-Source: operators MultiHeadAttention and GroupQueryAttention of domain com.microsoft.
+The pattern is the trace of `graphs.layers.attend`: MatMul, optional Where, Softmax (optionally between casts), MatMul.
+Requires: scaled queries, [batch, heads, rows, head_dim]. Ensures: the same values, no score tensor. Source: operators
+MultiHeadAttention and GroupQueryAttention of domain com.microsoft.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from ...spec import ModelSpec
 
 @dataclass(frozen=True)
 class Attention:
-    """One matched attention: its operands and the value that the rest of the graph reads, [batch, rows, heads, head_dim].
+    """One matched attention: its operands and its result in the rest of the graph, [batch, rows, heads, head_dim].
 
-    `transpose` reads the keys, `product` the values, and `where` the mask, if there is one.
+    `transpose` reads the keys, `product` the values, and `where` the mask, if there is a mask.
     """
 
     queries: ir.Value
@@ -32,14 +32,14 @@ class Attention:
 
     @property
     def is_of_kept_rows(self) -> bool:
-        """Whether it is that of prefill's last layer, with queries of a few rows."""
+        """Whether it is the attention of prefill's last layer, which has queries for a few rows only."""
         transpose = _producer(self.queries)
         source = None if transpose is None or transpose.op_type != "Transpose" else _producer(transpose.inputs[0])
         return source is not None and source.op_type == "GatherND"
 
 
 def fuse_vision_attention(graph: ir.Model, model: ModelSpec) -> int:
-    """Replace full attention by MultiHeadAttention; return how many were replaced."""
+    """Replace full attention by MultiHeadAttention. Return the number of replacements."""
     heads, head_dim = model.vision.heads, model.vision.head_dim
     found = matched_attentions(graph, is_masked=False)
     for attention in found:
@@ -50,9 +50,9 @@ def fuse_vision_attention(graph: ir.Model, model: ModelSpec) -> int:
 
 
 def fuse_prefill_attention(graph: ir.Model, model: ModelSpec) -> int:
-    """Replace causal attention by GroupQueryAttention on the unexpanded heads; return how many were replaced.
+    """Replace causal attention by GroupQueryAttention on the unexpanded heads. Return the number of replacements.
 
-    The last layer attends from two rows per prompt only; it stays as it is here.
+    The last layer is not replaced, because it attends from only two rows per prompt.
     """
     decoder = model.decoder
     found = [attention for attention in matched_attentions(graph, is_masked=True) if not attention.is_of_kept_rows]
@@ -70,12 +70,12 @@ def fuse_prefill_attention(graph: ir.Model, model: ModelSpec) -> int:
 
 
 def matched_attentions(graph: ir.Model, *, is_masked: bool) -> list[Attention]:
-    """Return those attentions of a graph that are not fused, in order."""
+    """Return the attentions of a graph that are not fused, in order."""
     return [attention for node in graph.graph if (attention := _match(node, is_masked=is_masked)) is not None]
 
 
 def _match(softmax: ir.Node, *, is_masked: bool) -> Attention | None:
-    """Match the attention around a Softmax; None for another use of Softmax."""
+    """Match the attention around a Softmax. Return None for another use of Softmax."""
     if softmax.op_type != "Softmax":
         return None
     scores, where = _producer(_behind_cast(softmax.inputs[0])), None
@@ -127,14 +127,14 @@ def _unexpanded(value: ir.Value) -> ir.Value:
 
 
 def _flat_heads(value: ir.Value, width: int) -> ir.Value:
-    """[batch, heads, rows, head_dim] -> [batch, rows, heads * head_dim], as nodes not yet in the graph."""
+    """Return [batch, heads, rows, head_dim] as [batch, rows, heads * head_dim]. The nodes are not yet in the graph."""
     transposed = ir.node("Transpose", [value], {"perm": [0, 2, 1, 3]}).outputs[0]
     shape = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, width]))}).outputs[0]
     return ir.node("Reshape", [transposed, shape]).outputs[0]
 
 
 def _sequence_lengths(graph: ir.Model) -> list[ir.Value]:
-    """Nodes for the operator's seqlens_k [batch] (length - 1) and total_sequence_length; padding counts as tokens."""
+    """Return the operator's seqlens_k [batch] (length - 1) and total_sequence_length. Padding counts as tokens."""
     input_ids = next(value for value in graph.graph.inputs if value.name == "input_ids")
     tokens = ir.node("Shape", [input_ids], {"start": 1, "end": 2})
     one = ir.node("Constant", [], {"value": ir.tensor(np.array([1]))})

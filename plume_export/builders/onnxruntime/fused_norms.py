@@ -1,7 +1,7 @@
-"""Rewrite the decoder's RMS norms into ONNX Runtime's operator: one pass over the hidden state instead of seven.
+"""Replace the decoder's RMS norms by ONNX Runtime's operator: one pass over the hidden state instead of seven.
 
-The pattern is the one that `graphs.layers.RMSNorm` traces to. Ensures: the same values, computed in float32.
-Source: operator SimplifiedLayerNormalization, which ONNX Runtime adds to ONNX's own domain.
+The pattern is the trace of `graphs.layers.RMSNorm`. Ensures: the same values, computed in float32. Source: operator
+SimplifiedLayerNormalization, which ONNX Runtime adds to ONNX's own domain.
 """
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ _CHAIN = ("Reciprocal", "Sqrt", "Add", "ReduceMean", "Mul")
 
 
 def fuse_norms(graph: ir.Model) -> int:
-    """Replace every RMS norm; return how many were replaced."""
+    """Replace every RMS norm. Return the number of replacements."""
     chains = [chain for node in graph.graph if (chain := _match(node)) is not None]
     for reciprocal, add, square in chains:
         assert add.inputs[1] is not None
@@ -22,7 +22,7 @@ def fuse_norms(graph: ir.Model) -> int:
         (weighted,) = unit.outputs[0].consumers()
         attributes = {"axis": -1, "epsilon": float(epsilon.numpy().item()), "stash_type": ir.DataType.FLOAT.value}
         norm = ir.node("SimplifiedLayerNormalization", [square.inputs[0], weighted.inputs[0]], attributes)
-        normed, output = norm.outputs[0], weighted.outputs[0]  # the last one's is an output of the graph by its name
+        normed, output = norm.outputs[0], weighted.outputs[0]  # the output of the last norm is a named output of the graph
         normed.name, normed.type, normed.shape = output.name, output.type, output.shape
         graph.graph.insert_before(weighted, norm)
         ir.convenience.replace_all_uses_with(output, normed, replace_graph_outputs=True)
@@ -31,7 +31,7 @@ def fuse_norms(graph: ir.Model) -> int:
 
 
 def _match(reciprocal: ir.Node) -> tuple[ir.Node, ir.Node, ir.Node] | None:
-    """Return the Reciprocal, the Add of epsilon and the square of one norm; None for another use of Reciprocal."""
+    """Return the Reciprocal, the Add of epsilon and the square of one norm. Return None for another use of Reciprocal."""
     chain: list[ir.Node] = []
     node: ir.Node | None = reciprocal
     for op_type in _CHAIN:

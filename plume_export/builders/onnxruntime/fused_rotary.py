@@ -1,8 +1,8 @@
-"""Rewrite rotary embeddings into ONNX Runtime's operator: one pass over queries or keys instead of eight.
+"""Replace rotary embeddings by ONNX Runtime's operator: one pass over queries or keys instead of eight.
 
-The pattern is the one that `graphs.layers.Rotary.rotate` traces to. The angles, M-RoPE's or the patches', stay as the graph
-computes them: their cosines and sines become the operator's table, of which every row of the batch reads its own.
-Source: operator RotaryEmbedding of domain com.microsoft.
+The pattern is the trace of `graphs.layers.Rotary.rotate`. The graph still computes the angles, of M-RoPE or of the patches.
+Their cosines and sines become the operator's table, in which every row of the batch has its own entries. Source: operator
+RotaryEmbedding of domain com.microsoft.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ...machine.software import ONNXRUNTIME_DOMAIN
 
 @dataclass(frozen=True)
 class Rotation:
-    """One matched rotation: what is rotated [batch, heads, rows, head_dim], its cosines and sines, and the result."""
+    """One matched rotation: its input [batch, heads, rows, head_dim], its cosines and sines, and its result."""
 
     source: ir.Value
     cos: ir.Value
@@ -25,7 +25,7 @@ class Rotation:
 
 
 def fuse_rotary(graph: ir.Model) -> int:
-    """Replace every rotary embedding; return how many were replaced."""
+    """Replace every rotary embedding. Return the number of replacements."""
     found = [rotation for node in graph.graph if (rotation := _match(node)) is not None]
     operands: list[ir.Value] = []
     for rotation in found:
@@ -35,19 +35,19 @@ def fuse_rotary(graph: ir.Model) -> int:
             nodes, operands = _table(rotation)
             graph.graph.insert_before(concat, nodes)
         node = ir.node("RotaryEmbedding", [rotation.source, *operands], domain=ONNXRUNTIME_DOMAIN)
-        rotated, output = node.outputs[0], rotation.output  # keys are outputs of the graph by their names
+        rotated, output = node.outputs[0], rotation.output  # rotated keys are named outputs of the graph
         rotated.name, rotated.type, rotated.shape = output.name, output.type, output.shape
         graph.graph.insert_before(concat, node)
         ir.convenience.replace_all_uses_with(output, rotated, replace_graph_outputs=True)
     if found:
-        assert len({(rotation.cos, rotation.sin) for rotation in found}) == 1, "layers of different angles"
+        assert len({(rotation.cos, rotation.sin) for rotation in found}) == 1, "layers with different angles"
         graph.graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
     RemoveUnusedNodesPass()(graph)
     return len(found)
 
 
 def _match(concat: ir.Node) -> Rotation | None:
-    """Match [first * cos - second * sin, second * cos + first * sin]; None for another use of Concat."""
+    """Match [first * cos - second * sin, second * cos + first * sin]. Return None for another use of Concat."""
     if concat.op_type != "Concat" or len(concat.inputs) != 2:
         return None
     products = []
@@ -74,9 +74,10 @@ def _match(concat: ir.Node) -> Rotation | None:
 
 
 def _table(rotation: Rotation) -> tuple[list[ir.Node], list[ir.Value]]:
-    """Nodes, and of them the operator's position_ids [batch, rows], cos_cache and sin_cache [batch * rows, head_dim / 2].
+    """Return the new nodes, and the operator's position_ids [batch, rows], cos_cache and sin_cache [batch * rows, head_dim /
+    2].
 
-    Angles [batch, 1, rows, head_dim / 2] may be the same for the whole batch and lack its axis.
+    Angles [batch, 1, rows, head_dim / 2] may lack the batch axis if they are the same for the whole batch.
     """
     one, zero, everything = (ir.node("Constant", [], {"value": ir.tensor(np.array(value))}) for value in (1, 0, [-1]))
     axis = ir.node("Constant", [], {"value": ir.tensor(np.array([1]))})

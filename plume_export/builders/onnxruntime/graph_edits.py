@@ -1,4 +1,4 @@
-"""What a pass adds to a graph: nodes, constants, and weights in the bundle's second weight file."""
+"""Additions of a pass to a graph: nodes, constants, and weights in the bundle's second weight file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 
 class NewNodes:
-    """Nodes in the order in which they were added, not yet part of the graph. Constants are named after the pass."""
+    """New nodes in order, not yet part of the graph. Names of constants start with the name of the pass."""
 
     def __init__(self, graph: ir.Model, pass_name: str) -> None:
         self._graph, self._pass_name = graph, pass_name
         self._nodes: list[ir.Node] = []
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
-        """Return an initializer, made once for all nodes of the pass that ask for this name and array."""
+        """Return an initializer. It is created once per name and array, and shared by all nodes of the pass."""
         name = f"{self._pass_name}.{name}"
         initializers = self._graph.graph.initializers
         if name not in initializers:
@@ -33,35 +33,35 @@ class NewNodes:
         return self._nodes[-1].outputs[0]
 
     def split(self, value: ir.Value, axis: int, count: int) -> list[ir.Value]:
-        """Cut a value into equal parts."""
+        """Split a value into equal parts."""
         self._nodes.append(ir.node("Split", [value], {"axis": axis, "num_outputs": count}, num_outputs=count))
         return list(self._nodes[-1].outputs)
 
     def insert_before(self, node: ir.Node) -> None:
-        """Make them part of the graph, in front of one of its nodes."""
+        """Insert the nodes into the graph, before one of its nodes."""
         self._graph.graph.insert_before(node, self._nodes)
 
     def insert_where_needed(self) -> None:
-        """Make them part of the graph, each behind what it reads."""
+        """Insert the nodes into the graph, each one after the nodes that it reads."""
         self._graph.graph.extend(self._nodes)
         self._graph.graph.sort()
 
 
-# External data that starts on a page is mapped from the file.
+# External data must start on a page to be memory-mapped.
 PAGE_BYTES = 4096
-# Below this a tensor lies in the graph's own file.
+# Smaller tensors are stored in the graph's own file.
 INLINE_BYTES = 65536
 
 
 class AddedWeights:
-    """The file of tensors that a compiled graph holds in another type; those that graphs share by name stand in it once."""
+    """The file of tensors that a compiled graph stores in another dtype. Tensors that graphs share by name are stored once."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._written: dict[str, ir.ExternalTensor] = {}
 
     def add(self, name: str, values: NDArray[Any]) -> ir.TensorProtocol:
-        """Return a tensor that lies in the file if it is large, else in memory."""
+        """Return a tensor. A large tensor is stored in the file, a small one in memory."""
         if values.nbytes < INLINE_BYTES:
             return ir.tensor(values, name=name)
         if name not in self._written:

@@ -1,6 +1,6 @@
-"""Matrix products of uint8 by int8 for ONNX Runtime's CPU provider, every row of an activation with a scale of its own.
+"""Matmuls of uint8 by int8 for ONNX Runtime's CPU provider, with one scale per row of the activation.
 
-One scale for a whole tensor, as DynamicQuantizeMatMul takes it, would let an embedding depend on the rest of its batch.
+With a single scale for the whole tensor, as in DynamicQuantizeMatMul, an embedding would depend on the rest of its batch.
 Source: operator MatMulIntegerToFloat of domain com.microsoft.
 """
 
@@ -12,14 +12,14 @@ import onnx_ir as ir
 from ...machine.software import ONNXRUNTIME_DOMAIN
 from .graph_edits import AddedWeights, NewNodes
 
-# Activations are uint8 around 128: ONNX Runtime's fastest products are of uint8 by int8.
+# Activations are uint8 with zero point 128, because ONNX Runtime's fastest matmuls are uint8 by int8.
 _ZERO = np.array(128, np.uint8)
 _LEVEL = np.array(1 / 127, np.float32)
-# Rounding leaves half a level at most: 254 finer levels hold it.
+# The rounding error is at most half a level, which 254 finer levels cover.
 _FINE_LEVEL = np.array(1 / (127 * 254), np.float32)
 _FINE_SHARE = np.array(1 / 254, np.float32)
 _ROWS = -2
-# In place of the largest magnitude of a row of zeros.
+# Replaces the largest magnitude of a row of zeros.
 _SMALLEST = np.array(1e-30, np.float32)
 
 
@@ -38,9 +38,9 @@ class _Rows(NamedTuple):
 
 
 def replace_product(graph: ir.Model, product: ir.Node, weight: IntegerWeight, *, in_two_parts: bool) -> None:
-    """MatMul becomes MatMulIntegerToFloat on the activation before its Q/DQ, divided by the largest magnitude of each row.
+    """Replace a MatMul by MatMulIntegerToFloat, applied to the activation before its Q/DQ, scaled by the maximum of each row.
 
-    In two parts, a row is followed by what rounding left of it: products as exact as with 16-bit activations, twice the
+    In two parts, each row is followed by its rounding error. The result is as exact as with 16-bit activations, at twice the
     arithmetic for the same bytes of weights.
     """
     nodes = new_nodes(graph)
@@ -53,7 +53,7 @@ def replace_product(graph: ir.Model, product: ir.Node, weight: IntegerWeight, *,
 
 
 def replace_stacked_product(graph: ir.Model, product: ir.Node, weights: list[IntegerWeight]) -> None:
-    """The same for the product with a stack of experts' weights, one by one."""
+    """Replace the matmul with a stack of experts' weights in the same way, expert by expert."""
     nodes = new_nodes(graph)
     activation = _before_quantisation(product.inputs[0])
     rows = _quantised_rows(nodes, activation, in_two_parts=False)
@@ -65,7 +65,7 @@ def replace_stacked_product(graph: ir.Model, product: ir.Node, weights: list[Int
 
 
 def is_dequantised(value: ir.Value | None) -> bool:
-    """Whether a value is an int8 initializer behind DequantizeLinear."""
+    """Return True if a value is an int8 initializer followed by DequantizeLinear."""
     node = None if value is None else value.producer()
     if node is None or node.op_type != "DequantizeLinear":
         return False
@@ -74,7 +74,7 @@ def is_dequantised(value: ir.Value | None) -> bool:
 
 
 def stored_weight(value: ir.Value | None) -> IntegerWeight:
-    """Return the int8 initializer behind a DequantizeLinear, and its scale."""
+    """Return the int8 initializer before a DequantizeLinear, and its scale."""
     node = None if value is None else value.producer()
     assert node is not None
     integers, scale = node.inputs[:2]
@@ -84,12 +84,15 @@ def stored_weight(value: ir.Value | None) -> IntegerWeight:
 
 
 def is_stack(value: ir.Value | None) -> bool:
-    """Whether a value is the stacked weights [experts, in, out] of the transition, which portable graphs keep in 16 bit."""
+    """Return True if a value is the stacked expert weights [experts, in, out] of the transition.
+
+    Portable graphs store these weights in 16 bit.
+    """
     return value is not None and value.is_initializer() and value.shape is not None and len(value.shape) == 3
 
 
 def quantised_stack(graph: ir.Model, stack: ir.Value | None, weights: AddedWeights) -> list[IntegerWeight]:
-    """Return int8 weights and scales of every expert: by output channel, symmetric, as the other layers have them."""
+    """Return int8 weights and scales of every expert: symmetric, per output channel, as in the other layers."""
     assert stack is not None
     assert stack.name is not None
     assert stack.const_value is not None
@@ -107,12 +110,12 @@ def quantised_stack(graph: ir.Model, stack: ir.Value | None, weights: AddedWeigh
 
 
 def new_nodes(graph: ir.Model) -> NewNodes:
-    """Return nodes to be, of the passes that quantise dynamically."""
+    """Return an empty set of new nodes for the passes that quantise dynamically."""
     return NewNodes(graph, "dynamic_quantisation")
 
 
 def last_axis(nodes: NewNodes) -> ir.Value:
-    """Return the axes input of an operator over the last axis."""
+    """Return the axes input for an operator over the last axis."""
     return nodes.constant("last_axis", np.array([-1]))
 
 
@@ -123,7 +126,7 @@ def _product(nodes: NewNodes, rows: ir.Value, weight: IntegerWeight) -> ir.Value
 
 
 def _replace(nodes: NewNodes, product: ir.Node, result: ir.Value) -> None:
-    """Put the nodes in place of a product, whose output the result becomes."""
+    """Put the nodes in place of a matmul. The result takes over its output."""
     output = product.outputs[0]
     result.name, result.type, result.shape = output.name, output.type, output.shape
     nodes.insert_before(product)
@@ -144,13 +147,15 @@ def _quantised_rows(nodes: NewNodes, activation: ir.Value | None, *, in_two_part
 
 
 def _is_shared_by_experts(activation: ir.Value | None) -> bool:
-    """Whether all experts read one input [1, rows, in], by Unsqueeze, or each its own of [experts, rows, in]."""
+    """Return True if all experts read one input [1, rows, in], by Unsqueeze; False if each has its own in [experts, rows,
+    in].
+    """
     node = None if activation is None else activation.producer()
     return node is not None and node.op_type == "Unsqueeze"
 
 
 def _before_quantisation(value: ir.Value | None) -> ir.Value | None:
-    """Walk back over DequantizeLinear and QuantizeLinear: the range of this input is taken from itself."""
+    """Walk back over DequantizeLinear and QuantizeLinear, because the range of this input is computed at run time."""
     for operator in ("DequantizeLinear", "QuantizeLinear"):
         node = None if value is None else value.producer()
         if node is None or node.op_type != operator:

@@ -1,7 +1,7 @@
 """Compile a portable bundle for ONNX Runtime's CPU or CUDA provider: fused attention, norms and rotary embeddings.
 
-For the CPU, prefill gets the start of prompts as a cache, and an int8 bundle graphs of its own: dynamically quantised
-products, the rest in float32.
+For the CPU, prefill gets a cache of the start of prompts. An int8 bundle gets graphs with dynamically quantised matmuls;
+everything else is float32.
 """
 
 import os
@@ -27,26 +27,28 @@ from ...progress import Report
 from ...recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
 from ...spec import INTEGER_PRECISIONS, GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
 
-_WIDENS_WEIGHTS = "CPU provider has no float16 kernels and would widen whole weights to float32 in every pass"
-_CPU_INTEGERS = "--precision int8 for a CPU; integer weights with 16-bit activations are for GPU targets"
-_NO_CUDA_INTEGERS = "CUDA provider would widen integer weights in every pass"
-_CUDA_INTEGERS = "--precision fp16 or bf16 for cuda; integers are for TensorRT, TensorRT-RTX and, as int8, for a CPU"
-# Beside weights.safetensors: what the CPU's graphs hold in another type than the portable ones.
+_WIDENS_WEIGHTS = "CPU provider has no float16 kernels and would convert whole weights to float32 in every run"
+_CPU_INTEGERS = "choose --precision int8 for a CPU; quantised weights with 16-bit activations are for GPU targets"
+_NO_CUDA_INTEGERS = "CUDA provider would convert quantised weights in every run"
+_CUDA_INTEGERS = (
+    "choose --precision fp16 or bf16 for cuda; quantised precisions are for TensorRT, TensorRT-RTX and, as int8, for a CPU"
+)
+# Beside weights.safetensors: tensors that the CPU graphs store in another dtype than the portable graphs.
 ADDED_WEIGHTS = "weights-cpu.bin"
-# Graphs with the same weights, and precisions in which the CPU provider computes with weights as they are stored.
+# Graphs with the same weights, and precisions in which the CPU provider reads weights as they are stored.
 _SHARED_WEIGHTS: tuple[GraphName, ...] = ("prefill", "latent_step")
 _PREPACKED: tuple[Precision, ...] = ("fp32", "int8")
-# What a provider has no kernels for, why, and what to take instead. Source: docs/OperatorKernels.md of onnxruntime.
+# Precisions without kernels in a provider, the reason, and the alternative. Source: docs/OperatorKernels.md of onnxruntime.
 _REFUSED: dict[tuple[RecipeBackend, Precision], tuple[str, str]] = {
     ("onnxruntime-cpu", "bf16"): (
         "CPU provider has no bfloat16 kernels",
-        "--precision fp32, fp16 or int8 for a CPU; bf16 is for GPU targets",
+        "choose --precision fp32, fp16 or int8 for a CPU; bf16 is for GPU targets",
     ),
     ("onnxruntime-cpu", "int8-weight"): (_WIDENS_WEIGHTS, _CPU_INTEGERS),
     ("onnxruntime-cpu", "int4-weight"): (_WIDENS_WEIGHTS, _CPU_INTEGERS),
     ("onnxruntime-cuda", "fp32"): (
-        "CUDA provider has no float32 kernel of GroupQueryAttention",
-        "--precision fp16 or bf16 for a GPU; fp32 is for the target cpu",
+        "CUDA provider has no float32 kernel for GroupQueryAttention",
+        "choose --precision fp16 or bf16 for a GPU; fp32 is for the target cpu",
     ),
     **{("onnxruntime-cuda", precision): (_NO_CUDA_INTEGERS, _CUDA_INTEGERS) for precision in INTEGER_PRECISIONS},
 }
@@ -61,17 +63,16 @@ def compile_for_onnxruntime(
     is_source_kept: bool = True,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Write a bundle for the CPU provider, of the shapes of a recipe if it has any. Files that do not change are copied.
+    """Write a bundle for the CPU provider, with the shapes of a recipe if it has any. Unchanged files are copied.
 
-    With `is_source_kept=False` they are moved, and the source is a bundle no more. Prefill runs once, to compute the start of
-    prompts that it holds from then on (cached_start). The weight file of fp32 and int8 gets a second copy of the decoder's
-    weights, in the order of this processor's kernels (shared_prepacking).
-    An int8 bundle gets dynamically quantised graphs, float32 outside the products, and a second file for what
-    is stored anew: widened tensors, and the transition's experts in int8. Integers are uint8 where this processor wants that
-    (unsigned_weights).
+    With `is_source_kept=False` the files are moved, and the source is no longer a bundle. Prefill runs once to compute the
+    cached start of prompts (cached_start). The weight file of fp32 and int8 gets a second copy of the decoder's weights,
+    prepacked for this CPU's kernels (shared_prepacking). An int8 bundle gets dynamically quantised graphs, with float32 outside
+    the matmuls, and a second weight file with widened tensors and with the transition's experts in int8. Its weights are uint8
+    if this CPU needs that (unsigned_weights).
 
-    Raises BundleError for a bundle that is not portable; PlumeExportError for a precision that the provider cannot run, and
-    where ONNX Runtime fails; MissingExtraError without it.
+    Raises BundleError for a bundle that is not portable, PlumeExportError for a precision that the provider cannot run and if
+    ONNX Runtime fails, and MissingExtraError without ONNX Runtime.
     """
     bundle = source if isinstance(source, Bundle) else open_bundle(source)
     _check_source(bundle, "onnxruntime-cpu")
@@ -88,9 +89,9 @@ def compile_for_onnxruntime_cuda(
     is_source_kept: bool = True,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Write a bundle for the CUDA provider that serves the shapes of a recipe, with images scaled down to them.
+    """Write a bundle for the CUDA provider with the shapes of a recipe. Images are scaled down to them.
 
-    Raises as `compile_for_onnxruntime` does, and PlumeExportError for a recipe that the model cannot serve.
+    Raises like `compile_for_onnxruntime`, and PlumeExportError for a recipe whose shapes exceed the model's limits.
     """
     _check_source(source, "onnxruntime-cuda")
     changes = {"backend": "onnxruntime-cuda", **_limits_of(source, target, recipe)}
@@ -98,7 +99,7 @@ def compile_for_onnxruntime_cuda(
 
 
 def _limits_of(source: Bundle, target: str, recipe: Recipe) -> dict[str, Any]:
-    """Return the fields of the manifest that say what a recipe serves. Raises PlumeExportError if the model cannot."""
+    """Return the manifest fields with the shapes of a recipe. Raises PlumeExportError if they exceed the model's limits."""
     suffix_tokens = len(read_constants(source.path, source.manifest.model).suffix_embeddings)
     check_recipe_fits_model(recipe, source.manifest.model, suffix_tokens, target)
     return {"model": model_scaled_to(recipe, source.manifest.model, target), "limits": recipe.shapes}
@@ -115,7 +116,7 @@ def _check_source(bundle: Bundle, backend: RecipeBackend) -> None:
     if bundle.manifest.backend != "onnx":
         raise BundleError(
             f"{bundle.path} is already compiled for {bundle.manifest.backend}.",
-            fix="pass the bundle that plume-export export wrote",
+            fix="pass the bundle written by plume-export export",
         )
     precision = bundle.manifest.precision
     if (backend, precision) in _REFUSED:
@@ -126,7 +127,7 @@ def _check_source(bundle: Bundle, backend: RecipeBackend) -> None:
 def _write_fused_bundle(
     bundle: Bundle, output: Path, changes: dict[str, Any], *, is_source_kept: bool, report: Report
 ) -> Bundle:
-    """Write a bundle with rewritten graphs and with these fields of its manifest changed."""
+    """Write a bundle with rewritten graphs and with the given manifest fields changed."""
     try:
         import onnx_ir as ir
     except ImportError:
@@ -144,7 +145,7 @@ def _write_fused_bundle(
         product_weights: ProductWeights = "int8" if sums_int8_exactly() else "uint8"
         graphs = {name: _widened(spec) for name, spec in manifest.graphs.items()}
         changes = {**changes, "graphs": graphs, "product_weights": product_weights}
-        if manifest.quantisation is not None:  # what was measured and promised is of the portable graph
+        if manifest.quantisation is not None:  # the accuracy was measured for the portable graph
             changes["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)
     rewritten = {f"{name}.onnx": name for name in manifest.graphs}
     bring = copy_file if is_source_kept else move_file
@@ -155,7 +156,7 @@ def _write_fused_bundle(
             if name not in rewritten:
                 bring(bundle.file(name), directory / name)
         for name, graph_name in rewritten.items():
-            # Read from its new directory, so that weights are found there whether they were copied or moved.
+            # The graph is read from its new directory, so that weights are found there after copying and moving alike.
             copy_file(bundle.checked_graph_file(graph_name), directory / name)
             graph = read_source_graph(directory / name, manifest.graphs[graph_name], bundle.graph_file(graph_name))
             with expecting_exported(bundle.graph_file(graph_name)):
@@ -180,7 +181,7 @@ def _write_fused_bundle(
 
 
 def _fuse_operators(graph: Any, name: GraphName, model: ModelSpec) -> None:
-    """Fuse norms, rotary embeddings and attention. The latent step's attention has few queries and stays as it is."""
+    """Fuse norms, rotary embeddings and attention. Attention of the latent step has few queries and is not fused."""
     from .fused_attention import fuse_prefill_attention, fuse_vision_attention
     from .fused_norms import fuse_norms
     from .fused_rotary import fuse_rotary
@@ -195,11 +196,11 @@ def _fuse_operators(graph: Any, name: GraphName, model: ModelSpec) -> None:
     elif name == "prefill":
         fused_attentions = fuse_prefill_attention(graph, model)
     fused = (fuse_norms(graph), fuse_rotary(graph), fused_attentions)
-    assert fused == expected, f"{name}: fused {fused} norms, rotations and attentions of {expected}"
+    assert fused == expected, f"{name}: fused {fused} norms, rotations and attentions, expected {expected}"
 
 
 def _widened(spec: GraphSpec) -> GraphSpec:
-    """Return the contract of a graph with float32 in place of 16 bit."""
+    """Return the inputs and outputs of a graph with float32 in place of 16-bit dtypes."""
 
     def widened(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
         return tuple(msgspec.structs.replace(t, dtype="float32") if t.dtype == "float16" else t for t in tensors)

@@ -1,11 +1,11 @@
-"""Have ONNX Runtime's sessions of prefill and latent_step hold the decoder's weights once.
+"""Let ONNX Runtime's sessions of prefill and latent_step share one prepacked copy of the decoder's weights.
 
-For every session ONNX Runtime copies the weights of products into the order that its kernels read. Two sessions over the same
-weights would so hold them twice. Laid out once, behind the weights in their file, both sessions map them from there.
+By default every session copies the weights of matmuls into the layout that its kernels read, so two sessions over the same
+weights hold them twice. Here the weights are prepacked once and appended to their file, and both sessions map them from there.
 
-The order depends on the processor and on ONNX Runtime's version. What its kernels would lay out otherwise goes by another
-hash; ONNX Runtime then does not find it in the file and lays it out in memory, twice, with the same results.
-Source: session.save_external_prepacked_constant_initializers of onnxruntime_session_options_config_keys.h (1.21 and newer).
+The layout depends on the CPU and on ONNX Runtime's version. Other CPUs use a different layout, hence a different hash. ONNX
+Runtime then does not find the hash in the file and prepacks in memory, twice, with the same results. Source:
+session.save_external_prepacked_constant_initializers of onnxruntime_session_options_config_keys.h (1.21 and newer).
 """
 
 import json
@@ -26,15 +26,15 @@ from ...runtime.onnxruntime_cpu import session_options
 from ...spec import GraphName
 from .graph_edits import INLINE_BYTES, PAGE_BYTES
 
-# A value of this key is the hash of the layout, where it lies and how long it is. Kernels of products have one such part.
+# The value of this key has the hash of the layout, its offset and its length. Matmul kernels have one such part.
 _KEY = "prepacked_0"
 _VALUE = re.compile(r"(?P<hash>[^|]+)\|(?P<offset>\d+);(?P<length>\d+)(?P<rest>;\d+)?")
-# The tensor of the weight file that the layouts are, from the end of the last weight on.
+# The tensor of the weight file that contains the layouts, after the last weight.
 _TENSOR = "prepacked"
 
 
 class _Prepacked(NamedTuple):
-    """Where a weight's layout lies in the file that ONNX Runtime saved, and what ONNX Runtime knows it by."""
+    """A weight's layout: its position in the file that ONNX Runtime saved, and its hash."""
 
     hash: str
     offset: int
@@ -43,16 +43,16 @@ class _Prepacked(NamedTuple):
 
 
 def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequence[GraphName]) -> None:
-    """Append the layouts that all `graphs` of a directory agree on to its weight file, and name them in the graphs.
+    """Append the layouts that all `graphs` of a directory agree on to its weight file, and reference them in the graphs.
 
-    Takes, for a while, up to five times the space of the weights on the disk. Raises MissingExtraError without ONNX
-    Runtime, PlumeExportError where it fails.
+    Temporarily takes up to five times the disk space of the weights. Raises MissingExtraError without ONNX Runtime, and
+    PlumeExportError if ONNX Runtime fails.
     """
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         found = []
         for name in graphs:
             found.append(_prepacked(directory / f"{name}.onnx", Path(scratch) / name, manifest))
-            if name != graphs[0]:  # whose layouts are taken
+            if name != graphs[0]:  # the first graph's layouts are used
                 (Path(scratch) / name / WEIGHTS).unlink(missing_ok=True)
         shared = {
             name: layout
@@ -67,7 +67,9 @@ def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequenc
 
 
 def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str, _Prepacked]:
-    """Have ONNX Runtime save a graph with its layouts into a scratch directory; return those of weights of the weight file."""
+    """Make ONNX Runtime save a graph with its layouts to a scratch directory. Return the layouts of tensors in the weight
+    file.
+    """
     scratch.mkdir()
     saved = scratch / graph_file.name
     _save_with_layouts(graph_file, saved, manifest)
@@ -93,22 +95,23 @@ def _save_with_layouts(graph_file: Path, saved: Path, manifest: Manifest) -> Non
         options.add_session_config_entry(f"session.{name}", value)
     try:
         onnxruntime.InferenceSession(str(graph_file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of many classes, one for each of its codes
+    except Exception as error:  # ONNX Runtime has one error class per error code
         raise PlumeExportError(
-            f"ONNX Runtime could not lay out the weights of {graph_file.name}: {error}.",
-            fix="if memory or the disk is full, free as much as five times the bundle; else try another version of onnxruntime",
+            f"ONNX Runtime could not prepack the weights of {graph_file.name}: {error}.",
+            fix="if memory or the disk is full, free up to five times the bundle's size; otherwise try another "
+            "version of onnxruntime",
         ) from error
 
 
 def _append(weights: Path, source: Path, layouts: Mapping[str, _Prepacked]) -> tuple[dict[str, int], int]:
-    """Rewrite a safetensors file with layouts from `source` behind its tensors.
+    """Rewrite a safetensors file with layouts from `source` after its tensors.
 
-    Return the absolute offset of each, and by how much the tensors moved.
+    Return the absolute offset of each layout, and the number of bytes by which the tensors moved.
     """
     with weights.open("rb") as old:
         (header_bytes,) = struct.unpack("<Q", old.read(8))
         tensors = json.loads(old.read(header_bytes))
-        end = weights.stat().st_size - 8 - header_bytes  # of the tensors, from where they start
+        end = weights.stat().st_size - 8 - header_bytes  # size of the tensors, without the header
         starts, whole = {}, end
         for name, layout in layouts.items():
             starts[name] = whole + -whole % PAGE_BYTES
@@ -130,7 +133,7 @@ def _append(weights: Path, source: Path, layouts: Mapping[str, _Prepacked]) -> t
 
 
 def _point_to(graph_file: Path, layouts: Mapping[str, tuple[_Prepacked, int]], shift: int) -> None:
-    """Move a graph's tensors with those of the weight file, and name the layouts of those that have one."""
+    """Update the offsets of a graph's tensors in the weight file, and reference the layouts of those that have one."""
     graph = _load(graph_file)
     for tensor in graph.graph.initializer:
         if _location(tensor) != WEIGHTS:
@@ -148,5 +151,5 @@ def _load(graph_file: Path) -> onnx.ModelProto:
 
 
 def _location(tensor: onnx.TensorProto) -> str | None:
-    """Return the file that a tensor lies in; None for the graph's own."""
+    """Return the file that stores a tensor; None for the graph's own file."""
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), None)

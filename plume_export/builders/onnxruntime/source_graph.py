@@ -1,4 +1,4 @@
-"""The graphs that a bundle brings. They may be anybody's: passes expect what an export writes, and find out that it is not."""
+"""Read the graphs of a source bundle. They may come from anywhere, so a graph that no export writes becomes a BundleError."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +20,9 @@ _DTYPES: dict[DType, ir.DataType] = {
 
 
 def read_source_graph(file: Path, spec: GraphSpec, source: Path) -> ir.Model:
-    """Read a graph of the inputs and outputs of `spec`. `source` is the file that `file` was copied from.
+    """Read a graph with the inputs and outputs of `spec`. `source` is the file that `file` was copied from.
 
-    Raises BundleError for a file that is no graph, or one of other inputs and outputs.
+    Raises BundleError if the file is not a graph or has other inputs and outputs.
     """
     with expecting_exported(source):
         graph = ir.load(file)
@@ -34,22 +34,22 @@ def read_source_graph(file: Path, spec: GraphSpec, source: Path) -> ir.Model:
             for tensor in expected:
                 _check_value(source, kind, tensor, found.pop(tensor.name, None))
             for name in found:
-                raise BundleError(f"{source} has the {kind} {name!r}, which the manifest does not name.", fix=_FIX)
+                raise BundleError(f"{source} has an unexpected {kind}: {name!r} is not in the manifest.", fix=_FIX)
         _check_connected(source, graph)
     return graph
 
 
 @contextmanager
 def expecting_exported(file: Path) -> Iterator[None]:
-    """Raise whatever a pass stumbles over as a BundleError that names the graph: it is not what an export writes.
+    """Convert any error of a pass to a BundleError that names the graph, because the graph is not what an export writes.
 
-    What the operating system refuses, and errors for a user, stay what they are.
+    OS errors and errors that are meant for a user are not converted.
     """
     try:
         yield
     except (PlumeExportError, OSError, MemoryError):
         raise
-    except Exception as error:  # of asserts, of look-ups, and of libraries that parse and rewrite
+    except Exception as error:  # from asserts, look-ups, and libraries that parse and rewrite
         reason = " ".join(str(error).split()).rstrip(".")
         raise BundleError(
             f"{file} is not the graph that plume-export export writes for this model: {reason or type(error).__name__}.",
@@ -63,16 +63,16 @@ def _check_value(file: Path, kind: str, expected: TensorSpec, found: ir.Value | 
         shape = None if found.shape is None else list(found.shape.dims)
         if found.dtype == _DTYPES[expected.dtype] and shape is not None and _fits(shape, expected):
             return
-        sizes = "of no known shape" if shape is None else "[" + ", ".join(map(_axis_text, shape)) + "]"
+        sizes = "of unknown shape" if shape is None else "[" + ", ".join(map(_axis_text, shape)) + "]"
         received = f"{found.dtype.name if found.dtype is not None else 'untyped'} {sizes}"
     axes = ", ".join(map(str, expected.axes))
     raise BundleError(
-        f"{file}: the {kind} {expected.name} is {received}; the manifest says {expected.dtype} [{axes}].", fix=_FIX
+        f"{file}: the {kind} {expected.name} is {received}; expected {expected.dtype} [{axes}] from the manifest.", fix=_FIX
     )
 
 
 def _fits(shape: list[int | ir.SymbolicDim], expected: TensorSpec) -> bool:
-    """Whether sizes are those of the contract where both are numbers."""
+    """Return True if all axes with fixed sizes have the expected sizes."""
     if len(shape) != len(expected.axes):
         return False
     return all(
@@ -81,7 +81,7 @@ def _fits(shape: list[int | ir.SymbolicDim], expected: TensorSpec) -> bool:
 
 
 def _check_connected(file: Path, graph: ir.Model) -> None:
-    """Raise BundleError for a value that is used and that nothing computes. ONNX Runtime loads some graphs much later."""
+    """Raise BundleError if a value is used but never computed. ONNX Runtime would report some of these much later."""
     used = [
         (node.name or node.op_type, value) for node in graph.graph.all_nodes() for value in node.inputs if value is not None
     ]
@@ -89,7 +89,8 @@ def _check_connected(file: Path, graph: ir.Model) -> None:
     for user, value in used:
         if value.producer() is None and not value.is_graph_input() and not value.is_initializer():
             raise BundleError(
-                f"{file}: {user} takes {value.name!r}, which is no input, no weight and computed by no node.", fix=_FIX
+                f"{file}: {user} reads {value.name!r}, which is not an input, not a weight and not computed by any node.",
+                fix=_FIX,
             )
 
 

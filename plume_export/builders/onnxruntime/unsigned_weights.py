@@ -1,10 +1,9 @@
-"""Have products take their int8 weights in uint8, around 128, for processors whose sums of uint8 by int8 saturate.
+"""Convert the int8 weights of matmuls to uint8 with zero point 128, for CPUs whose sums of uint8 by int8 products saturate.
 
-ONNX Runtime would make that change for itself, in memory, once for each session that loads the weights, and what it changed
-it cannot map from a file.
+ONNX Runtime would make the same change in memory, once per session, and could not memory-map the result.
 
-Requires: int8 weights that nothing but products reads, in any graph of the bundle. Ensures: graphs and files agree once both
-functions have run; sums and results are the same.
+Requires: int8 weights that only matmuls read, in all graphs of the bundle. Ensures: graphs and files agree after both functions
+ran; sums and results are unchanged.
 """
 
 import json
@@ -22,7 +21,7 @@ _ZERO = np.uint8(128)
 
 
 class FilePart(NamedTuple):
-    """Where a tensor lies in a file of a bundle, in bytes."""
+    """Position of a tensor in a file of a bundle, in bytes."""
 
     file: str
     offset: int
@@ -30,9 +29,9 @@ class FilePart(NamedTuple):
 
 
 def take_unsigned_weights(graph: ir.Model) -> set[FilePart]:
-    """Declare the int8 weights of a graph's products as uint8 with the zero point 128.
+    """Declare the int8 weights of a graph's matmuls as uint8 with zero point 128.
 
-    Return what `add_128` has to change in the files. Source: operator MatMulIntegerToFloat of domain com.microsoft.
+    Return the parts of files that `add_128` must change. Source: operator MatMulIntegerToFloat of domain com.microsoft.
     """
     parts = set()
     for node in graph.graph:
@@ -42,17 +41,17 @@ def take_unsigned_weights(graph: ir.Model) -> set[FilePart]:
         assert weight is not None
         assert weight.const_value is not None
         assert all(use.node.op_type == node.op_type for use in weight.uses())
-        if weight.const_value.dtype == ir.DataType.INT8:  # another product may have it too
+        if weight.const_value.dtype == ir.DataType.INT8:  # another matmul may share the weight
             weight.const_value, part = _unsigned(weight.const_value)
             weight.dtype = ir.DataType.UINT8
             parts |= part
         node.resize_inputs(6)
-        node.replace_input_with(5, zero)  # inputs are around 128 too
+        node.replace_input_with(5, zero)  # inputs have zero point 128 too
     return parts
 
 
 def _unsigned(stored: ir.TensorProtocol) -> tuple[ir.TensorProtocol, set[FilePart]]:
-    """Return a weight as it will be, and what of a file has to change for that."""
+    """Return a weight as uint8, and the parts of files that must change for that."""
     if not isinstance(stored, ir.ExternalTensor):
         return ir.tensor(stored.numpy().view(np.uint8) ^ _ZERO, name=stored.name), set()
     offset, length = stored.offset, stored.length
@@ -71,7 +70,7 @@ def _unsigned(stored: ir.TensorProtocol) -> tuple[ir.TensorProtocol, set[FilePar
 
 
 def add_128(directory: Path, parts: Iterable[FilePart]) -> None:
-    """Make int8 values uint8 in a directory's files, in place. The weight file's header follows."""
+    """Convert int8 values in a directory's files to uint8, in place. The header of the weight file is updated."""
     parts = set(parts)
     for part in parts:
         with (directory / part.file).open("r+b") as file:

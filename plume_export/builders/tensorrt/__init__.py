@@ -1,1 +1,1 @@
-"""Portable bundle to TensorRT engines. TensorRT and TensorRT-RTX share everything but the module's name."""
+"""From a portable bundle to TensorRT engines. TensorRT and TensorRT-RTX differ only in the module's name."""

@@ -1,10 +1,10 @@
-"""What an engine's figures prove of it.
+"""Audit a built engine from its sizes.
 
-Three things cost memory on the device without changing a result: weights held more than once, more in the file than weights and
-code, and weights that are copied into another layout in every pass (where shared weights meet a profile of one prompt alone,
-TensorRT-RTX 1.7 does so with 94 MB of the 2B model's experts). The first is proven by the builder's own figure, breaks what a
-plan promises for a device, and fails the build. The others are told: what code takes was measured for TensorRT-RTX only, and a
-copy costs time and memory that may be there.
+Three faults cost memory on the device without changing a result: weights that are held more than once, a file that is larger
+than weights and code, and weights that are copied into another layout in every run. (TensorRT-RTX 1.7 does that with 94 MB of
+the 2B model's experts if shared weights meet a profile of a single prompt.) The first fault is proven by the size that the
+builder reports, invalidates the memory plan, and fails the build. The other two are only reported: the size of code was
+measured for TensorRT-RTX only, and a copy may be affordable.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,26 +17,26 @@ from ...errors import PlumeExportError
 from ...spec import GraphName
 from .engine_layers import EngineLayer
 
-# Above what the graph's initializers take: folded constants and alignment. Measured: 0.1 % at most.
+# Tolerance over the graph's initializers, for folded constants and alignment. Measured: at most 0.1 %.
 _WEIGHTS_SHARE = 0.03
 _WEIGHTS_BYTES = 16 << 10
-# An engine's code and tables, by its layers, or a share of its weights. TensorRT-RTX 1.7 takes 64 to 98 kB a layer.
+# Size of an engine's code and tables, per layer or as a share of its weights. TensorRT-RTX 1.7 takes 64 to 98 kB per layer.
 _CODE_BYTES_OF_LAYER = 128 << 10
 _CODE_SHARE = 0.03
-# Smaller constants may be moved about: nobody gains from their place.
+# Smaller constants are ignored, because copying them costs little.
 _LEAST_COPIED_BYTES = 1 << 16
 _DTYPE_BYTES = {"Float": 4, "Half": 2, "BFloat16": 2}
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a figure shows, in a sentence. A defect fails the build."""
+    """One conclusion from the sizes, as a sentence. A defect fails the build."""
 
     text: str
     is_defect: bool
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """The figures of an engine as they are judged; None: its builder did not tell."""
+    """The audited sizes of an engine; None if the builder did not report a size."""
 
     engine_over_weights: float | None
     code_bytes_of_layer: float | None
@@ -47,7 +47,7 @@ class Audit(msgspec.Struct, frozen=True):
 
 
 def audit_engine(entry: EngineEntry) -> Audit:
-    """Judge an engine by what its builder told."""
+    """Audit an engine by the sizes that its builder reported."""
     findings = (_weights_twice(entry), _more_than_code(entry), _copied_weights(entry))
     rest = None if entry.weights_bytes is None else entry.bytes - entry.weights_bytes
     return Audit(
@@ -61,20 +61,20 @@ def audit_engine(entry: EngineEntry) -> Audit:
 
 
 def check_engine(graph: GraphName, entry: EngineEntry) -> None:
-    """Raise PlumeExportError for an engine that is proven to be defective."""
+    """Raise PlumeExportError if an engine is defective."""
     for finding in audit_engine(entry).findings:
         if finding.is_defect:
             raise PlumeExportError(
                 f"The engine of {graph} {finding.text}",
-                fix='weights = "shared" in a recipe of your own keeps one copy of the large weights; please report this',
+                fix='set weights = "shared" in your own recipe to keep one copy of the large weights; please report this',
             )
 
 
 def copied_weight_bytes(layers: Iterable[EngineLayer], graph_inputs: Collection[str]) -> int:
-    """Return the bytes of weights that layers write again, whole, in every pass.
+    """Return the bytes of weights that layers rewrite completely in every run.
 
-    A weight is what a layer reads and neither another layer nor the caller (`graph_inputs`) writes. A layer that reads nothing
-    else and writes as many values copies it; a product reads an activation too.
+    A weight is a tensor that a layer reads and that neither another layer nor the caller (`graph_inputs`) writes. A layer that
+    reads only a weight and writes as many values copies it; a matmul also reads an activation.
     """
     layers = tuple(layers)
     written = {tensor.name for layer in layers for tensor in layer.outputs} | set(graph_inputs)
@@ -97,7 +97,7 @@ def _weights_twice(entry: EngineEntry) -> Finding | None:
     held, stored = entry.weights_bytes, entry.initializer_bytes
     if held is None or stored is None or held <= (1 + _WEIGHTS_SHARE) * stored + _WEIGHTS_BYTES:
         return None
-    text = f"holds {held:,} bytes of weights and its graph {stored:,}: some are held more than once."
+    text = f"holds {held:,} bytes of weights but its graph has {stored:,}: some weights are held more than once."
     return Finding(text, is_defect=True)
 
 
@@ -108,12 +108,12 @@ def _more_than_code(entry: EngineEntry) -> Finding | None:
     allowed = max(entry.layers * _CODE_BYTES_OF_LAYER, int(_CODE_SHARE * entry.weights_bytes))
     if rest <= allowed:
         return None
-    text = f"has {rest:,} bytes beside its weights, where the code of {entry.layers} layers takes {allowed:,} at most."
+    text = f"has {rest:,} bytes besides its weights; the code of {entry.layers} layers takes at most {allowed:,}."
     return Finding(text, is_defect=False)
 
 
 def _copied_weights(entry: EngineEntry) -> Finding | None:
     if not entry.copied_weight_bytes:
         return None
-    text = f"copies {entry.copied_weight_bytes:,} bytes of weights into another layout in every pass."
+    text = f"copies {entry.copied_weight_bytes:,} bytes of weights into another layout in every run."
     return Finding(text, is_defect=False)

@@ -1,4 +1,4 @@
-"""Build one engine. Runs in a process of its own, which `compile.py` starts: python -m ....engine REQUEST.json
+"""Build one engine, in a separate process that tensorrt_bundle.py starts: python -m ....engine REQUEST.json
 
 The request is a file; progress, result and errors go to standard output as JSON lines.
 """
@@ -23,7 +23,7 @@ from .network import add_profile, check_inputs_and_outputs, check_layer_dtypes, 
 
 
 class EngineRequest(msgspec.Struct, frozen=True):
-    """What to build. `axis_ranges` has one for every dynamic axis; weights that are inputs are in `spec`."""
+    """Everything that a build needs. `axis_ranges` has every dynamic axis; weights that are inputs are in `spec`."""
 
     variant: VariantName
     onnx_file: str
@@ -37,7 +37,7 @@ class EngineRequest(msgspec.Struct, frozen=True):
 
 
 class EngineResult(msgspec.Struct, frozen=True):
-    """A finished engine, by the builder's own figures. `layers` None: it did not tell."""
+    """A finished engine, with the sizes that the builder reported. `layers` is None if they were not reported."""
 
     engine_bytes: int
     figures: LogFigures
@@ -48,7 +48,7 @@ class EngineResult(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A step of a phase of the builder; phases nest."""
+    """A step of a phase of the builder. Phases may be nested."""
 
     phase: str
     done: int
@@ -56,7 +56,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line from the building process: exactly one of progress, result and error (with its fix)."""
+    """One line from the build process: exactly one of progress, result and error (with its fix)."""
 
     progress: Progress | None = None
     result: EngineResult | None = None
@@ -65,7 +65,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
-    """Parse, check, build and write one engine. Raises PlumeExportError for what the parser or the builder refuses."""
+    """Parse, check, build and write one engine. Raises PlumeExportError for anything that the parser or the builder refuses."""
     start = time.monotonic()
     variant = import_variant(request.variant)
     log = new_log(variant)
@@ -79,7 +79,9 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         reasons = reasons_in(log.lines)
-        raise PlumeExportError(f"{variant.name} {variant.version} could not build the engine: {reasons}.", fix="see the reason")
+        raise PlumeExportError(
+            f"{variant.name} {variant.version} could not build the engine: {reasons}.", fix="see the reason above"
+        )
     del parser
     with open(request.engine_file, "wb") as file:
         file.write(memoryview(engine))
@@ -100,16 +102,16 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
 def _new_builder(variant: Variant, log: Any) -> Any:
     try:
         return variant.trt.Builder(log)
-    except TypeError:  # the binding's answer where the library finds no GPU or no driver
+    except TypeError:  # the Python binding raises TypeError if the library finds no GPU or driver
         reasons = reasons_in(log.lines)
         raise PlumeExportError(
-            f"{variant.name} {variant.version} has no GPU to build for here: {reasons}.",
+            f"{variant.name} {variant.version} found no GPU to build for: {reasons}.",
             fix="export here, copy the portable bundle, and run `plume-export compile` on the device that will run the engines",
         ) from None
 
 
 def _new_config(variant: Variant, builder: Any, settings: BuilderSettings, tell: Any) -> Any:
-    """Detailed verbosity makes builder and inspector list every layer with its tensors; it costs a device nothing."""
+    """Return a configuration. Detailed verbosity lists every layer with its tensors, at no cost on the device."""
     config = builder.create_builder_config()
     config.set_memory_pool_limit(variant.trt.MemoryPoolType.WORKSPACE, settings.workspace_mb << 20)
     config.builder_optimization_level = settings.optimization_level
@@ -119,9 +121,9 @@ def _new_config(variant: Variant, builder: Any, settings: BuilderSettings, tell:
 
 
 def _peak_memory_bytes() -> int | None:
-    """Peak resident memory of this process; None where the system does not tell.
+    """Return the peak resident memory of this process; None if the system does not report it.
 
-    Not getrusage's: on Linux that starts from the parent's peak.
+    getrusage is not used, because on Linux its value starts from the parent's peak.
     """
     status = Path("/proc/self/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
@@ -129,7 +131,10 @@ def _peak_memory_bytes() -> int | None:
 
 
 def _set_timing_cache(config: Any, file: str | None) -> Any:
-    """Have the builder reuse and extend measured timings. A cache of another version or device is started anew."""
+    """Attach the timing cache to the builder, which reads and extends it.
+
+    A cache of another TensorRT version or device is replaced by an empty one.
+    """
     if file is None:
         return None
     known = Path(file).read_bytes() if Path(file).is_file() else b""
@@ -162,9 +167,9 @@ def _new_monitor(trt: Any, tell: Any) -> Any:
 
 
 def main() -> None:
-    """Build what the request file says; exit code 0 with a result, 1 with an error."""
+    """Build the engine of the request file. The exit code is 0 with a result, 1 with an error."""
 
-    # Whatever the libraries print goes to standard error: standard output is for messages.
+    # Output of libraries goes to standard error, because standard output carries the messages.
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 

@@ -21,7 +21,7 @@ _TENSOR = re.compile(
 
 
 class EngineTensor(msgspec.Struct, frozen=True):
-    """An input or output of a layer. `dtype` is in the builder's words (Half, BFloat16, Float); -1 is a dynamic size."""
+    """An input or output of a layer. `dtype` uses the builder's names (Half, BFloat16, Float); -1 is a dynamic size."""
 
     name: str
     dtype: str
@@ -29,7 +29,7 @@ class EngineTensor(msgspec.Struct, frozen=True):
 
 
 class EngineLayer(msgspec.Struct, frozen=True):
-    """One layer as it runs: a kernel, or several that were fused. Its constants are among the inputs."""
+    """One layer as executed: a kernel, or several fused layers. Its constants are among the inputs."""
 
     name: str
     kind: str
@@ -38,15 +38,15 @@ class EngineLayer(msgspec.Struct, frozen=True):
 
 
 def layers_of_engine(bundle: Bundle, graph: GraphName) -> tuple[EngineLayer, ...]:
-    """Return the layers of one engine, in the order in which they run.
+    """Return the layers of one engine, in the order of execution.
 
-    Raises BundleError for a bundle without engines; PlumeExportError where the builder left no list and there is no GPU.
+    Raises BundleError for a bundle without engines, and PlumeExportError if the builder saved no list and there is no GPU.
     """
     backend = bundle.manifest.backend
     if backend not in ("tensorrt", "tensorrt-rtx"):
         raise BundleError(
             f"{bundle.path} has no engines; its backend is {backend}.",
-            fix="pass a bundle that plume-export compile built for a target with engines (plume-export targets)",
+            fix="pass a bundle that plume-export compile built for a target with engines (see plume-export targets)",
         )
     listed = layers_file(graph)
     if listed in bundle.manifest.files:
@@ -55,14 +55,15 @@ def layers_of_engine(bundle: Bundle, graph: GraphName) -> tuple[EngineLayer, ...
 
 
 def layers_file(graph: GraphName) -> str:
-    """The file of a bundle that lists the layers of a graph's engine."""
+    """Return the name of the file that lists the layers of a graph's engine."""
     return f"{graph}.layers.json"
 
 
 def layers_by_inspector(variant: Variant, file: Path) -> tuple[EngineLayer, ...]:
-    """Load an engine onto the GPU and return what the inspector says of it.
+    """Load an engine onto the GPU and return the layers that the inspector reports.
 
-    Source: IRuntime.deserialize_cuda_engine, ICudaEngine.create_engine_inspector. Raises PlumeExportError if it does not load.
+    Source: IRuntime.deserialize_cuda_engine, ICudaEngine.create_engine_inspector. Raises PlumeExportError if it cannot be
+    loaded.
     """
     trt, log = variant.trt, new_log(variant)
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
@@ -70,23 +71,23 @@ def layers_by_inspector(variant: Variant, file: Path) -> tuple[EngineLayer, ...]
     if engine is None:
         raise PlumeExportError(
             f"{variant.name} {variant.version} cannot load {file.name} to list its layers: {reasons_in(log.lines)}.",
-            fix="run this where the engine runs: on a machine with its GPU (plume-export doctor)",
+            fix="run this on a machine with the engine's GPU (see plume-export doctor)",
         )
     text: str = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     return layers_from_inspector(text)
 
 
 def layers_from_log(text: str) -> tuple[EngineLayer, ...]:
-    """Parse the list in a builder's log; what is no layer's line is passed over."""
+    """Parse the list in a builder's log. Lines that do not describe a layer are skipped."""
     return tuple(_layer_from_line(match) for match in _LAYER.finditer(text))
 
 
 def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
-    """Parse the inspector's JSON of a whole engine. Raises PlumeExportError if it lists names only."""
+    """Parse the inspector's JSON of a whole engine. Raises PlumeExportError if it contains only names."""
     layers = msgspec.json.decode(text)["Layers"]
     if any(isinstance(layer, str) for layer in layers):
         raise PlumeExportError(
-            "The engine tells the names of its layers only.", fix="compile the bundle again with this version of plume-export"
+            "The engine reports only the names of its layers.", fix="compile the bundle again with this version of plume-export"
         )
     return tuple(
         EngineLayer(
@@ -100,7 +101,7 @@ def layers_from_inspector(text: str) -> tuple[EngineLayer, ...]:
 
 
 def dtypes_of(layer: EngineLayer) -> str:
-    """Return the distinct dtypes that a layer writes, in order: its precisions."""
+    """Return the distinct dtypes that a layer writes, in order."""
     return ", ".join(dict.fromkeys(tensor.dtype for tensor in layer.outputs))
 
 

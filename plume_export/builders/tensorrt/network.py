@@ -1,4 +1,4 @@
-"""An ONNX graph as a TensorRT network: parsed strongly typed, its dtypes checked, its shape profile."""
+"""Parse an ONNX graph as a strongly typed TensorRT network, check its dtypes, and add its shape profile."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -9,11 +9,11 @@ from ...machine.tensorrt_variant import Variant
 from ...recipe import AxisRange, ShapeRanges
 from ...spec import COMPUTE_DTYPE, GraphSpec, ModelSpec, Precision, TensorSpec
 
-# Least, best and most shape of an input.
+# Min, opt and max shape of an input.
 ShapeProfile = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-# Least, best and most of every named axis.
+# Min, opt and max of every named axis.
 AxisRanges = Mapping[str, AxisRange]
-# The one matrix product that is float32 in every precision.
+# The one matmul that is float32 in every precision.
 _FLOAT32_WEIGHT = "transition.router.weight"
 _TRT_FLOATS = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16"}
 _TRT_DTYPES = {**_TRT_FLOATS, "int8": "INT8", "int64": "INT64"}
@@ -22,24 +22,28 @@ _TRT_DTYPES = {**_TRT_FLOATS, "int8": "INT8", "int64": "INT64"}
 def network_from_onnx(variant: Variant, builder: Any, logger: Any, file: Path) -> tuple[Any, Any]:
     """Parse a graph with its external weights. Return the network and its parser, which owns the weights.
 
-    Raises PlumeExportError with what the parser says.
+    Raises PlumeExportError with the parser's errors.
     """
     trt = variant.trt
     flags = 0
-    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):  # TensorRT 10; from 11 on there is nothing else
+    if hasattr(
+        trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"
+    ):  # TensorRT 10; from version 11 on, every network is strongly typed
         flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(file)):
         reasons = "; ".join(str(parser.get_error(index).desc()) for index in range(parser.num_errors))
-        raise PlumeExportError(f"{variant.name} {variant.version} cannot parse {file.name}: {reasons}.", fix="export again")
+        raise PlumeExportError(
+            f"{variant.name} {variant.version} cannot parse {file.name}: {reasons}.", fix="export the bundle again"
+        )
     return network, parser
 
 
 def check_inputs_and_outputs(variant: Variant, network: Any, spec: GraphSpec) -> None:
-    """Check that a network has the tensors of its contract, with their dtypes and shapes, and no others.
+    """Check that a network has exactly the expected inputs and outputs, with their dtypes and shapes.
 
-    A named axis is dynamic (-1) and a number is itself; what an output's axis is, a parser may leave open. Raises
+    A named axis must be dynamic (-1), and a number must match. A parser may leave the axes of an output open. Raises
     PlumeExportError for the first tensor that differs, before anything is built.
     """
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
@@ -49,9 +53,7 @@ def check_inputs_and_outputs(variant: Variant, network: Any, spec: GraphSpec) ->
         for tensor in expected:
             _check_tensor(variant, kind, tensor, by_name.pop(tensor.name, None))
         for name in by_name:
-            raise PlumeExportError(
-                f"The network has an {kind} {name}, which its contract does not name.", fix="export the bundle again"
-            )
+            raise PlumeExportError(f"The network has an unexpected {kind}: {name}.", fix="export the bundle again")
 
 
 def _check_tensor(variant: Variant, kind: str, expected: TensorSpec, found: Any | None) -> None:
@@ -64,7 +66,7 @@ def _check_tensor(variant: Variant, kind: str, expected: TensorSpec, found: Any 
         if dtype == expected.dtype and (sizes == shape or (kind == "output" and _is_left_open(sizes, shape))):
             return
     raise PlumeExportError(
-        f"The network's {kind} {expected.name} is {received}; its contract says {expected.dtype} {shape}.",
+        f"The network's {kind} {expected.name} is {received}; expected {expected.dtype} {shape}.",
         fix="export the bundle again with this version of plume-export",
     )
 
@@ -74,9 +76,9 @@ def _is_left_open(sizes: list[int], shape: list[int]) -> bool:
 
 
 def check_layer_dtypes(variant: Variant, network: Any, precision: Precision, float32_layers: Collection[str] = ()) -> int:
-    """Check that every matrix product runs in the precision and no layer in another; return how many products there are.
+    """Check that every matmul runs in the precision and no layer in another. Return the number of matmuls.
 
-    The router's and those of `float32_layers` are float32.
+    The matmuls of the router and of `float32_layers` are float32.
 
     Raises PlumeExportError for the first layer with a wrong dtype, before anything is built.
     """
@@ -94,8 +96,9 @@ def check_layer_dtypes(variant: Variant, network: Any, precision: Precision, flo
                 wrong += [tensor for tensor in outputs if tensor.dtype != compute]
         if wrong:
             raise PlumeExportError(
-                f"Layer {layer.name} computes {wrong[0].name} in {wrong[0].dtype}; the bundle's precision is {precision}.",
-                fix="export the bundle again; if it persists, report it with `plume-export inspect BUNDLE --json`",
+                f"Layer {layer.name} computes {wrong[0].name} in {wrong[0].dtype}, but the bundle's precision is {precision}.",
+                fix="export the bundle again; if the error persists, file an issue with the output of `plume-export "
+                "inspect BUNDLE --json`",
             )
     return products
 
@@ -103,7 +106,7 @@ def check_layer_dtypes(variant: Variant, network: Any, precision: Precision, flo
 def axis_ranges(shapes: ShapeRanges, model: ModelSpec, suffix_tokens: int) -> AxisRanges:
     """Return the range of every dynamic axis of the graphs.
 
-    A batch's visual tokens are at most all tokens of its prompts; frames are encoded a few at a time.
+    A batch has at most as many visual tokens as its prompts have tokens. Frames are encoded a few at a time.
     """
     images, per_token = shapes.image_tokens, model.vision.merged_patches
     return {
@@ -117,7 +120,7 @@ def axis_ranges(shapes: ShapeRanges, model: ModelSpec, suffix_tokens: int) -> Ax
 
 
 def add_profile(builder: Any, config: Any, spec: GraphSpec, ranges: AxisRanges) -> dict[str, ShapeProfile]:
-    """Add the one profile that spans all shapes; return the min, opt and max shape of every dynamic input."""
+    """Add a single profile that covers all shapes. Return the min, opt and max shape of every dynamic input."""
     profile = builder.create_optimization_profile()
     shapes: dict[str, ShapeProfile] = {}
     for tensor in spec.inputs:

@@ -1,4 +1,4 @@
-"""Compile a portable bundle to TensorRT engines: one process a graph, one graph after another."""
+"""Compile a portable bundle to TensorRT engines: one process per graph, one graph at a time."""
 
 import signal
 import subprocess
@@ -35,14 +35,14 @@ from .engine_layers import layers_file
 from .network import AxisRanges, axis_ranges
 from .weights import GraphWeights, duplicate_bytes, weights_of_graph, write_graph_with_shared_weights
 
-# Tells which graph is being built and how far a phase of its builder is.
+# Reports which graph is being built and the progress of the builder's current phase.
 BuildProgress = Callable[[GraphName, Progress], None]
 _STDERR_TAIL = 2000
 
 
 @dataclass(frozen=True)
 class _Compilation:
-    """What is compiled, and into which directory. `ranges` has one for every dynamic axis."""
+    """One compilation and its output directory. `ranges` has every dynamic axis."""
 
     source: Bundle
     directory: Path
@@ -72,10 +72,10 @@ def compile_for_tensorrt(
     progress: BuildProgress = lambda *_: None,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Write a bundle of engines. Baked engines hold their weights; shared ones take the weight file's, which comes along.
+    """Write a bundle of engines. Baked engines contain their weights; shared ones read the bundle's weight file.
 
-    Raises BundleError for a bundle that is not portable; PlumeExportError for a recipe that the model cannot serve, for what
-    the builder refuses, for a builder that was killed, and for an engine that its audit finds defective.
+    Raises BundleError for a bundle that is not portable. Raises PlumeExportError for a recipe whose shapes exceed the model's
+    limits, for anything that the builder refuses, for a builder that was killed, and for an engine that fails its audit.
     """
     manifest = source.manifest
     _check_portable(source)
@@ -109,24 +109,24 @@ def _check_portable(source: Bundle) -> None:
     if source.manifest.backend != "onnx":
         raise BundleError(
             f"{source.path} is already compiled for {source.manifest.backend}.",
-            fix="pass the bundle that plume-export export wrote",
+            fix="pass the bundle written by plume-export export",
         )
 
 
 def _check_shareable(source: Bundle, recipe: Recipe) -> None:
-    """Integers alone in a weight cannot be an engine's input: TensorRT-RTX lays out the whole weights anew in every pass."""
+    """Raise if a weight-only precision would be shared: TensorRT-RTX would reformat whole weights in every run."""
     quantisation = source.manifest.quantisation
     weight_only = [] if quantisation is None else [name for name, scheme in quantisation.graphs.items() if scheme != "int8"]
     if recipe.weights == "shared" and weight_only:
         raise PlumeExportError(
-            f"The engines cannot share the weights of {source.path}: {', '.join(weight_only)} would need scratch memory for a "
-            "whole copy of them, laid out anew in every pass.",
-            fix='weights = "baked" in the recipe, or a bundle in int8 or fp16',
+            f"The engines cannot share the weights of {source.path}: {', '.join(weight_only)} would need scratch "
+            "memory for a full copy, reformatted in every run.",
+            fix='use weights = "baked" in the recipe, or a bundle in int8 or fp16',
         )
 
 
 def _ranges_of(source: Bundle, recipe: Recipe, target: str) -> AxisRanges:
-    """Return the ranges of the recipe. Raises PlumeExportError if the model cannot serve them."""
+    """Return the ranges of the recipe. Raises PlumeExportError if they exceed the model's limits."""
     model = source.manifest.model
     suffix_tokens = len(read_constants(source.path, model).suffix_embeddings)
     check_recipe_fits_model(recipe, model, suffix_tokens, target)
@@ -134,14 +134,14 @@ def _ranges_of(source: Bundle, recipe: Recipe, target: str) -> AxisRanges:
 
 
 def _bring_files(compilation: _Compilation, bring: Callable[[Path, Path], None]) -> None:
-    """Bring everything but the graphs, and the weights only for engines that share them."""
+    """Copy or move all files except the graphs. The weights are included only if the engines share them."""
     for name in compilation.source.manifest.files:
         if (compilation.is_shared or name != WEIGHTS) and not name.endswith(".onnx"):
             bring(compilation.source.file(name), compilation.directory / name)
 
 
 def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable[[Progress], None]) -> _BuiltGraph:
-    """Build and audit one engine and write it with the list of its layers."""
+    """Build and audit one engine. Write it with the list of its layers."""
     spec = compilation.source.manifest.graphs[graph]
     onnx_file = compilation.source.checked_graph_file(graph)
     shared: tuple[TensorSpec, ...] = ()
@@ -171,7 +171,7 @@ def _build_graph(compilation: _Compilation, graph: GraphName, progress: Callable
 
 
 def _ranges_of_graph(compilation: _Compilation, graph: GraphName) -> dict[str, AxisRange]:
-    """With shared weights, an engine of the step for one prompt alone would copy the experts' weights in every pass."""
+    """Return the ranges of a graph. Shared weights need more than one prompt: else the experts are copied in every run."""
     ranges = dict(compilation.ranges)
     if compilation.is_shared and graph == "latent_step":
         batch = ranges["batch"]
@@ -180,9 +180,9 @@ def _ranges_of_graph(compilation: _Compilation, graph: GraphName) -> dict[str, A
 
 
 def timing_cache_file(variant: Variant) -> str | None:
-    """Return where measured timings are kept for the next build. TensorRT-RTX measures nothing when it builds.
+    """Return the path of the timing cache for later builds; None for TensorRT-RTX, which measures nothing when it builds.
 
-    Raises PlumeExportError for a symbolic link there, before the minutes of a build.
+    Raises PlumeExportError if the path is a symbolic link, before the build takes minutes.
     """
     if variant.name == "tensorrt-rtx":
         return None
@@ -196,9 +196,9 @@ def timing_cache_file(variant: Variant) -> str | None:
 
 
 def build_in_child(request: EngineRequest, progress: Callable[[Progress], None]) -> EngineResult:
-    """Build one engine in a process of its own and return its figures.
+    """Build one engine in a separate process and return its sizes.
 
-    Raises PlumeExportError with the builder's reason, or saying that the process was killed.
+    Raises PlumeExportError with the builder's reason, or if the process was killed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "request.json"
@@ -236,11 +236,11 @@ def _died(request: EngineRequest, code: int, tail: str) -> PlumeExportError:
     name = Path(request.onnx_file).name
     if code == -signal.SIGKILL:
         return PlumeExportError(
-            f"The process that built {name} was killed, most likely for want of memory.",
-            fix="compile where more memory is free, or lower the ranges of the recipe",
+            f"The process that built {name} was killed, most likely because memory ran out.",
+            fix="compile on a machine with more free memory, or lower the ranges of the recipe",
         )
     return PlumeExportError(
-        f"The process that built {name} ended with code {code}: {tail or 'it said nothing'}", fix="see above"
+        f"The process that built {name} exited with code {code}: {tail or 'it printed nothing'}", fix="see the output above"
     )
 
 

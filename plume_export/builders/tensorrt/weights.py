@@ -1,4 +1,4 @@
-"""The weights of a graph: how many bytes it shares with another, and large ones turned into inputs."""
+"""The weights of a graph: bytes shared with another graph, and large weights turned into inputs."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +13,9 @@ from ...spec import TensorSpec
 
 @dataclass(frozen=True)
 class GraphWeights:
-    """Initializers by where they lie: (offset, length) of those in the bundle's weight file, bytes of those in the graph's."""
+    """Initializers of a graph: (offset, length) of those in the bundle's weight file, and the bytes of those in the graph's
+    file.
+    """
 
     stored: frozenset[tuple[int, int]]
     inline_bytes: int
@@ -24,7 +26,7 @@ class GraphWeights:
 
 
 def weights_of_graph(file: Path) -> GraphWeights:
-    """Return what the initializers of an ONNX graph take. Reads no weights. Raises BundleError for a damaged file."""
+    """Return the positions of an ONNX graph's initializers without reading them. Raises BundleError for a corrupt file."""
     import onnx_ir as ir
 
     try:
@@ -33,13 +35,13 @@ def weights_of_graph(file: Path) -> GraphWeights:
         inline_bytes = sum(
             tensor.nbytes for tensor in tensors if tensor is not None and not isinstance(tensor, ir.ExternalTensor)
         )
-    except Exception as error:  # protobuf, onnx and onnx_ir each have their own
+    except Exception as error:  # protobuf, onnx and onnx_ir have no common error class
         raise BundleError(f"{file} cannot be read: {error}", fix="build the bundle again") from error
     return GraphWeights(frozenset(stored), inline_bytes)
 
 
 def duplicate_bytes(graphs: Iterable[GraphWeights]) -> int:
-    """Return the bytes of the weight file that more than one graph holds, once for every copy beyond the first."""
+    """Return the bytes of the weight file that more than one graph holds, counted once for each copy after the first."""
     holders = Counter(part for graph in graphs for part in graph.stored)
     return sum(length * (count - 1) for (_, length), count in holders.items())
 
@@ -49,7 +51,7 @@ SHARED_BYTES = 1 << 16
 
 
 def write_graph_with_shared_weights(source: Path, target: Path) -> tuple[TensorSpec, ...]:
-    """Write the graph to `target`, which must lie beside the weight file; return the new inputs."""
+    """Write the graph to `target`, which must be beside the weight file. Return the new inputs."""
     import onnx_ir as ir
 
     model = ir.load(source)

@@ -235,6 +235,6 @@ def test_where_onnxruntime_fails(tiny_fp32: Bundle, tmp_path: Path, monkeypatch:
         return cache_prompt_start(directory, manifest)
 
     monkeypatch.setattr(cached_start, "cache_prompt_start", damaged)
-    with pytest.raises(PlumeExportError, match=r"could not compute the start of prompts with prefill\.onnx"):
+    with pytest.raises(PlumeExportError, match=r"could not compute the cached start of prompts with prefill\.onnx"):
         compile_for_onnxruntime(tiny_fp32, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -164,6 +164,6 @@ def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, 
 
 @pytest.mark.parametrize("precision", ["int8-weight", "int4-weight"])
 def test_integer_weights_alone_are_refused(precision: IntegerPrecision) -> None:
-    with pytest.raises(PlumeExportError, match="widen whole weights") as error:
+    with pytest.raises(PlumeExportError, match="convert whole weights") as error:
         check_onnxruntime_precision("onnxruntime-cpu", precision)
     assert "--precision int8" in str(error.value.fix)

@@ -83,7 +83,7 @@ def test_fused_bf16_graphs_have_the_operators_types(tiny_bf16: Bundle, tmp_path:
 
 
 def test_what_is_refused(compiled: Bundle, tiny_fp32: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(PlumeExportError, match="no float32 kernel of GroupQueryAttention"):
+    with pytest.raises(PlumeExportError, match="no float32 kernel for GroupQueryAttention"):
         compile_bundle(tiny_fp32, tmp_path / "fp32", "cuda")
     with pytest.raises(PlumeExportError, match="onnxruntime-cuda cannot run the precision fp32"):
         check_target(read_recipe("cuda"), "fp32")

@@ -96,6 +96,6 @@ def test_failure_of_onnxruntime_leaves_nothing(tiny_fp32: Bundle, tmp_path: Path
         return load(file, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-    with pytest.raises(PlumeExportError, match=r"lay out the weights of prefill\.onnx: no space"):
+    with pytest.raises(PlumeExportError, match=r"prepack the weights of prefill\.onnx: no space"):
         compile_for_onnxruntime(tiny_fp32, tmp_path / "cpu")
     assert list(tmp_path.iterdir()) == []

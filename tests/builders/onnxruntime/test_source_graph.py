@@ -64,24 +64,24 @@ def drop_weights(graph: onnx.GraphProto) -> None:
 
 # The graph, what is done to it, and what the error says.
 CASES: dict[str, tuple[GraphName, Edit, str]] = {
-    "no softmax": ("prefill", replace_operator("Softmax", "LogSoftmax"), "norms, rotations and attentions of"),
+    "no softmax": ("prefill", replace_operator("Softmax", "LogSoftmax"), "norms, rotations and attentions, expected"),
     "no expansion of heads": ("prefill", replace_operator("Expand", "Tile"), "Expand"),
     "no norm": (
         "latent_step",
         replace_operator("Reciprocal", "Neg"),
         "fused (0, ",
     ),
-    "a norm short": ("latent_step", drop_operator("Reciprocal"), "computed by no node"),
-    "a rotation short": ("vision_encoder", drop_operator("Split"), "computed by no node"),
+    "a norm short": ("latent_step", drop_operator("Reciprocal"), "not computed by any node"),
+    "a rotation short": ("vision_encoder", drop_operator("Split"), "not computed by any node"),
     "no input": (
         "prefill",
         drop("input", "input_ids"),
-        "the input input_ids is missing; the manifest says int64 [batch, tokens]",
+        "the input input_ids is missing; expected int64 [batch, tokens] from the manifest",
     ),
     "no output": ("latent_step", drop("output", "step_keys"), "the output step_keys is missing"),
     "another dtype": ("vision_encoder", retype_input("patches"), "the input patches is FLOAT16 [frames, patches, 1176]"),
     "another rank": ("prefill", flatten_input("position_ids"), "the input position_ids is INT64 [3, batch]"),
-    "no weights": ("prefill", drop_weights, "is no input, no weight and computed by no node"),
+    "no weights": ("prefill", drop_weights, "is no input, no weight and not computed by any node"),
 }
 
 

@@ -53,14 +53,14 @@ def test_a_good_engine() -> None:
 def test_weights_held_twice_fail() -> None:
     """One projection of 28 held twice is enough."""
     twice = changed(weights_bytes=GOOD.weights_bytes + 28 * 1536 * 2048 * 2, bytes=GOOD.bytes + 28 * 1536 * 2048 * 2)
-    with pytest.raises(PlumeExportError, match=r"engine of prefill holds .* some are held more than once") as caught:
+    with pytest.raises(PlumeExportError, match=r"engine of prefill holds .* some weights are held more than once") as caught:
         check_engine("prefill", twice)
     assert 'weights = "shared"' in str(caught.value)
 
 
 def test_more_than_code_and_copies_are_told() -> None:
     larger = audit_engine(changed(bytes=GOOD.bytes + 200_000_000))
-    assert ["beside its weights" in finding.text for finding in larger.findings] == [True]
+    assert ["besides its weights" in finding.text for finding in larger.findings] == [True]
     copying = audit_engine(changed(copied_weight_bytes=94_371_840))
     assert ["copies 94,371,840 bytes" in finding.text for finding in copying.findings] == [True]
     assert not any(finding.is_defect for finding in (*larger.findings, *copying.findings))

@@ -87,7 +87,7 @@ def test_the_inspectors_json() -> None:
 
 
 def test_an_engine_that_tells_names_only() -> None:
-    with pytest.raises(PlumeExportError, match="names of its layers only"):
+    with pytest.raises(PlumeExportError, match="only the names of its layers"):
         layers_from_inspector('{"Layers": ["conv1 + relu1"], "Bindings": []}')
 
 

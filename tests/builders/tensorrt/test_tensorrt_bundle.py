@@ -54,7 +54,7 @@ def test_a_contract_that_a_graph_does_not_keep(tiny_fp16: Bundle, recipe: str, t
     patches = msgspec.structs.replace(spec.inputs[0], dtype="float16")
     changed = msgspec.structs.replace(spec, inputs=(patches, *spec.inputs[1:]))
     source = Bundle(tiny_fp16.path, msgspec.structs.replace(manifest, graphs={**manifest.graphs, "vision_encoder": changed}))
-    message = r"vision_encoder\.onnx: The network's input patches is float32 \[-1, -1, 1176\]; its contract says float16"
+    message = r"vision_encoder\.onnx: The network's input patches is float32 \[-1, -1, 1176\]; expected float16"
     with pytest.raises(PlumeExportError, match=message):
         compile_bundle(source, tmp_path / "out", recipe)
     assert list(tmp_path.iterdir()) == []
@@ -63,7 +63,9 @@ def test_a_contract_that_a_graph_does_not_keep(tiny_fp16: Bundle, recipe: str, t
 def test_a_defective_engine_is_refused(tiny_fp16: Bundle, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph of fewer weights stands for a builder that holds them twice."""
     monkeypatch.setattr(compile_module, "weights_of_graph", lambda _: GraphWeights(frozenset({(0, 1000)}), 0))
-    with pytest.raises(PlumeExportError, match=r"engine of vision_encoder holds .* its graph 1,000: some are held more than"):
+    with pytest.raises(
+        PlumeExportError, match=r"engine of vision_encoder holds .* its graph has 1,000: some weights are held more than"
+    ):
         compile_bundle(tiny_fp16, tmp_path / "out", recipe)
     assert list(tmp_path.iterdir()) == []
 
@@ -101,7 +103,7 @@ def test_a_builder_that_is_killed_is_reported(tiny_fp16: Bundle, recipe: str, tm
     killer = threading.Thread(target=kill_the_builder)
     killer.start()
     try:
-        with pytest.raises(PlumeExportError, match=r"vision_encoder\.onnx was killed, most likely for want of memory"):
+        with pytest.raises(PlumeExportError, match=r"vision_encoder\.onnx was killed, most likely because memory ran out"):
             compile_bundle(tiny_fp16, tmp_path / "out", recipe)
     finally:
         stop.set()
