@@ -38,7 +38,7 @@ def test_embed_turns_pictures_upright(tiny_cpu: Bundle, pictures: list[Path], tm
     assert result.exit_code == 0, result.stderr
     assert result.stderr.count("EXIF rotation") == 1
     assert f"2 images (the first: {pictures[0]}) have an EXIF rotation" in result.stderr
-    assert "--exif-transpose turns" in result.stderr
+    assert "--exif-transpose rotates" in result.stderr
     stored = np.load(output)
     result = run("embed", tiny_cpu.path, *pictures, "-o", output, "--exif-transpose")
     assert "EXIF" not in result.stderr
@@ -77,7 +77,7 @@ def test_values_out_of_range(tiny_cpu: Bundle, options: tuple[object, ...], mess
 def test_search_shows_pictures_upright_on_request(tiny_cpu: Bundle, pictures: list[Path], tmp_path: Path) -> None:
     arguments = ("search", tiny_cpu.path, "--in", tmp_path, "--image", pictures[0], "--cache", tmp_path / "c.sqlite", "--json")
     stored, upright = run(*arguments), run(*arguments, "--exif-transpose")
-    assert "3 pictures" in stored.stderr  # the query too
+    assert "3 images" in stored.stderr  # the query too
     assert upright.stderr == ""
     scores = [{Path(hit["file"]).name: hit["score"] for hit in json.loads(each.stdout)["hits"]} for each in (stored, upright)]
     assert scores[1]["upright.png"] == pytest.approx(1, abs=1e-5)

@@ -72,7 +72,7 @@ def test_notices_are_handed_on_as_inputs_are_embedded(lines: Path) -> None:
     embedder, output = EmbedderDouble(), lines.with_name("out.npy")
     options = {"batch_size": 1, "on_error": "skip", "is_resumed": False}
     embed_to_file(embedder, inputs_from_file(lines), output, notify=tally.add, **options)  # type: ignore[arg-type]
-    assert [line[:10] for line in tally.lines()] == ["2 pictures"]
+    assert [line[:10] for line in tally.lines()] == ["2 images ("]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_damaged_journal_is_not_thrown_away_either(lines: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
     lines.with_name(".out.npy.partial.jsonl").write_text('{"version": 1}\n')
-    with pytest.raises(PlumeExportError, match="its journal is corrupt") as raised:
+    with pytest.raises(PlumeExportError, match="Its journal is corrupt") as raised:
         embed(lines)
     assert raised.value.fix == "use --restart to discard it and start again"
     assert embed(lines, restart=True).embedded == INPUTS
