@@ -1,1 +1,1 @@
-"""Measure a bundle: against PyTorch, against other bundles and against what the hardware allows."""
+"""Measure a bundle against PyTorch, other bundles and the hardware's limits."""

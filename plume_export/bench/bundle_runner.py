@@ -1,4 +1,4 @@
-"""A bundle that is measured, as a user runs it: in an Embedder; and a backend that times its calls."""
+"""Runs a measured bundle as a user would, in an Embedder. Also a backend that times its calls."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,21 +19,21 @@ from ..stages import FloatArray
 from .messages import BundleCandidate, RolloutTime
 
 Returned = TypeVar("Returned")
-# A graph that was run, or data that was moved.
+# A graph run, or a copy.
 CallKind = GraphName | Literal["copy"]
 
 
 @dataclass
 class CallLog:
-    """What was called and the seconds it took, in order."""
+    """The calls and their seconds, in order."""
 
     calls: list[tuple[CallKind, float]] = field(default_factory=list)
 
 
 class TimedBackend:
-    """Does what another backend does, and waits for each run and each copy before it notes the time.
+    """A backend that wraps another one and waits after each run and each copy before it records the time.
 
-    Nothing is replayed as a whole: every run is a call of its own.
+    Nothing is replayed as a whole: every run is a separate call.
     """
 
     def __init__(self, backend: Backend, log: CallLog) -> None:
@@ -86,7 +86,7 @@ class TimedBackend:
 
 @dataclass(frozen=True)
 class TimedSession:
-    """A session whose bound graphs are run by `timed`."""
+    """A session whose bound graphs record their times."""
 
     session: Session
     timed: Callable[[Callable[[], None]], None]
@@ -100,7 +100,7 @@ class TimedSession:
 
 @dataclass(frozen=True)
 class TimedGraph:
-    """A bound graph that is run by `timed`."""
+    """A bound graph that records the time of each run."""
 
     graph: BoundGraph
     timed: Callable[[Callable[[], None]], None]
@@ -124,7 +124,7 @@ class BundleRunner:
         return dict(self._embedder.stopwatch.seconds)
 
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
-        """The plain embedder is closed first, so that memory holds the bundle once."""
+        """Return the times of several rollouts. The normal embedder is closed first, so that memory holds the bundle once."""
         self.close()
         bundle = open_bundle(self._candidate.path, verify_hashes=False)
         log = CallLog()

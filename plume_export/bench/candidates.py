@@ -1,4 +1,4 @@
-"""The candidates of a benchmark: the bundle first, then what it is measured against."""
+"""The candidates of a benchmark: the measured bundle first, then the others."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .options import PYTORCH, PYTORCH_FORMS, BenchOptions
 
 @dataclass(frozen=True)
 class Setup:
-    """What a benchmark runs: the opened bundles by candidate name, and all candidates, the measured one first."""
+    """The opened bundles by candidate name, and all candidates, with the measured bundle first."""
 
     bundles: dict[str, Bundle]
     candidates: list[Candidate]
@@ -33,9 +33,9 @@ class Setup:
 
 
 def setup_from_options(options: BenchOptions, threads: int) -> Setup:
-    """Open and check all candidates. PyTorch stands before other bundles: cosines are relative to the first after the bundle.
+    """Open and check all candidates. PyTorch precedes other bundles, because cosines are relative to the second candidate.
 
-    Raises PlumeExportError if a candidate is missing, is of another checkpoint, or cannot run one of the batch sizes.
+    Raises PlumeExportError if a candidate is missing, is from another checkpoint, or does not support one of the batch sizes.
     """
     _check_pytorch_options(options)
     bundle = open_bundle(options.bundle, verify_hashes=options.verify_hashes)
@@ -59,8 +59,8 @@ def _check_against(options: BenchOptions) -> None:
     for name in options.against:
         if name not in PYTORCH_FORMS and not Path(name).is_dir():
             raise PlumeExportError(
-                f"There is nothing {name!r} to measure against.",
-                fix=f"--against {', '.join(PYTORCH_FORMS)}, or --against with a bundle's directory",
+                f"Unknown value for --against: {name!r}.",
+                fix=f"use --against {', '.join(PYTORCH_FORMS)}, or --against with a bundle's directory",
             )
 
 
@@ -69,10 +69,12 @@ def _check_pytorch_options(options: BenchOptions) -> None:
     if is_pytorch and options.checkpoint is None:
         raise OptionError(
             "PyTorch needs the checkpoint that the bundle was made from.",
-            fix="--checkpoint with a directory or hub id",
+            fix="pass --checkpoint with a directory or hub id",
         )
     if not is_pytorch and (options.checkpoint is not None or options.compiled):
-        raise OptionError("A checkpoint and torch.compile are for PyTorch, which is not measured.", fix="add --against pytorch")
+        raise OptionError(
+            "--checkpoint and --compile are only for PyTorch, which is not among the candidates.", fix="add --against pytorch"
+        )
 
 
 def _names_pytorch(options: BenchOptions) -> bool:
@@ -80,9 +82,10 @@ def _names_pytorch(options: BenchOptions) -> bool:
 
 
 def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[PytorchCandidate]:
-    """float32 and bfloat16 on a CPU, bfloat16 on the GPU of a bundle that runs there, or the one that is named.
+    """Yield the PyTorch candidates.
 
-    Each under torch.compile too if asked for.
+    By default these are float32 and bfloat16 for a CPU bundle, and bfloat16 on the GPU for a GPU bundle. A form that is named
+    replaces the default. With --compile, each is also measured with torch.compile.
     """
     assert options.checkpoint is not None
     checkpoint = open_checkpoint(options.checkpoint, ModelOptions(), revision=options.revision, offline=options.offline)
@@ -107,22 +110,22 @@ def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[Py
 
 
 def _check_same_model(bundle: Bundle, other: Bundle) -> None:
-    """Speeds of different models say nothing of each other."""
+    """Raise PlumeExportError if two bundles are of different models, whose speeds cannot be compared."""
     for part in ("vision", "decoder", "transition", "rollout"):
         own, others = getattr(bundle.manifest.model, part), getattr(other.manifest.model, part)
         if own != others:
             raise BundleError(
-                f"{other.path} is of another model than {bundle.path}: its {part} is {others}, not {own}.",
-                fix="measure bundles of one checkpoint against each other",
+                f"{other.path} is of another model than {bundle.path}: its {part} is {others}, but the bundle's is {own}.",
+                fix="compare bundles of the same checkpoint",
             )
 
 
 def _check_batch_sizes(bundle: Bundle, batch_sizes: tuple[int, ...]) -> None:
     limits = bundle.manifest.limits
-    if limits is not None and max(batch_sizes) > limits.batch[2]:
+    if limits is not None and max(batch_sizes) > limits.batch.max:
         raise PlumeExportError(
-            f"The largest batch is {max(batch_sizes)}; the bundle {bundle.path} takes {limits.batch[2]} at most.",
-            fix=f"--batch with sizes up to {limits.batch[2]}, or compile with a --target whose batch reaches it",
+            f"The largest batch is {max(batch_sizes)}; the bundle {bundle.path} accepts at most {limits.batch.max}.",
+            fix=f"use --batch with sizes up to {limits.batch.max}, or compile for a --target with a larger batch",
         )
 
 
@@ -131,6 +134,6 @@ def _name(path: Path) -> str:
 
 
 def _free_name(name: str, taken: dict[str, Bundle]) -> str:
-    """A bundle may be measured against itself, or one of the same name elsewhere."""
+    """Return an unused name. A bundle may be compared with itself, or with one of the same name elsewhere."""
     names = [name, *(f"{name} ({number})" for number in range(2, len(taken) + 2))]
     return next(free for free in names if free not in taken)

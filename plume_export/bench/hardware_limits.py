@@ -1,4 +1,4 @@
-"""What the hardware allows: how fast memory is read and how fast matrices are multiplied."""
+"""Measure the hardware's limits: memory read rate and matmul rate."""
 
 import os
 import time
@@ -23,14 +23,14 @@ ProductKind = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 def is_on_gpu(manifest: Manifest) -> bool:
-    """Whether a bundle runs on a GPU."""
+    """Return True if a bundle runs on a GPU."""
     return manifest.backend not in ("onnx", "onnxruntime")
 
 
 def linear_products(manifest: Manifest, graph: GraphName) -> ProductKind:
-    """Return what the linear layers of a graph are computed in.
+    """Return the number format in which a graph's linear layers are computed.
 
-    ONNX Runtime's CPU provider computes float16 graphs in float32, and integers as such only in compiled bundles.
+    ONNX Runtime's CPU provider computes float16 graphs in float32, and computes in int8 only in compiled bundles.
     """
     precision = graph_precision(manifest, graph)
     if precision == "int8" and manifest.backend != "onnx":
@@ -39,20 +39,20 @@ def linear_products(manifest: Manifest, graph: GraphName) -> ProductKind:
 
 
 def attention_products(manifest: Manifest, graph: GraphName) -> ProductKind:
-    """Return what the attention of a graph is computed in: 16 bit where the graph says so, and never on a CPU."""
+    """Return the number format in which a graph's attention is computed: 16 bit if the graph says so, but never on a CPU."""
     kinds: dict[str, ProductKind] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
     return kinds[COMPUTE_DTYPE[graph_precision(manifest, graph)]] if is_on_gpu(manifest) else "float32"
 
 
 def graph_precision(manifest: Manifest, graph: GraphName) -> Precision:
-    """Return a graph's own precision: of a bundle with integers, each graph has integers or is float16."""
+    """Return a graph's own precision. In a quantised bundle, each graph is either quantised or float16."""
     if manifest.quantisation is None:
         return manifest.precision
     return manifest.quantisation.graphs.get(graph, "fp16")
 
 
 class MachineLimits(msgspec.Struct, frozen=True, tag=True):
-    """The best of several runs. What is None or missing was not measured; `reasons` says why, by name."""
+    """The best of several runs. A value that is None or missing was not measured; `reasons` says why, by name."""
 
     read_bytes_per_s: float | None
     flops_per_s: dict[ProductKind, float]
@@ -60,7 +60,7 @@ class MachineLimits(msgspec.Struct, frozen=True, tag=True):
 
 
 def measure_limits(bundle_path: str | os.PathLike[str], *, threads: int | None) -> MachineLimits:
-    """Measure memory, and products in every kind of number that a bundle computes in. Takes a few seconds.
+    """Measure memory, and matmuls in every number format that a bundle uses. Takes a few seconds.
 
     `threads` is for bundles that run on a CPU.
     """
@@ -110,7 +110,7 @@ _CPU_SIZE, _CUDA_SIZE = 1536, 8192
 
 
 def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
-    """Return operations per second of a product of square matrices, the second one constant. Raises MissingExtraError."""
+    """Return operations per second of a square matmul with a constant second matrix. Raises MissingExtraError."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -124,9 +124,11 @@ def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
 
 
 def cuda_flops_per_s(kind: ProductKind) -> float:
-    """The same on a GPU by ONNX Runtime's CUDA provider. Raises PlumeExportError where there is none, and for int8."""
+    """Return the same for a GPU with ONNX Runtime's CUDA provider. Raises PlumeExportError without the provider, and for
+    int8.
+    """
     if kind == "int8":
-        raise PlumeExportError("ONNX Runtime's CUDA provider has no product of int8 by int8.")
+        raise PlumeExportError("ONNX Runtime's CUDA provider has no int8 matmul.")
     onnxruntime = import_onnxruntime("onnxruntime-gpu", "gpu")
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         raise PlumeExportError(f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.")
@@ -145,9 +147,10 @@ def cuda_flops_per_s(kind: ProductKind) -> float:
 
 
 def product_graph(kind: ProductKind, size: int) -> bytes:
-    """Return an ONNX graph of one product: `matrix` [size, size] by a constant. Raises MissingExtraError.
+    """Return an ONNX graph with one matmul: `matrix` [size, size] by a constant. Raises MissingExtraError.
 
-    `matrix` is uint8 for int8, else float32 and rounded to `kind` in the graph, which takes a hundredth of the time.
+    `matrix` is uint8 for int8. Otherwise it is float32 and converted to `kind` in the graph, which takes a hundredth of the
+    time.
     """
     try:
         import onnx_ir as ir
@@ -175,34 +178,36 @@ def product_graph(kind: ProductKind, size: int) -> bytes:
 
 
 def _int8_constants(weights: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """The inputs of MatMulIntegerToFloat behind its matrix: weight, both scales, the matrix's zero point."""
+    """Return the inputs of MatMulIntegerToFloat after its matrix: the weight, both scales, and the matrix's zero point."""
     level, zero = np.array(1 / 127, np.float32), np.array(128, np.uint8)
     return {"weight": np.round(weights * 127).astype(np.int8), "level": level, "scale": level, "zero": zero}
 
 
 def _values(size: int) -> NDArray[np.float32]:
-    """Values between -1 and 1, not zeros: a GPU multiplies those faster."""
+    """Return values between -1 and 1. They are not zeros, which a GPU multiplies faster."""
     return np.random.default_rng(0).uniform(-1, 1, (size, size)).astype(np.float32)
 
 
-# Far more than any cache holds, and never much of what is free.
+# Much larger than any cache, but only a small part of the free memory.
 _LEAST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
 _SHARE_OF_FREE = 8
 
 
 def host_read_bytes_per_s(threads: int) -> float:
-    """Return the best of several passes over large arrays, one a thread. Raises PlumeExportError if memory is short.
+    """Return the best read rate of several passes over large arrays, one per thread.
 
-    Both reductions read every byte once, release Python's lock and have no more to do than to read.
+    Raises PlumeExportError if memory is short.
+
+    Both reductions read every byte once, release Python's lock, and are limited by reading.
     """
     memory = system_memory()
     if memory is None:
-        raise PlumeExportError("This system does not tell how much memory is free.")
+        raise PlumeExportError("This system does not report how much memory is free.")
     size = min(memory.free_bytes // _SHARE_OF_FREE, _MOST_BYTES)
     if size < _LEAST_BYTES:
         raise PlumeExportError(
-            f"{memory.free_bytes >> 20} MiB of memory are free; an eighth of it, which would be read, is below "
-            f"{_LEAST_BYTES >> 20} MiB."
+            f"{memory.free_bytes >> 20} MiB of memory are free; the test reads an eighth of that, which is below "
+            f"its minimum of {_LEAST_BYTES >> 20} MiB."
         )
     arrays = [np.ones(size // threads // 4, np.float32) for _ in range(threads)]
     integers = [array[: len(array) // 2 * 2].view(np.int64) for array in arrays]
@@ -216,7 +221,7 @@ def host_read_bytes_per_s(threads: int) -> float:
 
 
 def copied_bytes_per_s() -> float:
-    """Return how fast a GPU reads and writes its memory, together, in copies within it. Raises PlumeExportError."""
+    """Return a GPU's memory bandwidth, reads and writes together, measured by copies. Raises PlumeExportError."""
     device = CudaDevice("gpu")
     try:
         size = min(device.free_bytes() // _SHARE_OF_FREE, _MOST_BYTES) // 2
@@ -236,7 +241,7 @@ _SECONDS = 0.5
 
 
 def best_seconds(work: Callable[[], object]) -> float:
-    """Return the shortest of at least five runs in about half a second, after one that does not count."""
+    """Return the shortest of at least five runs in about half a second. A first run is not counted."""
     work()
     best, end, runs = float("inf"), time.perf_counter() + _SECONDS, 0
     while runs < _RUNS_AT_LEAST or time.perf_counter() < end:

@@ -1,4 +1,4 @@
-"""A benchmark's results as one HTML page that needs no other file."""
+"""A benchmark's results as one self-contained HTML page."""
 
 import html
 import io
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 
 def page_from_report(report: BenchReport) -> str:
-    """Return the page: a section a question, each with its picture and its table. Raises MissingExtraError."""
+    """Return the page: one section per question, each with a chart and a table. Raises MissingExtraError."""
     sections = [
-        _section("How long an input takes", latency_plot(report), [latency_table(report), stage_table(report)]),
-        _section("How many inputs a second", throughput_plot(report), [throughput_table(report)]),
+        _section("Latency per input", latency_plot(report), [latency_table(report), stage_table(report)]),
+        _section("Throughput", throughput_plot(report), [throughput_table(report)]),
         _section("Start and memory", "", [process_table(report)]),
-        _section("What the rollout is spent on", "", [rollout_table(report)]),
-        _section("How near to this machine's limits", roofline_plot(report), [roofline_table(report)]),
+        _section("Time within the rollout", "", [rollout_table(report)]),
+        _section("Share of this machine's limits", roofline_plot(report), [roofline_table(report)]),
     ]
     for sweep in report.sweeps:
         lines = "".join(f"<p>{html.escape(line)}</p>" for line in sweep_lines([sweep]))
-        sections.append(_section(f"How cost grows with {sweep.over}", sweep_plot(sweep) + lines, [sweep_table(sweep)]))
+        sections.append(_section(f"Cost by {sweep.over}", sweep_plot(sweep) + lines, [sweep_table(sweep)]))
     first = report.bundles[0]
     about = (*environment_lines(report), *warning_lines(report), *left_out_lines(report))
     return filled_page(
@@ -59,7 +59,7 @@ def page_from_report(report: BenchReport) -> str:
 
 
 def _headlines(report: BenchReport) -> str:
-    """A tile an input, against the baseline; the tables have the others."""
+    """Return one tile per input, compared with the baseline. The tables have the other candidates."""
     tiles = [
         f"<div><b>{ratio.times_faster:.1f}x</b><span>{html.escape(ratio.input)}</span>"
         f"<i>as fast as {html.escape(ratio.candidate)}</i></div>"
@@ -91,12 +91,12 @@ def _kind(index: int, table: TextTable) -> str:
     return ' class="word"' if index < table.labels else ""
 
 
-# Stand for the page's colours until the picture is text.
+# Placeholders for the page's colours until the chart is text.
 _TEXT, _LINE, _MARK = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {_TEXT: "var(--text)", _LINE: "var(--line)", _MARK: "var(--mark)"}
 _STAGE_COLOURS = {"preprocess": "#8d99ae", "vision": "#2a9d8f", "prefill": "#4f7cac", "rollout": "#8e5fd0", OTHER: "#c9a227"}
 _OTHERS = ("#7d838c", "#a9855f", "#3f8f6b", "#a05195", "#8a8a3a", "#5f7a8c")
-# A user's file may have any number of inputs; the table has them all.
+# Maximum number of inputs in a chart. The table has all of them.
 _MOST_INPUTS = 6
 _WIDTH_INCHES = 9.6
 
@@ -110,7 +110,10 @@ def check_plotting() -> None:
 
 
 def latency_plot(report: BenchReport) -> str:
-    """One group of bars an input: bundles by stage, PyTorch whole; a whisker ends at the 95th percentile."""
+    """Return a chart with one group of bars per input: bundles by stage, PyTorch as a whole.
+
+    Whiskers end at the 95th percentile.
+    """
     inputs = [size.name for size in report.inputs[:_MOST_INPUTS]]
     ratios = {(ratio.input, ratio.candidate): ratio.times_faster for ratio in report.ratios}
     count = len(report.candidates)
@@ -134,7 +137,7 @@ def latency_plot(report: BenchReport) -> str:
 
 
 def throughput_plot(report: BenchReport) -> str:
-    """Samples per second over batch sizes; PyTorch, one input at a time, is a level line."""
+    """Return a chart of samples per second over batch sizes. PyTorch, which takes one input at a time, is a horizontal line."""
     first_set = report.throughput[0].inputs
     results = [one for one in report.throughput if one.inputs == first_set]
     sizes = sorted({one.batch_size for one in results})
@@ -155,7 +158,7 @@ def throughput_plot(report: BenchReport) -> str:
 
 
 def roofline_plot(report: BenchReport) -> str:
-    """GFLOP/s over operations per byte read: the machine's limits, and a point a stage."""
+    """Return a chart of GFLOP/s over operations per byte read: the machine's limits, and one point per stage."""
     machine = report.machine
     figure, (axes,) = _figure(1, 4.6)
     intensities = [one.flops / one.bytes for one in report.roofline]
@@ -176,7 +179,7 @@ def roofline_plot(report: BenchReport) -> str:
 
 
 def sweep_plot(sweep: Sweep) -> str:
-    """Latency and its stages over size, and the cost of one unit with the fitted curve."""
+    """Return a chart of latency and its stages over size, and of the cost per unit with the fitted curve."""
     unit = "token" if sweep.over == "prompt tokens" else "pixel"
     figure, (latency, cost) = _figure(1, 3.6, columns=2)
     sizes = [one.size for one in sweep.points]
@@ -209,7 +212,7 @@ def _draw_curve(axes: "Axes", sweep: Sweep) -> None:
 def _draw_limits(
     axes: "Axes", gigabytes_per_s: float, flops_per_s: Mapping[ProductKind, float], span: tuple[float, float]
 ) -> None:
-    """A slope for memory, and a level for every kind of product."""
+    """Draw a sloped line for memory, and a horizontal line for each number format of matmuls."""
     left, right = span
     for kind, flops in flops_per_s.items():
         level = flops / 1e9
@@ -222,12 +225,12 @@ def _draw_limits(
 
 
 def _note(axes: "Axes", text: str, point: tuple[float, float], offset: tuple[float, float]) -> None:
-    """Write a text that ends near a point, `offset` in points of type."""
+    """Write a text that ends near a point. `offset` is in typographic points."""
     axes.annotate(text, point, offset, textcoords="offset points", ha="right", color=_TEXT)
 
 
 def _plain_numbers(*axis: "Axis") -> None:
-    """Powers of ten as people write them."""
+    """Label powers of ten as plain numbers."""
     for one in axis:
         one.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
 
@@ -267,7 +270,7 @@ def _marker_legend(axes: "Axes", markers: dict[str, str], colours: dict[str, str
 
 
 def _figure(rows: int, row_inches: float, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """Return a figure with `rows` x `columns` axes, reading order."""
+    """Return a figure with `rows` x `columns` axes, in reading order."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH_INCHES, rows * row_inches + 0.6), layout="constrained", facecolor="none")
@@ -286,11 +289,11 @@ def _figure(rows: int, row_inches: float, columns: int = 1) -> "tuple[Figure, li
 
 
 def _svg(figure: "Figure", name: str) -> str:
-    """Return the figure as an SVG element, without what only a file of its own needs."""
+    """Return the figure as an SVG element, without the parts that only a separate file needs."""
     import matplotlib
 
     file = io.StringIO()
-    settings: Any = {"svg.fonttype": "path", "svg.hashsalt": name}  # the same picture every time
+    settings: Any = {"svg.fonttype": "path", "svg.hashsalt": name}  # reproducible output
     with matplotlib.rc_context(settings):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _inline(file.getvalue(), name)
@@ -298,7 +301,7 @@ def _svg(figure: "Figure", name: str) -> str:
 
 def _inline(svg: str, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    prefix = name.replace(" ", "-")  # ids of several pictures on a page must differ
+    prefix = name.replace(" ", "-")  # ids of several charts on a page must differ
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
     for stand_in, colour in _PAGE_COLOURS.items():

@@ -1,4 +1,4 @@
-"""The inputs of a benchmark: files that every candidate reads, and how large each is for the model."""
+"""The inputs of a benchmark: files that every candidate reads, and the size of each for the model."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from ..inputs import Item, PreparedInput, Preprocessor, sources_from_file
 
 
 class InputSize(msgspec.Struct, frozen=True):
-    """One input as the model sees it. `vision` is [frames, patches] of every image and video; a text's blank image is none."""
+    """Size of one input for the model. `vision` is [frames, patches] of every image and video, without a text's blank image."""
 
     name: str
     prompt_tokens: int
@@ -25,7 +25,7 @@ class InputSize(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class InputSet:
-    """Rows of a JSON lines file that can be measured; `left_out` says why others cannot, by name."""
+    """The rows of a JSON lines file that can be measured. `left_out` maps the names of the others to reasons."""
 
     file: Path
     rows: list[int]
@@ -34,7 +34,7 @@ class InputSet:
 
 
 class Sizer:
-    """Tells how large inputs are for one bundle's model."""
+    """Computes the sizes of inputs for one bundle's model."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -46,24 +46,24 @@ class Sizer:
         self.suffix_tokens = len(self._preprocessor.suffix_ids)
 
     def prompt_tokens(self, text: str) -> int:
-        """Return the tokens of the prompt that a text becomes."""
+        """Return the number of tokens of the prompt of a text."""
         return self._preprocessor.prepare(Item(text=text)).token_count
 
     def text_tokens(self, text: str) -> int:
-        """Return the tokens of a text alone."""
+        """Return the number of tokens of a text, without the prompt template."""
         return self.prompt_tokens(text) - self.shortest_prompt + 1
 
     def size(self, name: str, item: Item) -> InputSize:
-        """Raises InputError for an input that the bundle cannot take."""
+        """Return the size of an input. Raises InputError if the bundle does not accept it."""
         if self.bundle.manifest.modalities == "text" and (item.images or item.video is not None):
-            raise InputError("The bundle was built for text only.", fix="leave the input out")
+            raise InputError("The bundle was built for text only.", fix="omit the input")
         return _size_of(name, self._preprocessor.prepare(item))
 
 
 def latency_inputs(sizers: Sequence[Sizer], inputs: Path | None, directory: Path) -> InputSet:
-    """Return the user's inputs, or drawn ones. Of the drawn ones, those that a bundle cannot take are left out.
+    """Return the user's inputs, or generated ones. Generated inputs that a bundle does not accept are left out.
 
-    Raises InputError for an input of the user's that cannot be embedded.
+    Raises InputError if one of the user's inputs cannot be embedded.
     """
     file = inputs or write_latency_inputs(directory, sizers[0].text_tokens)
     rows, sizes, left_out = [], [], {}
@@ -80,14 +80,14 @@ def latency_inputs(sizers: Sequence[Sizer], inputs: Path | None, directory: Path
     names = [size.name for size in sizes]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{file} has the id {twice!r} more than once.", fix="give every line an id of its own")
+        raise InputError(f"{file} has the id {twice!r} more than once.", fix="give every line its own id")
     if not rows:
-        raise InputError(f"{file} has no input.", fix='write one a line, as {"text": "..."}')
+        raise InputError(f"{file} has no inputs.", fix='write one input per line, such as {"text": "..."}')
     return InputSet(file, rows, sizes, left_out)
 
 
 def mixed_texts(sizer: Sizer, count: int, directory: Path) -> Path:
-    """Return a file of drawn texts whose throughput is measured."""
+    """Return a file of generated texts for measuring throughput."""
     return write_texts(directory, count, sizer.text_tokens)
 
 
@@ -98,18 +98,18 @@ def _size_of(name: str, prepared: PreparedInput) -> InputSize:
 
 TEXT_TOKENS = 64
 PICTURE_PIXELS = 448
-# Lengths of the texts whose throughput is measured, in tokens: a mix, so that padding counts.
+# Lengths of the texts for throughput, in tokens. They are mixed, so that padding counts.
 _MIXED_TOKENS = (32, 96, 48, 64, 80, 40, 112, 56)
 _STORY = (
     "the old station by the river was quiet in the early light and two people with a small dog waited for a train to the coast "
     "while behind them a red wagon stood on a track that nobody had used since the bridge upstream was closed to traffic"
 )
-# Returns the tokens of a text.
+# Returns the number of tokens of a text.
 CountTokens = Callable[[str], int]
 
 
 def write_latency_inputs(directory: Path, count_tokens: CountTokens) -> Path:
-    """Write three inputs and return their JSON lines file: a text, a picture with it, three pictures with it."""
+    """Write three inputs and return their JSON lines file: a text, one image with the text, three images with the text."""
     text = text_of_tokens(TEXT_TOKENS, count_tokens)
     pictures = [write_picture(directory, PICTURE_PIXELS, seed) for seed in range(3)]
     lines: list[Mapping[str, object]] = [
@@ -128,13 +128,13 @@ def write_texts(directory: Path, count: int, count_tokens: CountTokens) -> Path:
 
 
 def write_lines(file: Path, lines: Sequence[Mapping[str, object]]) -> Path:
-    """Write one input a line."""
+    """Write one input per line."""
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return file
 
 
 def text_of_tokens(tokens: int, count_tokens: CountTokens, start: int = 0) -> str:
-    """Return a text of so many tokens: words, then single letters where no word fits any more."""
+    """Return a text with the given number of tokens: words, then single letters where no word fits."""
     story = _STORY.split()
 
     def words(count: int) -> str:
@@ -151,14 +151,14 @@ def text_of_tokens(tokens: int, count_tokens: CountTokens, start: int = 0) -> st
 
 
 def write_picture(directory: Path, pixels: int, seed: int) -> str:
-    """Draw a square picture as large as that and return the name of its JPEG file."""
+    """Generate a square image with the given number of pixels and return the name of its JPEG file."""
     name = f"picture-{pixels}-{seed}.jpg"
     _scene(pixels, np.random.default_rng(seed)).save(directory / name, quality=92)
     return name
 
 
 def _scene(pixels: int, random: np.random.Generator) -> Image.Image:
-    """Sky, hills, lit houses and grain: the mix of smooth and sharp that photographs have."""
+    """Return a scene of sky, hills, lit houses and grain: smooth and sharp areas, like a photograph."""
     rows = np.linspace(0, 1, pixels)[:, None, None]
     sky, ground = random.uniform(120, 230, 3), random.uniform(20, 110, 3)
     canvas = Image.fromarray(np.broadcast_to(sky * (1 - rows) + ground * rows, (pixels, pixels, 3)).astype(np.uint8))

@@ -14,17 +14,17 @@ from .messages import AskMemory, Candidate, Done, Embed, Embedded, Load, Memory,
 from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Ratio, Spread, ratio_of, spread_of
 
-# What is left of an end-to-end time beside the stages: arrays of the host, the final norm.
+# The rest of the end-to-end time, outside the stages: host arrays and the final norm.
 OTHER = "other"
-# The turns of every candidate on one input, in the order of the rounds.
+# The runs of every candidate on one input, in the order of the rounds.
 Turns = Mapping[str, Sequence[Embedded]]
 
 
 class Latency(msgspec.Struct, frozen=True):
     """Milliseconds from an input's files to its embedding, and of a bundle's stages.
 
-    `cosine` is the embedding's with the baseline's, None without one. `against_baseline` tells how many times faster the
-    candidate is than the baseline, None for that itself too.
+    `cosine` is the similarity to the baseline's embedding, or None without a baseline. `against_baseline` says how many times
+    faster the candidate is than the baseline; it is None for the baseline itself and without a baseline.
     """
 
     input: str
@@ -36,7 +36,7 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class LatencyRatio(msgspec.Struct, frozen=True):
-    """The bundle is so many times faster than a candidate on an input: by medians, with a 95 % interval over rounds."""
+    """How many times faster the bundle is than a candidate on an input: ratio of medians, with a 95 % interval over rounds."""
 
     input: str
     candidate: str
@@ -46,7 +46,7 @@ class LatencyRatio(msgspec.Struct, frozen=True):
 
 
 def measure_turns(workers: Mapping[str, WorkerProcess], inputs: InputSet, runs: int, report: Report) -> dict[str, Turns]:
-    """Return the turns of all candidates, by input. The workers are warm."""
+    """Return the runs of all candidates, by input. The workers must be warm."""
     report("latency")
     turns: dict[str, Turns] = {}
     for row, size in zip(inputs.rows, inputs.sizes, strict=True):
@@ -62,7 +62,7 @@ def measure_turns(workers: Mapping[str, WorkerProcess], inputs: InputSet, runs: 
 
 
 def latencies(turns: Mapping[str, Turns], baseline: str | None) -> list[Latency]:
-    """Summarise turns; ratios are relative to `baseline`."""
+    """Summarise runs. Ratios are relative to `baseline`."""
     results = []
     for name, series in turns.items():
         compared = None if baseline is None else series[baseline]
@@ -75,7 +75,7 @@ def latencies(turns: Mapping[str, Turns], baseline: str | None) -> list[Latency]
 
 
 def latency_ratios(turns: Mapping[str, Turns], measured: str) -> list[LatencyRatio]:
-    """Return how many times faster `measured` is than each of the others."""
+    """Return how many times faster `measured` is than each of the other candidates."""
     return [
         LatencyRatio(name, candidate, ratio.times_faster, ratio.low, ratio.high)
         for name, series in turns.items()
@@ -97,15 +97,15 @@ def _stage_spreads(embedded: Sequence[Embedded]) -> dict[str, Spread]:
 
 
 def _vector(embedded: Embedded) -> FloatArray:
-    """The embedding of a turn with one input, [hidden]."""
+    """Return the embedding of a run with one input, [hidden]."""
     return np.frombuffer(embedded.embeddings, np.float32)
 
 
 class RolloutParts(msgspec.Struct, frozen=True):
-    """Milliseconds of one input's rollout, measured in a pass of its own that waits after every call.
+    """Milliseconds of one input's rollout, measured in a separate pass that waits after every call.
 
-    `step_ms` is one run of graph `latent_step`; the last one, with the suffix, is the readout. `copies_ms` are all copies of a
-    rollout, `loop_ms_per_step` what is left of it outside of runs and copies, for each step.
+    `step_ms` is one run of graph `latent_step`; the last run, with the suffix, is the readout. `copies_ms` are all copies of a
+    rollout. `loop_ms_per_step` is the remaining time per step, outside of runs and copies.
     """
 
     input: str
@@ -118,7 +118,7 @@ class RolloutParts(msgspec.Struct, frozen=True):
 
 
 def rollout_parts(name: str, rollouts: Sequence[RolloutTime]) -> RolloutParts:
-    """Summarise several rollouts of one input. A rollout of one step is its readout alone."""
+    """Summarise several rollouts of one input. A rollout of one step has only its readout."""
     steps = len(rollouts[0].runs)
     plain = [1e3 * run for one in rollouts for run in one.runs[:-1]] or [0.0]
     loop = [1e3 * (one.total - sum(one.runs) - one.copies) / steps for one in rollouts]
@@ -134,9 +134,10 @@ def rollout_parts(name: str, rollouts: Sequence[RolloutTime]) -> RolloutParts:
 
 
 class ColdStart(msgspec.Struct, frozen=True):
-    """Seconds from the start of a process to its first embedding, of a text: imports, loading and checking files included.
+    """Seconds from the start of a process to its first embedding, of a text. Includes imports, loading and checking files.
 
-    `resident_bytes` and `peak_bytes` are the median process's memory behind that. The files were read before.
+    `resident_bytes` and `peak_bytes` are the median process's memory after the first embedding. The files were in the page
+    cache.
     """
 
     candidate: str
@@ -147,7 +148,7 @@ class ColdStart(msgspec.Struct, frozen=True):
 
 
 def measure_cold_starts(candidates: Sequence[Candidate], text: Path, processes: int, report: Report) -> list[ColdStart]:
-    """Start fresh processes in turns, after one that brings each candidate's files into memory. `text` is a file of inputs."""
+    """Start new processes, interleaved, after one process per candidate that reads the files. `text` is a file of inputs."""
     report("cold start")
     seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
     memory: dict[str, list[Memory]] = {candidate.name: [] for candidate in candidates}

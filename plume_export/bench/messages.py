@@ -1,4 +1,4 @@
-"""Messages between the command and the processes that it measures: one JSON line each way."""
+"""Messages between the command and the processes that it measures: one JSON line per message."""
 
 from typing import Literal, TypeAlias
 
@@ -9,7 +9,7 @@ from .hardware_limits import MachineLimits
 
 
 class BundleCandidate(msgspec.Struct, frozen=True, tag="bundle"):
-    """A bundle in an Embedder. `threads` None: it runs on a GPU."""
+    """A bundle in an Embedder. `threads` is None for a bundle that runs on a GPU."""
 
     name: str
     path: str
@@ -18,7 +18,7 @@ class BundleCandidate(msgspec.Struct, frozen=True, tag="bundle"):
 
 
 class PytorchCandidate(msgspec.Struct, frozen=True, tag="pytorch"):
-    """The PyTorch reference: weights of a checkpoint's directory, rollout and pixel limits of the bundle's `model`."""
+    """The PyTorch reference: weights from a checkpoint's directory, rollout and pixel limits from the bundle's `model`."""
 
     name: str
     directory: str
@@ -33,13 +33,13 @@ Candidate: TypeAlias = BundleCandidate | PytorchCandidate
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Make a candidate ready. It is answered by Done."""
+    """Request to load a candidate. The reply is Done."""
 
     candidate: Candidate
 
 
 class Embed(msgspec.Struct, frozen=True, tag=True):
-    """Embed rows of a JSON lines file, and tell how long it took. It is answered by Embedded."""
+    """Request to embed rows of a JSON lines file and measure the time. The reply is Embedded."""
 
     file: str
     rows: list[int]
@@ -47,9 +47,9 @@ class Embed(msgspec.Struct, frozen=True, tag=True):
 
 
 class TimeRollout(msgspec.Struct, frozen=True, tag=True):
-    """Embed one row several times, with every call to the backend timed. It is answered by RolloutTimes.
+    """Request to embed one row several times, with every call to the backend timed. The reply is RolloutTimes.
 
-    The bundle is loaded again for it, so memory is asked for before.
+    It loads the bundle again, so memory is requested before.
     """
 
     file: str
@@ -58,21 +58,21 @@ class TimeRollout(msgspec.Struct, frozen=True, tag=True):
 
 
 class AskMemory(msgspec.Struct, frozen=True, tag=True):
-    """It is answered by Memory."""
+    """Request for the memory of the process. The reply is Memory."""
 
 
 class MeasureLimits(msgspec.Struct, frozen=True, tag=True):
-    """Measure what the hardware allows for a bundle. It is answered by MachineLimits."""
+    """Request to measure the hardware's limits for a bundle. The reply is MachineLimits."""
 
     bundle: BundleCandidate
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """It was done."""
+    """Reply without a value."""
 
 
 class Embedded(msgspec.Struct, frozen=True, tag=True):
-    """Seconds from the inputs' files to the embeddings, of which so many in each stage (none where it cannot tell)."""
+    """Seconds from the input files to the embeddings, in total and by stage (empty if the candidate has no stages)."""
 
     seconds: float
     stages: dict[str, float]
@@ -80,9 +80,9 @@ class Embedded(msgspec.Struct, frozen=True, tag=True):
 
 
 class RolloutTime(msgspec.Struct, frozen=True):
-    """One rollout, in seconds: every run of graph `latent_step`, the copies between them, and all of it together.
+    """One rollout, in seconds: every run of graph `latent_step`, the copies between them, and the total.
 
-    The last run takes the suffix along and is the readout. `runs` has a run for each latent step.
+    The last run includes the suffix and is the readout. `runs` has one run per latent step.
     """
 
     total: float
@@ -97,7 +97,7 @@ class RolloutTimes(msgspec.Struct, frozen=True, tag=True):
 
 
 class Memory(msgspec.Struct, frozen=True, tag=True):
-    """Resident bytes of the process, now and at their peak, and those of now that are counted twice (None: unknown)."""
+    """Resident bytes of the process, now and at peak, and the current bytes that are counted twice (None: unknown)."""
 
     resident: int
     peak: int
@@ -105,7 +105,7 @@ class Memory(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """A PlumeExportError."""
+    """Reply with a PlumeExportError."""
 
     message: str
     fix: str | None

@@ -1,21 +1,22 @@
-"""What is measured, and how often."""
+"""Options of a benchmark."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OptionError
 
-# "pytorch" stands for all that there are for the bundle's device.
+# "pytorch" stands for all PyTorch forms that fit the bundle's device.
 PYTORCH = "pytorch"
 PYTORCH_FORMS = (PYTORCH, "pytorch-fp32", "pytorch-bf16")
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`against` names other bundles, or `PYTORCH_FORMS`, which need `checkpoint` (a directory or a hub id, at `revision`).
+    """`against` lists other bundles, or `PYTORCH_FORMS`, which need `checkpoint` (a directory or a hub id, at `revision`).
 
-    `inputs` is a JSON lines file as for `embed`; None: drawn ones. `threads` None: one for each core. `sweep` measures the
-    bundle over lengths of prompts and sizes of images. `cold_starts` are the processes started for each candidate; 0: none.
+    `inputs` is a JSON lines file as for `embed`; None means generated inputs. `threads` None means one per core. `sweep`
+    measures the bundle over prompt lengths and image sizes. `cold_starts` is the number of processes started per candidate; 0
+    disables them.
     """
 
     bundle: Path
@@ -34,8 +35,8 @@ class BenchOptions:
 
 
 def batch_sizes_from_text(text: str) -> tuple[int, ...]:
-    """Return the sizes of "1,8". Raises PlumeExportError for anything else."""
+    """Return the sizes in a text such as "1,8". Raises PlumeExportError for anything else."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise OptionError(f"The batch sizes are {text!r}; expected numbers from 1 on, separated by commas.", fix="--batch 1,8")
+        raise OptionError(f"The batch sizes are {text!r}; expected positive numbers, separated by commas.", fix="--batch 1,8")
     return tuple(sorted({int(part) for part in parts}))

@@ -1,4 +1,4 @@
-"""Worker processes as the command sees them, and the order in which they take turns."""
+"""The worker processes of the candidates, and the order in which they run."""
 
 import selectors
 import subprocess
@@ -24,11 +24,11 @@ Expected = TypeVar("Expected", bound=Reply)
 
 
 class WorkerError(PlumeExportError):
-    """A process that was measured ended, or took too long."""
+    """A worker process that ended or timed out."""
 
 
 class WorkerProcess:
-    """Runs `plume_export.bench.worker` for what `name` says. A context manager; at its end the process is gone."""
+    """Runs `plume_export.bench.worker` for one candidate. A context manager; the process ends with it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class WorkerProcess:
         return self._process.pid
 
     def ask(self, request: Request, expected: type[Expected], *, timeout_s: float | None = None) -> Expected:
-        """Return the reply. Raises what the worker raised, and WorkerError if it dies or takes longer than `timeout_s`."""
+        """Return the reply. Raises the worker's error, and WorkerError if it dies or takes longer than `timeout_s`."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(request) + b"\n")
@@ -59,7 +59,7 @@ class WorkerProcess:
         return reply
 
     def close(self) -> None:
-        """Let the process end, and kill it if it does not."""
+        """Ask the process to end, and kill it if it does not."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -80,7 +80,7 @@ class WorkerProcess:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
-            self.kill()  # it may be in the middle of something long
+            self.kill()  # it may be in a long computation
         self.close()
 
     def _read_line(self, timeout_s: float | None) -> bytes:
@@ -93,7 +93,7 @@ class WorkerProcess:
                 left = None if until is None else max(0.0, until - time.monotonic())
                 if not selector.select(left):
                     self.kill()
-                    raise WorkerError(f"{self.name} had not answered after {timeout_s:.0f} s.", fix="leave it out")
+                    raise WorkerError(f"{self.name} did not answer within {timeout_s:.0f} s.", fix="omit it")
                 chunk = self._process.stdout.read(_CHUNK_BYTES)
                 if not chunk:
                     raise self._died()
@@ -106,26 +106,26 @@ class WorkerProcess:
         lines = self._stderr.read().decode(errors="replace").splitlines()
         said = "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:]) or "    nothing"
         return WorkerError(
-            f"The process of {self.name} ended with code {code}. The last that it said:\n{said}",
-            fix="a code of -9 means that memory ran out: end other programs, or measure fewer at a time"
+            f"The process of {self.name} exited with code {code}. Its last output:\n{said}",
+            fix="a code of -9 means that memory ran out: end other programs, or measure fewer candidates at a time"
             if code == -9
-            else f"leave {self.name} out, or solve what it says",
+            else f"omit {self.name}, or solve the problem in its output",
         )
 
 
-# A CUDA graph is recorded in the second batch of a kind, and launched first in the third.
+# A CUDA graph is recorded in the second batch of a kind, and first launched in the third.
 _WARM_UP_RUNS = 3
-# How long torch.compile may take for one input.
+# Time limit of torch.compile for one input.
 COMPILE_LIMIT_S = 900.0
 
 
-# A file and which of its rows.
+# A file and its row numbers.
 Rows: TypeAlias = tuple[Path, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class WarmWorkers:
-    """Workers by candidate, in order; `not_run` says why a compiled one is missing."""
+    """Workers by candidate, in order. `not_run` says why a compiled candidate is missing."""
 
     workers: dict[str, WorkerProcess]
     not_run: dict[str, str]
@@ -133,9 +133,9 @@ class WarmWorkers:
 
 @contextmanager
 def warm_workers(candidates: Sequence[Candidate], inputs: Rows, texts: Rows, report: Report) -> Iterator[WarmWorkers]:
-    """Yield workers that have embedded every input several times and every text once; at the end their processes are gone.
+    """Yield workers that have embedded every input several times and every text once. Their processes end afterwards.
 
-    What torch.compile cannot do, or not in time, is left out. Raises PlumeExportError for everything else.
+    A candidate that torch.compile cannot compile in time is left out. Raises PlumeExportError for every other problem.
     """
     with ExitStack() as opened:
         workers, not_run = {}, {}
@@ -165,7 +165,7 @@ def _warm_up(worker: WorkerProcess, candidate: Candidate, inputs: Rows, texts: R
 
 
 Name = TypeVar("Name")
-# Between two turns: threads that still look for work after one would slow down the next.
+# Pause between two runs: threads that still spin after a run would slow down the next one.
 PAUSE_S = 0.05
 
 

@@ -1,4 +1,4 @@
-"""The PyTorch reference that is measured."""
+"""Runs the PyTorch reference for a measurement."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ from .messages import PytorchCandidate, RolloutTime
 
 
 class PytorchRunner:
-    """The reference with all weights in memory. It takes one input at a time, whatever the batch size."""
+    """The reference with all weights in memory. It embeds one input at a time, whatever the batch size."""
 
     def __init__(self, candidate: PytorchCandidate) -> None:
         self._device = candidate.device
         if self._device == "cuda" and not torch.cuda.is_available():
             raise PlumeExportError(
-                f"PyTorch {torch.__version__} cannot use the GPU here.",
-                fix="install a PyTorch with CUDA, or leave out --against pytorch",
+                f"PyTorch {torch.__version__} cannot use this machine's GPU.",
+                fix="install a PyTorch with CUDA, or omit --against pytorch",
             )
         torch.set_num_threads(candidate.threads)
         dtype = torch.bfloat16 if candidate.precision == "bf16" else torch.float32
@@ -43,12 +43,12 @@ class PytorchRunner:
         return {}
 
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
-        raise AssertionError("only a bundle's rollout is looked into")
+        raise AssertionError("the rollout is timed only for bundles")
 
     def close(self) -> None:
-        """The process ends with it."""
+        """Do nothing: the process ends with it."""
 
 
 def _refuse_silent_eager_runs() -> None:
-    """By default torch.compile goes on uncompiled where it was asked for too many versions of a function."""
+    """Make torch.compile fail, instead of running uncompiled, if a function needs too many compiled versions."""
     torch._dynamo.config.fail_on_recompile_limit_hit = True

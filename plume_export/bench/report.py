@@ -1,4 +1,4 @@
-"""A benchmark's results, as a script reads them, and the environment they are from."""
+"""A benchmark's results as JSON, and the environment that they were measured in."""
 
 import os
 import platform
@@ -32,7 +32,7 @@ _PACKAGES = (
 
 
 class Environment(msgspec.Struct, frozen=True):
-    """The machine and the versions. `load` is how many processes wanted a core in the minute before: other work disturbs."""
+    """The machine and the versions. `load` is the average number of running processes in the minute before the measurement."""
 
     date: str
     cpu: str
@@ -64,19 +64,19 @@ def environment(threads: int) -> Environment:
 
 
 def cpu_name(read: Read = text_of) -> str:
-    """Return the processor's model as the system tells it."""
+    """Return the CPU's model name as reported by the system."""
     found = re.search(r"^model name\s*:\s*(.+)$", read(_CPU_INFO) or "", re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def core_count(read: Read = text_of) -> int:
-    """Return the cores that this process may use; two hardware threads of one core count once."""
+    """Return the number of cores that this process may use. Two hardware threads of one core count once."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     return len({read(Path(_SIBLINGS.format(cpu))) or str(cpu) for cpu in allowed})
 
 
 class MeasuredBundle(msgspec.Struct, frozen=True):
-    """The bundle that was measured, or another that it was measured against."""
+    """A bundle that was measured."""
 
     name: str
     sha256: str
@@ -88,8 +88,8 @@ class MeasuredBundle(msgspec.Struct, frozen=True):
 class PeakMemory(msgspec.Struct, frozen=True):
     """Peak resident bytes of a candidate's process, over the runs for latency and throughput.
 
-    The system counts a file's page as often as it is mapped: `mapped_twice_bytes`, of what was resident behind the runs, are
-    in memory once and counted twice (None: the system does not tell).
+    The system counts a file's page once per mapping. `mapped_twice_bytes` are the bytes that were counted twice after the runs,
+    although they are in memory once (None: not reported by the system).
     """
 
     candidate: str
@@ -98,9 +98,9 @@ class PeakMemory(msgspec.Struct, frozen=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """`candidates` are in the order in which they stand in every list, the measured bundle first.
+    """The results of a benchmark. `candidates` are in the order of every list, with the measured bundle first.
 
-    `baseline` is the candidate that ratios are relative to. `not_run` says why a candidate or an input was left out, by name.
+    `baseline` is the candidate that ratios are relative to. `not_run` maps skipped candidates and inputs to reasons.
     """
 
     environment: Environment

@@ -1,11 +1,11 @@
-"""The measured time of each stage beside the least time that this machine allows for it.
+"""The measured time of each stage, compared with the minimum time on this machine.
 
-The limit of a stage is the larger of two times: its operations at the fastest matmul rate that was measured, and the bytes of
-weights that it reads at the fastest read rate that was measured.
+The limit of a stage is the larger of two times: its operations at the measured maximum matmul rate, and the bytes of weights
+that it reads at the measured maximum read rate.
 
-Operations are counted from the model's dimensions, two for a multiply and its add. Counted is what an ideal program would
-compute with these graphs: causal attention up to the diagonal only, and in the last layer of prefill only the two rows that are
-kept. Norms, rotary embeddings and softmax are left out: they are a few thousandths.
+Operations are computed from the model's dimensions; a multiply-add counts as two. They are those of an ideal program for these
+graphs: causal attention up to the diagonal, and only the two output rows in the last layer of prefill. Norms, rotary embeddings
+and softmax are left out, because they are a few thousandths of the total.
 """
 
 import warnings
@@ -26,7 +26,7 @@ from .latency import Latency, RolloutParts
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of linear layers, and of the two products of attention."""
+    """Operations of linear layers, and of the two matmuls of attention."""
 
     linear: int
     attention: int
@@ -40,7 +40,7 @@ class Flops:
 
 
 def vision_flops(model: ModelSpec, frames: int, patches: int) -> Flops:
-    """Return the operations of graph `vision_encoder` for [frames, patches]; attention is full within a frame."""
+    """Return the operations of graph `vision_encoder` for [frames, patches]. Attention is full within a frame."""
     vision, hidden = model.vision, model.decoder.hidden
     rows, merged_width = frames * patches, vision.width * vision.merged_patches
     block = vision.width * (4 * vision.width + 2 * vision.mlp_width)  # queries, keys, values, output; MLP
@@ -52,7 +52,9 @@ def vision_flops(model: ModelSpec, frames: int, patches: int) -> Flops:
 
 
 def prefill_flops(model: ModelSpec, tokens: int, cached_tokens: int = 0) -> Flops:
-    """Return the operations of graph `prefill` for one prompt of so many tokens, the first `cached_tokens` of them cached."""
+    """Return the operations of graph `prefill` for a prompt of `tokens` tokens, of which the first `cached_tokens` are
+    cached.
+    """
     decoder = model.decoder
     project, finish = _projection_values(decoder), _finish_values(decoder)
     kept = 2  # state and anchor
@@ -63,9 +65,10 @@ def prefill_flops(model: ModelSpec, tokens: int, cached_tokens: int = 0) -> Flop
 
 
 def step_flops(model: ModelSpec, tokens: int, rows: int) -> Flops:
-    """Return the operations of graph `latent_step` for one prompt. `rows`: the latent token, on the last step the suffix too.
+    """Return the operations of graph `latent_step` for one prompt.
 
-    All experts are computed, and all slots of the rollout's cache are seen by attention, as the graph does.
+    `rows` counts the latent token and, in the last step, the suffix. As in the graph, all experts are computed and attention
+    reads all slots of the rollout's cache.
     """
     decoder, transition = model.decoder, model.transition
     experts = (transition.experts + 1) * 2 * decoder.hidden * transition.expert_width
@@ -76,7 +79,7 @@ def step_flops(model: ModelSpec, tokens: int, rows: int) -> Flops:
 
 
 def _attention_flops(pairs: int, width: int) -> int:
-    """For each query and key that it sees: a product for the score, and one with the value."""
+    """Return the operations of attention: per query and visible key, one dot product for the score and one with the value."""
     return 4 * pairs * width
 
 
@@ -85,18 +88,18 @@ def _query_width(decoder: DecoderSpec) -> int:
 
 
 def _projection_values(decoder: DecoderSpec) -> int:
-    """Weights of queries, keys and values in one layer."""
+    """Return the number of weights of queries, keys and values in one layer."""
     return decoder.hidden * (decoder.query_heads + 2 * decoder.kv_heads) * decoder.head_dim
 
 
 def _finish_values(decoder: DecoderSpec) -> int:
-    """Weights of the output projection and the MLP in one layer."""
+    """Return the number of weights of the output projection and the MLP in one layer."""
     return decoder.hidden * (_query_width(decoder) + 3 * decoder.mlp_width)
 
 
 @dataclass(frozen=True)
 class WeightReads:
-    """Bytes that every pass reads, and those of one row of the tables that a pass takes rows from."""
+    """Bytes that every run reads, and the bytes of one row of the tables from which a run reads single rows."""
 
     whole: int
     row: int
@@ -106,19 +109,20 @@ class WeightReads:
 
 
 def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
-    """Return what a pass of a graph reads.
+    """Return the bytes of weights that a run of a graph reads.
 
-    Of engines, which hold their weights in a form of their own, what the model's dimensions and precision say (plan.py).
+    Engines store their weights in a format of their own. Their bytes follow from the model's dimensions and precision
+    (memory_plan.py).
     """
     manifest = bundle.manifest
     if manifest.engines is not None:
         return WeightReads(bytes_read_by_pass(manifest.model, manifest.precision, graph), 0)
     import onnx_ir as ir
 
-    # ONNX Runtime's CPU provider widens float16 to float32 once, when it loads a graph.
+    # ONNX Runtime's CPU provider converts float16 to float32 once, when it loads a graph.
     is_widened = not is_on_gpu(manifest)
     whole = row = 0
-    with warnings.catch_warnings():  # onnx does not know the key by which ONNX Runtime finds prepacked weights
+    with warnings.catch_warnings():  # onnx does not know the key for prepacked weights
         warnings.filterwarnings("ignore", "Ignoring unknown external data key", UserWarning)
         model = ir.load(bundle.checked_graph_file(graph))
     for value in model.graph.initializers.values():
@@ -127,15 +131,15 @@ def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
         size = tensor.nbytes * (2 if is_widened and tensor.dtype == ir.DataType.FLOAT16 else 1)
         if _is_only_read_by("Gather", value):
             row += size // tensor.shape.numpy()[0]
-        elif not _is_only_read_by("Slice", value):  # of a cached start, which is no weight
+        elif not _is_only_read_by("Slice", value):  # a cached start is not a weight
             whole += size
     return WeightReads(whole, row)
 
 
 def _is_only_read_by(operator: str, value: object) -> bool:
-    """Whether an operator takes parts of a tensor, and nothing else reads it.
+    """Return True if only an operator of this type reads a tensor.
 
-    Gather takes rows of the embedding table and of that of steps, Slice as much of a cached start as agrees with a prompt.
+    Gather reads rows of the embedding table and of the step table. Slice reads the matching part of a cached start.
     """
     uses = list(value.uses())  # type: ignore[attr-defined]
     return bool(uses) and all(use.node.op_type == operator and use.idx == 0 for use in uses)
@@ -145,9 +149,9 @@ Bound = Literal["products", "memory"]
 
 
 class StageLimit(msgspec.Struct, frozen=True):
-    """One stage of one input. `bound_by` says which limit counts; None where the machine's limits were not measured.
+    """One stage of one input. `bound_by` is the limit that applies; None if the machine's limits were not measured.
 
-    `share_of_limit` is the limit divided by the measured time: 1 is what the hardware allows.
+    `share_of_limit` is the limit divided by the measured time; 1 means that the stage runs at the hardware's limit.
     """
 
     input: str
@@ -162,7 +166,7 @@ class StageLimit(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage computes and reads."""
+    """The operations and reads of a stage."""
 
     graph: GraphName
     flops: Flops
@@ -194,13 +198,13 @@ def roofline(
 def work_of_stages(
     manifest: Manifest, reads: Mapping[GraphName, WeightReads], size: InputSize, suffix_tokens: int
 ) -> dict[str, Work]:
-    """Return what every stage of one input computes and reads. A text has no stage `vision`."""
+    """Return the operations and reads of every stage of one input. A text has no stage `vision`."""
     model, tokens = manifest.model, size.prompt_tokens
     cached = _cached_tokens(manifest, size)
     work = {"prefill": Work("prefill", prefill_flops(model, tokens, cached), reads["prefill"].bytes_of(tokens - cached))}
     if size.vision:
         counts = [vision_flops(model, frames, patches) for frames, patches in size.vision]
-        weights = len(size.vision) * reads["vision_encoder"].bytes_of(0)  # each medium is a pass
+        weights = len(size.vision) * reads["vision_encoder"].bytes_of(0)  # each image or video is one run
         work["vision"] = Work("vision_encoder", sum(counts, Flops(0, 0)), weights)
     cache = tokens * _cache_bytes_of_token(manifest)
     for stage, rows in (("latent step", 1), ("readout", 1 + suffix_tokens)):
@@ -209,7 +213,7 @@ def work_of_stages(
 
 
 def limit_seconds(manifest: Manifest, machine: MachineLimits, work: Work) -> tuple[float, Bound] | None:
-    """Return the least time for a stage and what sets it; None where one of the limits was not measured."""
+    """Return the minimum time of a stage and the limit that sets it; None if one of the limits was not measured."""
     linear = machine.flops_per_s.get(linear_products(manifest, work.graph))
     attention = machine.flops_per_s.get(attention_products(manifest, work.graph))
     if linear is None or attention is None or machine.read_bytes_per_s is None:
@@ -229,7 +233,7 @@ def _stage_limit(
 
 
 def _cached_tokens(manifest: Manifest, size: InputSize) -> int:
-    """Tokens of an input's prompt that prefill does not compute."""
+    """Return the number of prompt tokens that prefill does not compute."""
     start = manifest.cached_start
     if start is None:
         return 0
@@ -237,7 +241,7 @@ def _cached_tokens(manifest: Manifest, size: InputSize) -> int:
 
 
 def _cache_bytes_of_token(manifest: Manifest) -> int:
-    """Keys and values of one prompt token in all layers, which every step reads."""
+    """Return the bytes of one prompt token's keys and values in all layers, which every step reads."""
     dtype = next(tensor.dtype for tensor in manifest.graphs["latent_step"].inputs if tensor.name == "rollout_keys")
     decoder = manifest.model.decoder
     return 2 * decoder.layers * decoder.kv_heads * decoder.head_dim * DTYPE_BYTES[dtype]

@@ -1,4 +1,4 @@
-"""Measure a bundle: the one function behind `plume-export bench`."""
+"""Run a benchmark; the function behind `plume-export bench`."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,14 +20,16 @@ from .roofline import roofline
 from .sweep import Sweep, measure_sweeps
 from .throughput import Throughput, measure_throughput
 
-# Rounds over many inputs, and over sizes of a sweep, need not be as many as those over one input.
+# Rounds over many inputs and over the sizes of a sweep can be fewer than rounds over one input.
 _FEWER_RUNS = 5
 _FEWEST_TEXTS = 8
 Report = Callable[[str], None]
 
 
 def run_bench(options: BenchOptions, report: Report) -> BenchReport:
-    """Measure; `report` is told what is being done. Raises PlumeExportError for whatever cannot be measured as asked."""
+    """Run a benchmark. `report` receives the current step. Raises PlumeExportError if a measurement is impossible as
+    requested.
+    """
     check_threads(options.threads)
     if find_spec("onnx_ir") is None:
         raise MissingExtraError("onnx-ir", "bench")
@@ -39,7 +41,7 @@ def run_bench(options: BenchOptions, report: Report) -> BenchReport:
 
 
 class _Bench:
-    """One measurement: what all of its parts need."""
+    """One benchmark, with the data that all of its parts need."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class _Bench:
         self._texts = (mixed_texts(self._sizer, count, scratch), range(count))
 
     def run(self) -> BenchReport:
-        """Cold starts and the machine's limits come first, while nothing else is in memory."""
+        """Run the benchmark. Cold starts and hardware limits are measured first, before anything else is loaded."""
         described = environment(self._threads)
         cold_start = self._cold_starts()
         machine = self._machine_limits()
@@ -94,7 +96,7 @@ class _Bench:
         )
 
     def _cold_starts(self) -> list[ColdStart]:
-        """Compiled ones are left out: they would compile."""
+        """Measure cold starts. Compiled candidates are left out, because compilation would dominate."""
         if self._options.cold_starts == 0:
             return []
         candidates = [one for one in self._setup.candidates if not (isinstance(one, PytorchCandidate) and one.is_compiled)]
@@ -106,7 +108,7 @@ class _Bench:
             return worker.ask(MeasureLimits(self._setup.measured), MachineLimits)
 
     def _throughput(self, warm: WarmWorkers) -> list[Throughput]:
-        """Over texts, and over the user's inputs if there are any."""
+        """Measure throughput on generated texts and, if given, on the user's inputs."""
         sets: list[tuple[str, Path, Sequence[int]]] = [("texts", *self._texts)]
         if self._options.inputs is not None:
             sets.append((self._options.inputs.name, self._inputs.file, self._inputs.rows))

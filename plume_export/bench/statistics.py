@@ -1,4 +1,4 @@
-"""Many measured times as few numbers."""
+"""Summaries of many measured times."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """How many times faster one is than another, by medians; a 95 % percentile bootstrap over the rounds."""
+    """How many times faster one candidate is than another: ratio of medians with a 95 % bootstrap interval over the rounds."""
 
     times_faster: float
     low: float
@@ -30,7 +30,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def ratio_of(own: Sequence[float], others: Sequence[float]) -> Ratio:
-    """Return how many times faster `own` is than `others`; value i of both was measured in round i."""
+    """Return how many times faster `own` is than `others`. Values with the same index were measured in the same round."""
     pair = np.array([own, others])  # [2, rounds]
     drawn = np.random.default_rng(0).integers(0, pair.shape[1], (_RESAMPLES, pair.shape[1]))
     own_medians, others_medians = np.median(pair[:, drawn], axis=-1)

@@ -1,4 +1,4 @@
-"""One bundle's latency over lengths of prompts and sizes of images, and the curve through it."""
+"""Latency of one bundle over prompt lengths and image sizes, with a fitted curve."""
 
 import itertools
 import time
@@ -17,15 +17,15 @@ from .messages import Embed, Embedded
 from .process import PAUSE_S, WorkerProcess
 from .statistics import Spread, spread_of
 
-# A unit costs more than at its cheapest by this factor.
+# The factor by which a unit costs more than at the cheapest size.
 RISE = 1.25
 
 
 class CostCurve(msgspec.Struct, frozen=True):
-    """milliseconds = fixed + linear * size + quadratic * size^2, no coefficient below 0, fitted by relative error.
+    """The fit milliseconds = fixed + linear * size + quadratic * size^2, with coefficients >= 0, minimising relative error.
 
-    `cheapest_size` has the least cost of a unit within the measured sizes. `rises_at` is where a unit costs a quarter more
-    than there, beyond it; None: not within the measured sizes. `worst_error` is the largest relative error of the fit.
+    `cheapest_size` is the measured size with the lowest cost per unit. `rises_at` is the larger size where a unit costs a
+    quarter more; None if it is outside the measured sizes. `worst_error` is the largest relative error of the fit.
     """
 
     fixed_ms: float
@@ -41,14 +41,14 @@ class CostCurve(msgspec.Struct, frozen=True):
 
 
 def cost_curve(sizes: Sequence[float], milliseconds: Sequence[float]) -> CostCurve:
-    """Fit a curve to at least three sizes, in rising order."""
+    """Fit a curve to at least three sizes in ascending order."""
     x, y = np.array(sizes, np.float64), np.array(milliseconds, np.float64)
     coefficients = _non_negative_fit(np.stack([np.ones_like(x), x, x * x], 1) / y[:, None])
     fixed, linear, quadratic = (float(value) for value in coefficients)
     fitted = fixed + linear * x + quadratic * x * x
     cheapest = float(np.clip(np.sqrt(fixed / quadratic), x[0], x[-1])) if quadratic > 0 else float(x[-1])
     least = fixed / cheapest + linear + quadratic * cheapest
-    # quadratic s^2 + (linear - RISE least) s + fixed = 0 has two sizes with that cost; the larger one lies behind the cheapest.
+    # quadratic s^2 + (linear - RISE least) s + fixed = 0 has two solutions; the larger one is above the cheapest size.
     slope = RISE * least - linear
     root = (slope + np.sqrt(max(slope**2 - 4 * quadratic * fixed, 0))) / (2 * quadratic) if quadratic > 0 else np.inf
     return CostCurve(
@@ -63,7 +63,7 @@ def cost_curve(sizes: Sequence[float], milliseconds: Sequence[float]) -> CostCur
 
 
 def _non_negative_fit(columns: np.ndarray) -> np.ndarray:
-    """Return the coefficients >= 0 whose combination of the columns is nearest to 1: the best of all subsets of columns."""
+    """Return the coefficients >= 0 whose combination of the columns is closest to 1."""
     best, best_error = np.zeros(3), float(len(columns))
     for count in (1, 2, 3):
         for chosen in itertools.combinations(range(3), count):
@@ -76,7 +76,7 @@ def _non_negative_fit(columns: np.ndarray) -> np.ndarray:
 
 
 _PROMPT_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096)
-# Each has about twice as many pixels as the one before; multiples of 28, which is a visual token's side.
+# Each image has about twice as many pixels as the one before. Sides are multiples of 28, the side of a visual token.
 _IMAGE_SIDES = (112, 168, 224, 308, 448, 644, 896, 1344)
 _FEWEST_FOR_A_CURVE = 4
 
@@ -92,7 +92,7 @@ class SweepPoint(msgspec.Struct, frozen=True):
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """Latency over prompt tokens of texts, or over pixels of one image. `curve` None: too few sizes for one."""
+    """Latency over prompt tokens of texts, or over pixels of one image. `curve` is None if there are too few sizes."""
 
     over: Literal["prompt tokens", "pixels"]
     points: list[SweepPoint]
@@ -100,7 +100,7 @@ class Sweep(msgspec.Struct, frozen=True):
 
 
 def measure_sweeps(worker: WorkerProcess, sizer: Sizer, directory: Path, runs: int, report: Report) -> list[Sweep]:
-    """Measure texts, and images where the bundle takes them, in every size that it serves."""
+    """Measure texts and, if the bundle accepts them, images, in every size that the bundle accepts."""
     texts = _write_texts(sizer, directory)
     sweeps = [_measure(worker, sizer, "prompt tokens", texts, runs, report)]
     pictures = _write_pictures(sizer, directory)
@@ -110,7 +110,7 @@ def measure_sweeps(worker: WorkerProcess, sizer: Sizer, directory: Path, runs: i
 
 
 def prompt_sizes(shortest: int, longest: int) -> list[int]:
-    """Return the powers of two that a prompt can have; the shortest prompt stands for those below it."""
+    """Return the powers of two that are possible prompt lengths. The shortest prompt replaces those below it."""
     sizes = [max(size, shortest) for size in _PROMPT_TOKENS if size <= longest]
     return sorted(set(sizes))
 
@@ -122,7 +122,7 @@ def _write_texts(sizer: Sizer, directory: Path) -> Path:
 
 
 def _write_pictures(sizer: Sizer, directory: Path) -> Path | None:
-    """Pictures alone; None where the bundle takes no image, or only images of one size."""
+    """Write images without text; return None if the bundle accepts no images, or only images of one size."""
     manifest = sizer.bundle.manifest
     most = manifest.model.preprocess.max_pixels
     sides = [side for side in _IMAGE_SIDES if side * side <= most]
@@ -146,7 +146,7 @@ def _measure(
         try:
             size = sizer.size(source.id, source.read())
         except InputError:
-            break  # longer than the bundle serves, as all that follow
+            break  # longer than the bundle accepts, and so are all that follow
         detail_of(report)(f"{source.id} {over}")
         points.append(_point(size, _turns(worker, file, row, runs)))
     curve = None

@@ -1,4 +1,4 @@
-"""A benchmark's results as text: tables and sentences, for the terminal and for the page."""
+"""A benchmark's results as text tables and sentences, for the terminal and the HTML page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _STAGES = ("preprocess", "vision", "prefill", "rollout", OTHER)
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text; the first `labels` columns are words, the others numbers."""
+    """A table of text. The first `labels` columns are words, the others numbers."""
 
     title: str
     columns: tuple[str, ...]
@@ -22,7 +22,7 @@ class TextTable:
 
 
 def tables_of(report: BenchReport) -> list[TextTable]:
-    """Return every table that the report has something for."""
+    """Return every table for which the report has data."""
     tables = [
         latency_table(report),
         stage_table(report),
@@ -36,10 +36,10 @@ def tables_of(report: BenchReport) -> list[TextTable]:
 
 
 def latency_table(report: BenchReport) -> TextTable:
-    """One row an input and candidate."""
+    """Return one row per input and candidate."""
     ratios = {(ratio.input, ratio.candidate): ratio for ratio in report.ratios}
     first, baseline = report.candidates[0], report.baseline
-    has_third = len(report.candidates) > 2  # of two, one column says it all
+    has_third = len(report.candidates) > 2  # for two candidates, one column is enough
     rows = []
     for one in report.latency:
         ratio = ratios.get((one.input, one.candidate))
@@ -50,8 +50,8 @@ def latency_table(report: BenchReport) -> TextTable:
         rows.append((one.input, one.candidate, *times, *faster, *((against_baseline,) if has_third else ()), cosine))
     beside = (f"against {baseline}",) if has_third else ()
     return TextTable(
-        f"latency, end to end ({report.runs} runs in turns)",
-        ("input", "who", "p50 ms", "p95 ms", f"{first} is faster", "95 % interval", *beside, "cosine"),
+        f"latency, end to end ({report.runs} interleaved runs)",
+        ("input", "candidate", "p50 ms", "p95 ms", f"{first} is faster", "95 % interval", *beside, "cosine"),
         rows,
         labels=2,
         note=""
@@ -63,17 +63,17 @@ def latency_table(report: BenchReport) -> TextTable:
 
 
 def stage_table(report: BenchReport) -> TextTable:
-    """One row an input and bundle."""
+    """Return one row per input and bundle."""
     rows = [
         (one.input, one.candidate, *(number(one.stages_ms[stage].p50) if stage in one.stages_ms else "" for stage in _STAGES))
         for one in report.latency
         if one.stages_ms
     ]
-    return TextTable("stages, p50 in ms", ("input", "who", *_STAGES), rows, labels=2)
+    return TextTable("stages, p50 in ms", ("input", "candidate", *_STAGES), rows, labels=2)
 
 
 def throughput_table(report: BenchReport) -> TextTable:
-    """One row a set of inputs, candidate and batch size."""
+    """Return one row per set of inputs, candidate and batch size."""
     rows = [
         (
             f"{one.count} {one.inputs}",
@@ -88,17 +88,20 @@ def throughput_table(report: BenchReport) -> TextTable:
     first = report.candidates[0]
     return TextTable(
         "throughput",
-        ("inputs", "who", "batch size", "samples/s", "95 % reach", f"{first} is faster"),
+        ("inputs", "candidate", "batch size", "samples/s", "95 % reach", f"{first} is faster"),
         rows,
         labels=2,
-        note=f"PyTorch takes one input at a time; {first} stands against it at its best batch size, against bundles at theirs."
+        note=(
+            f"PyTorch takes one input at a time. {first} is compared with PyTorch at its own best batch size, and "
+            "with bundles at the same size."
+        )
         if any(name.startswith("pytorch-") for name in report.candidates)
         else "",
     )
 
 
 def process_table(report: BenchReport) -> TextTable:
-    """One row a candidate: cold start and memory."""
+    """Return one row per candidate: cold start and memory."""
     cold = {one.candidate: one for one in report.cold_start}
     held = {one.candidate: one for one in report.memory}
     rows = []
@@ -110,8 +113,15 @@ def process_table(report: BenchReport) -> TextTable:
         twice = held[name].mapped_twice_bytes
         rows.append((name, *first, megabytes(held[name].peak_bytes), "" if twice is None else megabytes(twice)))
     return TextTable(
-        "a process of its own",
-        ("who", "cold start s", "resident after it, MB", "peak in it, MB", "peak over all runs, MB", "counted twice, MB"),
+        "new process",
+        (
+            "candidate",
+            "cold start s",
+            "resident after start, MB",
+            "peak at start, MB",
+            "peak over all runs, MB",
+            "counted twice, MB",
+        ),
         rows,
         labels=1,
         note=_process_note(report),
@@ -119,15 +129,15 @@ def process_table(report: BenchReport) -> TextTable:
 
 
 def _process_note(report: BenchReport) -> str:
-    twice = "Counted twice, behind all runs: pages of weights that two graphs map from one file; they are in memory once."
+    twice = "Counted twice: pages of weights that two graphs map from one file, after all runs. They are in memory once."
     if not report.cold_start:
         return twice
-    start = "Cold start: from the start of a process to its first embedding, of a text; files were read before."
-    return f"{start} p50 of {report.cold_start[0].processes} processes. {twice}"
+    start = "Cold start: from the start of a process to its first embedding, of a text. The files were in the page cache."
+    return f"{start} Median of {report.cold_start[0].processes} processes. {twice}"
 
 
 def rollout_table(report: BenchReport) -> TextTable:
-    """One row an input: where the rollout's time goes."""
+    """Return one row per input: the parts of the rollout's time."""
     rows = [
         (
             one.input,
@@ -138,15 +148,15 @@ def rollout_table(report: BenchReport) -> TextTable:
     ]
     return TextTable(
         f"rollout of {report.candidates[0]}, p50 in ms",
-        ("input", "passes", "one step", "readout", "all copies", "loop, each step", "all of it"),
+        ("input", "passes", "one step", "readout", "all copies", "loop, per step", "total"),
         rows,
         labels=1,
-        note="A pass of its own, with every call timed. The loop is what is left outside of graph runs and copies.",
+        note="Measured in a separate pass with every call timed. The loop is the time outside of graph runs and copies.",
     )
 
 
 def roofline_table(report: BenchReport) -> TextTable:
-    """One row an input and stage."""
+    """Return one row per input and stage."""
     rows = [
         (
             one.input,
@@ -161,18 +171,18 @@ def roofline_table(report: BenchReport) -> TextTable:
         for one in report.roofline
     ]
     return TextTable(
-        f"{report.candidates[0]} against this machine's limits",
-        ("input", "stage", "GFLOP", "MB read", "limit ms", "set by", "measured ms", "of the limit"),
+        f"{report.candidates[0]} and this machine's limits",
+        ("input", "stage", "GFLOP", "MB read", "limit ms", "limited by", "measured ms", "of the limit"),
         rows,
         labels=2,
-        note="Above 100 %: weights that stay in a cache are read faster than memory."
+        note="Above 100 %: weights in a cache are read faster than from memory."
         if any((one.share_of_limit or 0) > 1 for one in report.roofline)
         else "",
     )
 
 
 def sweep_table(sweep: Sweep) -> TextTable:
-    """One row a size."""
+    """Return one row per size."""
     is_text = sweep.over == "prompt tokens"
     rows = [
         (
@@ -191,7 +201,7 @@ def sweep_table(sweep: Sweep) -> TextTable:
 
 
 def filled(table: TextTable) -> TextTable:
-    """Return the table without columns that say nothing."""
+    """Return the table without empty columns."""
     kept = [index for index in range(len(table.columns)) if any(row[index] for row in table.rows)]
     rows = [tuple(row[index] for index in kept) for row in table.rows]
     columns = tuple(table.columns[index] for index in kept)
@@ -199,7 +209,7 @@ def filled(table: TextTable) -> TextTable:
 
 
 def number(value: float) -> str:
-    """Return a number with three digits that count, and none behind the point from 100 on."""
+    """Return a number with three significant digits, and without decimals from 100 on."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.{2 if abs(value) < 10 else 1}f}" if abs(value) >= 1 else f"{value:.3g}"
@@ -209,35 +219,35 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f}"
 
 
-# Of the cores, wanted by other work in the minute before.
+# Share of the cores that other work used in the minute before.
 _DISTURBING_SHARE = 0.5
 
 
 def environment_lines(report: BenchReport) -> list[str]:
-    """Say what was measured, and where."""
+    """Return lines about the measured bundle and the machine."""
     bundles = [f"{one.name}: {one.backend} {one.precision}, bundle {one.sha256[:12]}" for one in report.bundles]
     return [*bundles, _machine_line(report.environment), _versions_line(report.environment), _limits_line(report)]
 
 
 def sweep_lines(sweeps: Sequence[Sweep]) -> list[str]:
-    """Say where the cost of a unit starts to rise, by the fitted curve."""
+    """Return lines about the size from which the cost per unit rises, by the fitted curve."""
     return [line for sweep in sweeps if (line := _sweep_line(sweep)) is not None]
 
 
 def left_out_lines(report: BenchReport) -> list[str]:
-    """Say who or what was not measured, and why."""
+    """Return lines about candidates and inputs that were not measured, with the reasons."""
     return [f"not run: {name}: {reason}" for name, reason in report.not_run.items()] + [
         f"not measured: {name}: {reason}" for name, reason in report.machine.reasons.items()
     ]
 
 
 def warning_lines(report: BenchReport) -> list[str]:
-    """Say what makes the times doubtful: other work that wanted the cores, just before."""
+    """Return warnings about doubtful times: other work used the cores just before the measurement."""
     found = report.environment
     if found.load is None or found.load < _DISTURBING_SHARE * found.cores:
         return []
     load = f"load {found.load:.1f} on {found.cores} cores before"
-    return [f"note: other work used this machine ({load}): measure again when it is idle"]
+    return [f"note: other work was running on this machine ({load}); measure again when it is idle"]
 
 
 def _machine_line(environment: Environment) -> str:

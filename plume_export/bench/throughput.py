@@ -1,4 +1,4 @@
-"""How many inputs per second each candidate embeds, by batch size."""
+"""Throughput of each candidate in inputs per second, by batch size."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,10 @@ from .statistics import Spread, ratio_of, spread_of
 
 
 class Throughput(msgspec.Struct, frozen=True):
-    """Samples per second over `count` inputs of a set. `times_faster` is the bundle's at this batch size; None for itself.
+    """Samples per second over `count` inputs of a set.
 
-    PyTorch takes one input at a time: its `batch_size` is 1, and the bundle is set against it at its own best batch size.
+    `times_faster` is the measured bundle's ratio to this candidate at this batch size; None for the bundle itself. PyTorch
+    takes one input at a time, so its `batch_size` is 1, and it is compared with the bundle's own best batch size.
     """
 
     inputs: str
@@ -34,7 +35,7 @@ def measure_throughput(
     rounds: int,
     report: Report,
 ) -> list[Throughput]:
-    """Measure every candidate at every batch size, all of them in one rotation. `inputs` is a name, a file and its rows."""
+    """Measure every candidate at every batch size, interleaved. `inputs` is a name, a file and its rows."""
     name, file, rows = inputs
     report(f"throughput: {len(rows)} {name}")
     cells = [
@@ -47,7 +48,7 @@ def measure_throughput(
         for candidate, size in order:
             time.sleep(PAUSE_S)
             embedded = workers[candidate].ask(Embed(str(file), list(rows), size), Embedded)
-            if number > 0:  # the first round warms batches of this size up
+            if number > 0:  # the first round warms up batches of this size
                 seconds[candidate, size].append(embedded.seconds)
     return _summary(name, len(rows), seconds, candidates[0].name, {one.name for one in candidates if _is_single(one)})
 
@@ -75,6 +76,6 @@ def _summary(
 
 
 def _rates(count: int, seconds: Sequence[float]) -> Spread:
-    """Median, and the rate that 95 % of the rounds reach."""
+    """Return the median rate, and the rate that 95 % of the rounds reach."""
     spread = spread_of(seconds)
     return Spread(count / spread.p50, count / spread.p95)

@@ -1,4 +1,4 @@
-"""The process that is measured, `python -m plume_export.bench.worker`: it answers one JSON line per request until they end."""
+"""A measured process, `python -m plume_export.bench.worker`. It answers one JSON line per request."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ from .messages import (
 
 
 def main() -> None:
-    """Answer requests from stdin. Whatever a library prints goes to stderr."""
+    """Answer requests from stdin. Output of libraries goes to stderr."""
     replies = _taken_stdout()
     worker = Worker()
     for line in sys.stdin.buffer:
@@ -47,14 +47,14 @@ def main() -> None:
 
 
 class Worker:
-    """One candidate, once it was asked to load one."""
+    """One candidate, after the request to load it."""
 
     def __init__(self) -> None:
         self._runner: Runner | None = None
         self._sources: dict[str, list[Source]] = {}
 
     def answer(self, request: Request) -> Reply:
-        """Do what is asked. Raises PlumeExportError."""
+        """Answer a request. Raises PlumeExportError."""
         answers: dict[type, Callable[[Any], Reply]] = {
             Load: self._load,
             Embed: self._embed,
@@ -93,7 +93,7 @@ class Worker:
 def _memory() -> Memory:
     memory = resident_memory()
     if memory is None:
-        raise PlumeExportError("This system does not tell how much memory a process holds.", fix="measure on Linux or macOS")
+        raise PlumeExportError("This system does not report how much memory a process uses.", fix="measure on Linux or macOS")
     return Memory(resident=memory.now, peak=memory.peak, mapped_twice=mapped_twice_bytes())
 
 
@@ -104,7 +104,7 @@ def _measure_limits(request: MeasureLimits) -> Reply:
 
 
 def _taken_stdout() -> IO[bytes]:
-    """Return a stream to what stdout was, and let stdout be stderr from now on, also for libraries in C."""
+    """Return a stream to the original stdout, and redirect stdout to stderr from now on, also for C libraries."""
     sys.stdout.flush()
     taken = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -112,22 +112,22 @@ def _taken_stdout() -> IO[bytes]:
 
 
 class Runner(Protocol):
-    """One loaded candidate. Whoever opened it closes it."""
+    """One loaded candidate. The caller that opened it must close it."""
 
     def embed(self, sources: Sequence[Source], batch_size: int) -> FloatArray:
-        """Return unit vectors [inputs, hidden] when all work is done; the inputs' files are read in it."""
+        """Return unit vectors [inputs, hidden] when all work is finished. Includes reading the input files."""
 
     def stage_seconds(self) -> dict[str, float]:
-        """Return what each stage of the last `embed` took; nothing where it cannot tell."""
+        """Return the seconds of each stage of the last `embed`; {} if the candidate has no stages."""
 
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
-        """Return the parts of the rollout of one input, for every run."""
+        """Return the parts of one input's rollout, for every run."""
 
     def close(self) -> None: ...
 
 
 def open_runner(candidate: Candidate) -> Runner:
-    """Load a candidate. Only what it needs is imported, so that its process holds nothing of another's."""
+    """Load a candidate. Only its own libraries are imported, so that its process uses no other memory."""
     if isinstance(candidate, BundleCandidate):
         from .bundle_runner import BundleRunner
 

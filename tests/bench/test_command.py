@@ -129,7 +129,7 @@ def test_environment_says_what_and_where(against_pytorch: dict[str, Any], tiny_c
 def test_table_and_page(with_page: tuple[Result, str]) -> None:
     result, page = with_page
     assert result.exit_code == 0, result.output
-    for title in ("latency, end to end", "throughput", "Cold start:", "rollout of", "against this machine's limits"):
+    for title in ("latency, end to end", "throughput", "Cold start:", "rollout of", "and this machine's limits"):
         assert title in result.stdout
     assert "tiny-cpu (2)" in result.stdout
     assert page.count("<svg ") == 3
@@ -158,7 +158,7 @@ def test_a_sweep_is_shown_with_what_it_means(against_pytorch: dict[str, Any]) ->
 
 
 def test_pytorch_needs_a_checkpoint_of_the_same_dimensions(tiny_cpu: Bundle) -> None:
-    assert_is_usage(run(tiny_cpu.path, "--against", "pytorch"), "needs the checkpoint", "fix: --checkpoint")
+    assert_is_usage(run(tiny_cpu.path, "--against", "pytorch"), "needs the checkpoint", "fix: pass --checkpoint")
     other = run(tiny_cpu.path, "--against", "pytorch", "--checkpoint", "plume-tiny")
     assert_fails(other, "plume-tiny is not the bundle's checkpoint", "its vision is")
     assert_is_usage(run(tiny_cpu.path, "--checkpoint", "plume-tiny"), "add --against pytorch")
@@ -199,7 +199,7 @@ def test_bad_files_are_refused_before_any_work(tiny_cpu: Bundle, tmp_path: Path)
     bad.write_text('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n')
     assert_fails(run(tiny_cpu.path, "--inputs", bad), "the id 'a' more than once")
     bad.write_text("\n")
-    assert_fails(run(tiny_cpu.path, "--inputs", bad), "has no input")
+    assert_fails(run(tiny_cpu.path, "--inputs", bad), "has no inputs")
 
 
 @pytest.mark.parametrize(

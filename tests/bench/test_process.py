@@ -70,7 +70,7 @@ def test_errors_cross_with_their_fix(worker: WorkerProcess, tmp_path: Path) -> N
 
 
 def test_a_dead_process_shows_what_it_said_last(worker: WorkerProcess, texts: str) -> None:
-    with pytest.raises(WorkerError, match="ended with code 1") as caught:
+    with pytest.raises(WorkerError, match="exited with code 1") as caught:
         worker.ask(Embed(texts, [0], 1), Embedded)  # nothing is loaded
     assert "AssertionError" in caught.value.message
     with pytest.raises(WorkerError):
@@ -86,7 +86,7 @@ def test_a_killed_process_is_told_from_one_that_failed(worker: WorkerProcess) ->
 
 
 def test_too_long_is_an_error_and_ends_it(worker: WorkerProcess) -> None:
-    with pytest.raises(WorkerError, match="had not answered"):
+    with pytest.raises(WorkerError, match="did not answer"):
         worker.ask(AskMemory(), Memory, timeout_s=0)
     with pytest.raises(WorkerError):
         worker.ask(AskMemory(), Memory)

@@ -15,5 +15,5 @@ def test_pytorch_without_a_gpu_is_refused(tiny_cpu: Bundle, tmp_path: Path) -> N
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     candidate = PytorchCandidate("pytorch-bf16", str(tmp_path), tiny_cpu.manifest.model, "bf16", "cuda", 1, False)
-    with pytest.raises(PlumeExportError, match="cannot use the GPU"):
+    with pytest.raises(PlumeExportError, match="cannot use this machine's GPU"):
         PytorchRunner(candidate)

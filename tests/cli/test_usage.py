@@ -35,7 +35,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*SEARCH, "--threads", "100000"), "logical CPUs"),
     ((*SEARCH, "--top", "0"), "--top"),
     ((*SEARCH, "--html", "found.csv"), ".html"),
-    ((*BENCH, "--batch", "0,1"), "from 1 on"),
+    ((*BENCH, "--batch", "0,1"), "positive numbers"),
     ((*BENCH, "--threads", "100000"), "logical CPUs"),
     ((*BENCH, "--against", "pytorch"), "needs the checkpoint"),
     ((*BENCH, "--compile"), "--against pytorch"),
