@@ -53,6 +53,7 @@ class EmbedDocument(msgspec.Struct, frozen=True):
     embeddings: list[EmbeddingDocument] | None
     embedded: int = 0
     repeated_ids: list[str] = []
+    blank_lines: int = 0
 
 
 def document_from_bundle(

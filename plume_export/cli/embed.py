@@ -27,7 +27,7 @@ _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose
 _STDIN = Path("-")
 _INPUT_HELP = (
     "JSON lines with id, text, image, video. With -, read from stdin; paths are then relative to the "
-    "current directory. An empty file gives an empty output and a warning."
+    "current directory. Without any input, the output is empty, with a warning."
 )
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as embeddings are computed]"
 _RESUME_HELP = "Continue an interrupted run to the same --output."
@@ -108,7 +108,7 @@ def embed(
         warn(f"skipped {skipped.id}: {skipped.reason}")
     print_notices(tally)
     if summary.embedded == 0 and not summary.skipped:
-        warn(f"{inputs} has no input; the output is empty")
+        warn(f"{'standard input' if inputs == _STDIN else inputs} has no input; the output is empty")
     for line in summary.lines():
         note(line)
     summary.check()
@@ -140,7 +140,8 @@ def _look_for_stopped_run(output: Path, *, resume: bool, restart: bool) -> None:
 
 def _document(output: Path | None, summary: RunSummary, rows: list[EmbeddingDocument] | None = None) -> EmbedDocument:
     skipped = [SkippedDocument(*one) for one in summary.skipped]
-    return EmbedDocument(None if output is None else str(output), skipped, rows, summary.embedded, summary.repeated_ids)
+    path = None if output is None else str(output)
+    return EmbedDocument(path, skipped, rows, summary.embedded, summary.repeated_ids, summary.blank_lines)
 
 
 def _is_terminal() -> bool:

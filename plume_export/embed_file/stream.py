@@ -65,7 +65,7 @@ def embed_to_file(
             if partial.inputs > 0:
                 error.add_fix(f"--resume continues after the {partial.inputs} finished inputs")
             raise
-        summary = RunSummary(partial.inputs - len(partial.skipped), partial.skipped, ids.names)
+        summary = RunSummary(partial.inputs - len(partial.skipped), partial.skipped, ids.names, inputs.blank_lines.count)
         if not summary.has_nothing:
             facts = msgspec.to_builtins(settings)
             write_embeddings(partial.blocks(), partial.inputs, embedder.dimension, output, facts, dtype=output_dtype)
@@ -95,4 +95,4 @@ def embed_to_lines(
             file.flush()
             skipped += window.skipped_inputs
             count += len(window.sources)
-    return RunSummary(count - len(skipped), skipped, ids.names)
+    return RunSummary(count - len(skipped), skipped, ids.names, inputs.blank_lines.count)

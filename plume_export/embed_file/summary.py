@@ -13,11 +13,12 @@ _NAMED = 10
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The number of embedded inputs, the skipped inputs with their reasons, and the ids that occur more than once."""
+    """The number of embedded inputs, the skipped inputs with their reasons, the ids that occur more than once, and the blank lines."""
 
     embedded: int
     skipped: list[Skipped]
     repeated_ids: list[str]
+    blank_lines: int = 0
 
     @property
     def has_nothing(self) -> bool:
@@ -25,10 +26,13 @@ class RunSummary:
         return self.embedded == 0 and bool(self.skipped)
 
     def lines(self) -> list[str]:
-        """Return "998 embedded, 2 skipped (lines 7, 31)", and a line about repeated ids."""
-        lines = [
-            f"{self.embedded} embedded" + (f", {len(self.skipped)} skipped ({self._skipped_names()})" if self.skipped else "")
-        ]
+        """Return "998 embedded, 2 skipped (lines 7, 31), 1 blank line ignored", and a line about repeated ids."""
+        counts = [f"{self.embedded} embedded"]
+        if self.skipped:
+            counts.append(f"{len(self.skipped)} skipped ({self._skipped_names()})")
+        if self.blank_lines:
+            counts.append(f"{self.blank_lines} blank line{'s' if self.blank_lines > 1 else ''} ignored")
+        lines = [", ".join(counts)]
         if self.repeated_ids:
             count = len(self.repeated_ids)
             occur = "1 id occurs" if count == 1 else f"{count} ids occur"

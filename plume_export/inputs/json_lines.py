@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,16 +27,24 @@ class Source:
     line: int | None = None
 
 
+@dataclass
+class BlankLines:
+    """How many lines without an input were read so far. They have no row in the output."""
+
+    count: int = 0
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Sources, created while iterating, and their number. `count` is None if the number is unknown, as for a pipe.
 
-    `left_out` lists the skipped files of folders with the reasons.
+    `left_out` lists the skipped files of folders with the reasons. `blank_lines` grows as `sources` is iterated.
     """
 
     sources: Iterable[Source]
     count: int | None
     left_out: dict[Path, str] = field(default_factory=dict)
+    blank_lines: BlankLines = field(default_factory=BlankLines)
 
 
 def inputs_from_file(path: Path) -> Inputs:
@@ -46,26 +53,19 @@ def inputs_from_file(path: Path) -> Inputs:
     The file is read twice: once to check and count its lines, then line by line as inputs are needed.
     """
     lines = _lines_of_file(path)
-    return Inputs(lines, None if os.path.exists(path) and not os.path.isfile(path) else sum(1 for _ in lines.numbered()))
+    count = None if os.path.exists(path) and not os.path.isfile(path) else sum(1 for _ in lines.numbered())
+    return Inputs(lines, count, blank_lines=lines.blank)
 
 
 def inputs_from_stream(stream: IO[bytes] | None) -> Inputs:
     """Return one source per JSON line on standard input, read as needed. Relative paths start at the current directory.
 
-    Raises InputError if standard input is closed or has no line that is not blank.
+    Raises InputError if standard input is closed. No input at all is no error, as for an empty file.
     """
-    name, fix = "standard input", 'pipe JSON lines into it, such as {"text": "..."}'
     if stream is None:
-        raise InputError("Standard input is closed.", fix=fix)
-    first: list[bytes] = []
-    try:
-        for line in stream:
-            first.append(line)
-            if line.strip():
-                return Inputs(_Lines(name, Path(), lambda: nullcontext(chain(first, stream))), None)
-    except OSError as error:
-        raise InputError(f"Standard input cannot be read: {error.strerror or error}.", fix=fix) from None
-    raise InputError("Standard input is empty.", fix=fix)
+        raise InputError("Standard input is closed.", fix='pipe JSON lines into it, such as {"text": "..."}')
+    lines = _Lines("standard input", Path(), lambda: nullcontext(stream))
+    return Inputs(lines, None, blank_lines=lines.blank)
 
 
 def inputs_from_arguments(arguments: Sequence[str], text: str | None) -> Inputs:
@@ -105,6 +105,7 @@ class _Lines:
     name: str
     directory: Path
     open: Callable[[], AbstractContextManager[Iterable[bytes]]]
+    blank: BlankLines = field(default_factory=BlankLines)
 
     def __iter__(self) -> Iterator[Source]:
         for number, line in self.numbered():
@@ -116,15 +117,18 @@ class _Lines:
             yield Source(name, reader, " ".join((line, *states)), number)
 
     def numbered(self) -> Iterator[tuple[int, str]]:
-        """Yield the number and the text of every line that is not blank."""
+        """Yield the number and the text of every line that is not blank, and count the others."""
+        self.blank.count = 0
         try:
             with self.open() as lines:
                 for number, line in enumerate(lines, start=1):
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\n")
                     if text.strip():
                         yield number, text
+                    else:
+                        self.blank.count += 1
         except (OSError, ValueError) as error:  # a NUL in the path, or bytes that are not UTF-8
-            raise InputError(f"The inputs file {self.name} cannot be read: {error}.", fix="pass UTF-8 JSON lines") from None
+            raise InputError(f"The inputs in {self.name} cannot be read: {error}.", fix="pass UTF-8 JSON lines") from None
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,19 @@ def test_nothing_is_written_if_every_input_is_skipped(lines: Path, suffix: str) 
     assert hidden(lines.parent) == []
 
 
+def test_blank_lines_are_counted_beside_the_rows(lines: Path) -> None:
+    texts = ["a", "", "", "bad", "c", ""]
+    lines.write_text("".join((json.dumps({"text": text}) if text else " ") + "\n" for text in texts))
+    run = embed(lines, on_error="skip")
+    assert run.summary.lines() == ["2 embedded, 1 skipped (line 4), 3 blank lines ignored"]
+    assert len(np.load(lines.with_name("out.npy"))) == 3
+    write(lines, [f"text {number}" for number in range(INPUTS)])
+    lines.write_text("\n" + lines.read_text())
+    with pytest.raises(KeyboardInterrupt):
+        embed(lines, stop_after=17)
+    assert embed(lines, resume=True).summary.lines() == ["40 embedded, 1 blank line ignored"]
+
+
 def test_ids_that_occur_more_than_once_are_reported_once(lines: Path) -> None:
     ids = ["a", "b", "a", "line 5", None, "b", "a", "c\n", "c\n", *(f"x{number}" for number in range(20))]
     lines.write_text("".join(json.dumps({"id": name, "text": f"text {row}"}) + "\n" for row, name in enumerate(ids)))

@@ -19,6 +19,7 @@ def test_lines_ids_and_count(tmp_path: Path) -> None:
     assert [source.id for source in inputs.sources] == ["ä", "line 4", "line 5", "7"]
     assert [source.id for source in inputs.sources] == [source.id for source in sources_from_file(file)]
     assert inputs.count == 4
+    assert inputs.blank_lines.count == 2  # however often the lines are read
     first, _, broken, last = inputs.sources
     assert first.read().text == "a\u2028b"
     assert last.read().text == "d"
@@ -100,14 +101,20 @@ def test_a_stream_is_read_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"^standard input line 4: The line is not JSON"):
         third.read()
     assert sum(1 for _ in sources) == 1000
+    assert inputs.blank_lines.count == 1
 
 
-@pytest.mark.parametrize(
-    ("stream", "message"), [(None, "is closed"), (io.BytesIO(b""), "is empty"), (io.BytesIO(b"\n \n"), "is empty")]
-)
-def test_a_stream_without_a_line(stream: io.BytesIO | None, message: str) -> None:
-    with pytest.raises(InputError, match=f"Standard input {message}"):
-        inputs_from_stream(stream)
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_a_stream_without_a_line_is_as_good_as_a_file_without_one(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(content)
+    for inputs in (inputs_from_stream(io.BytesIO(content)), inputs_from_file(tmp_path / "in.jsonl")):
+        assert list(inputs.sources) == []
+        assert inputs.blank_lines.count == content.count(b"\n")
+
+
+def test_a_stream_that_is_closed() -> None:
+    with pytest.raises(InputError, match="Standard input is closed"):
+        inputs_from_stream(None)
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b"])
