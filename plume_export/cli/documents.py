@@ -5,6 +5,8 @@ from pathlib import Path
 import msgspec
 
 from ..bundle import Backend, Bundle, EngineManifest, Modalities, Quantisation
+from ..machine.doctor import State
+from ..machine.verdict import Verdict
 from ..selftest import SelftestReport
 from ..spec import Precision
 
@@ -54,6 +56,23 @@ class EmbedDocument(msgspec.Struct, frozen=True):
     embedded: int = 0
     repeated_ids: list[str] = []
     blank_lines: int = 0
+
+
+class CheckDocument(msgspec.Struct, frozen=True):
+    """One thing that `doctor` looked for. `found` is null where it is missing or unusable."""
+
+    name: str
+    state: State
+    found: str | None
+    fix: str
+    is_optional: bool
+
+
+class DoctorDocument(msgspec.Struct, frozen=True):
+    """What `doctor` found, and what works here."""
+
+    checks: list[CheckDocument]
+    verdict: Verdict
 
 
 def document_from_bundle(

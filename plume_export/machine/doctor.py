@@ -2,8 +2,9 @@
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from .gpu import DeviceMemory, Gpu, Jetson, Read, Run, device_memory, find_gpus, find_jetson, output_of, text_of
 from .software import VARIANT_TITLES, CudaVersions, Software, cuda_version_text, find_software, package_version
@@ -39,18 +40,30 @@ _INSTEAD: dict[str, tuple[str, ...]] = {
 _OLDEST_PYTHON = (3, 10)
 
 
+State = Literal["ok", "missing", "unusable"]
+
+
 @dataclass(frozen=True)
 class Check:
-    """The result of one check. `fix` says how to solve the problem; an optional check may fail without harm."""
+    """The result of one check. `fix` says how to solve the problem; an optional check may fail without harm.
+
+    `is_unusable` marks what is installed but does not work, so that it is not called missing.
+    """
 
     name: str
     found: str | None
     fix: str = ""
     is_optional: bool = False
+    is_unusable: bool = False
 
     @property
     def is_ok(self) -> bool:
         return self.found is not None
+
+    @property
+    def state(self) -> State:
+        """Return one of three words; `doctor` prints what they mean."""
+        return "ok" if self.is_ok else "unusable" if self.is_unusable else "missing"
 
 
 def examine(run: Run = output_of, read: Read = text_of, software: Software | None = None) -> list[Check]:
@@ -71,9 +84,8 @@ def examine(run: Run = output_of, read: Read = text_of, software: Software | Non
 def _python() -> Check:
     found = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
     is_new_enough = sys.version_info >= _OLDEST_PYTHON
-    return Check(
-        "Python", found if is_new_enough else None, f"Python 3.10 or newer; this is Python {platform.python_version()}"
-    )
+    fix = f"Python 3.10 or newer; this is Python {platform.python_version()}"
+    return Check("Python", found if is_new_enough else None, fix, is_unusable=True)
 
 
 def _jetson_checks(jetson: Jetson | None) -> Iterator[Check]:
@@ -125,14 +137,14 @@ def _cuda_checks(cuda: CudaVersions | None) -> Iterator[Check]:
         f"NVIDIA driver (TensorRT and ONNX Runtime also come for CUDA {cuda.driver // 1000}: see "
         "docs/targets.md)"
     )
-    yield Check("CUDA driver", None if cuda.is_driver_too_old else driver, fix)
+    yield Check("CUDA driver", None if cuda.is_driver_too_old else driver, fix, is_unusable=True)
 
 
 def _variant_checks(software: Software, gpus: list[Gpu]) -> Iterator[Check]:
     for variant in software.variants:
         title = VARIANT_TITLES[variant.name]
         found = None if variant.version is None else f"{variant.version}, with the ONNX parser"
-        yield Check(title, found, f"{variant.problem} {variant.fix}")
+        yield Check(title, found, f"{variant.problem} {variant.fix}", is_unusable=variant.is_broken)
         if variant.name == "tensorrt-rtx" and found and gpus and not any(gpu.is_listed_for_rtx for gpu in gpus):
             capabilities = ", ".join(gpu.compute_capability for gpu in gpus)
             yield Check(
@@ -140,6 +152,7 @@ def _variant_checks(software: Software, gpus: list[Gpu]) -> Iterator[Check]:
                 None,
                 f"its support matrix does not list compute capability {capabilities}, so engines built here are for "
                 "other machines; choose --target with a TensorRT recipe, or cuda",
+                is_unusable=True,
             )
 
 
@@ -150,12 +163,11 @@ def _onnxruntime_checks(software: Software) -> Iterator[Check]:
     packages = [package for package in ("onnxruntime", "onnxruntime-gpu") if package_version(package) is not None]
     if len(packages) > 1:
         fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of them: each overwrites the other's files"
-        yield Check("one ONNX Runtime", None, fix)
+        yield Check("one ONNX Runtime", None, fix, is_unusable=True)
 
 
 def _extra_checks(jetson: Jetson | None) -> Iterator[Check]:
-    for_gpus = EXTRAS_BESIDE_JETSON if jetson is None else EXTRAS_OF_JETPACK.get(jetson.jetpack or "", {})
-    for extra, packages in (EXTRAS | for_gpus).items():
+    for extra, packages in extras_for(jetson).items():
         versions = {package: _version_of_either(package) for package in packages}
         missing = [package for package, found in versions.items() if found is None]
         found = ", ".join(f"{package} {number}" for package, number in versions.items())
@@ -163,6 +175,17 @@ def _extra_checks(jetson: Jetson | None) -> Iterator[Check]:
         if "onnxruntime-gpu" in missing and package_version("onnxruntime") is not None:
             fix = f"pip uninstall onnxruntime, whose files overlap, then {fix}"
         yield Check(f"extra {extra}", None if missing else found, fix, is_optional=True)
+
+
+def extras_for(jetson: Jetson | None) -> dict[str, tuple[str, ...]]:
+    """Return the extras that have a use on this machine, with their packages."""
+    for_gpus = EXTRAS_BESIDE_JETSON if jetson is None else EXTRAS_OF_JETPACK.get(jetson.jetpack or "", {})
+    return EXTRAS | for_gpus
+
+
+def has_packages(packages: Iterable[str]) -> bool:
+    """Say whether all are installed, or what does as well."""
+    return all(_version_of_either(package) is not None for package in packages)
 
 
 def _version_of_either(package: str) -> str | None:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ..errors import MissingExtraError, PlumeExportError
 from .onnxruntime_module import import_onnxruntime
-from .tensorrt_variant import VARIANT_NAMES, VariantName, import_variant
+from .tensorrt_variant import VARIANT_NAMES, VariantName, import_variant, is_variant_installed
 
 # ONNX's operators have an empty domain; ONNX Runtime's own operators are in this domain.
 ONNXRUNTIME_DOMAIN = "com.microsoft"
@@ -17,12 +17,16 @@ VARIANT_TITLES: dict[VariantName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx"
 
 @dataclass(frozen=True)
 class InstalledVariant:
-    """TensorRT or TensorRT-RTX. If `version` is None it cannot build engines; `problem` says why and `fix` what to do."""
+    """TensorRT or TensorRT-RTX. If `version` is None it cannot build engines; `problem` says why and `fix` what to do.
+
+    `is_broken` is True if it is installed and does not work.
+    """
 
     name: VariantName
     version: str | None
     problem: str = ""
     fix: str = ""
+    is_broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def find_variant_state(name: VariantName) -> InstalledVariant:
     try:
         return InstalledVariant(name, import_variant(name).version)
     except PlumeExportError as error:
-        return InstalledVariant(name, None, error.message, error.fix or "")
+        return InstalledVariant(name, None, error.message, error.fix or "", is_broken=is_variant_installed(name))
 
 
 def find_onnxruntime() -> InstalledOnnxRuntime | None:

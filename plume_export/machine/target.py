@@ -64,7 +64,7 @@ def choose_target(machine: Machine) -> TargetChoice:
 
 def _own_recipe(machine: Machine) -> TargetChoice | Obstacle:
     for name, recipe in machine.recipes.items():
-        if recipe.backend == "tensorrt" and _is_for(recipe, machine):
+        if recipe.backend == "tensorrt" and is_recipe_for(recipe, machine):
             return _engines(machine, name, recipe.backend)
     return Obstacle("no TensorRT recipe matches it")
 
@@ -102,7 +102,7 @@ def _installed(software: Software, variant: VariantName) -> InstalledVariant:
     return next(installed for installed in software.variants if installed.name == variant)
 
 
-def _is_for(recipe: Recipe, machine: Machine) -> bool:
+def is_recipe_for(recipe: Recipe, machine: Machine) -> bool:
     """Return True if a recipe matches the machine's GPU name, compute capability and memory.
 
     The name must match as a whole word (an L40 is not an L4), and the memory within a margin (an 8 GB module is not a 16 GB

@@ -56,6 +56,12 @@ def device_title(properties: Any) -> str:
     return f"{properties.name.decode(errors='replace').rstrip(chr(0))} {properties.major}.{properties.minor}"
 
 
+def is_variant_installed(name: VariantName) -> bool:
+    """Return True if the package of a variant is installed, whether it works or not."""
+    module, _ = _MODULES[name]
+    return find_spec(module) is not None
+
+
 def import_variant(name: VariantName) -> Variant:
     """Import a variant that builds engines. Raises like `import_runtime`, and PlumeExportError without the ONNX parser."""
     variant = import_runtime(name)

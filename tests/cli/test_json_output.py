@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from plume_export.bench.report import BenchReport
 from plume_export.bundle import Bundle, Manifest
 from plume_export.cli import main
-from plume_export.cli.documents import BundleDocument, EmbedDocument, MadeDocument
+from plume_export.cli.documents import BundleDocument, DoctorDocument, EmbedDocument, MadeDocument
 from plume_export.cli.failure import ErrorDocument
 from plume_export.cli.main import COMMANDS
 from plume_export.evaluation.report import EvaluationReport
@@ -31,6 +31,7 @@ DOCUMENTS: dict[str, Any] = {
     "embed": EmbedDocument,
     "search": SearchReport,
     "selftest": SelftestReport,
+    "doctor": DoctorDocument,
     "evaluate": EvaluationReport,
 }
 
@@ -71,7 +72,7 @@ def test_small_documents(tmp_path: Path) -> None:
     assert_is(document("sample-data", tmp_path / "drawn"), MadeDocument)
     assert_is(document("random-checkpoint", tmp_path / "checkpoint"), MadeDocument)
     assert set(document("targets")) >= {"cpu", "rtx"}
-    assert {key for check in document("doctor") for key in check} == {"name", "found", "fix", "is_optional"}
+    assert_is(document("doctor"), DoctorDocument)
     plan = CliRunner().invoke(main, ["plan", "--target", "rtx", "--json"])
     assert set(json.loads(plan.stdout)) == {"plan", "total", "fits", "nearest"}
 

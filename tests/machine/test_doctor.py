@@ -27,6 +27,7 @@ from plume_export.machine.software import (
     find_variant_state,
 )
 from plume_export.machine.tensorrt_variant import import_variant
+from plume_export.machine.verdict import verdict_of_this_machine
 
 from .test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER
 
@@ -80,6 +81,7 @@ def test_the_driver_and_the_runtime(cuda: CudaVersions, found: str | None, fix: 
     check = checks_of(SERVER, software=Software((), None, cuda))["CUDA driver"]
     assert check.found == found
     assert fix in check.fix
+    assert check.state == ("ok" if found else "missing" if cuda.driver is None else "unusable")
 
 
 def test_the_variants_of_tensorrt() -> None:
@@ -99,6 +101,7 @@ def test_two_onnx_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = checks_of(software=software)
     assert checks["ONNX Runtime"].found == "1.31.1, CUDAExecutionProvider, CPUExecutionProvider"
     assert "pip uninstall onnxruntime onnxruntime-gpu" in checks["one ONNX Runtime"].fix
+    assert checks["one ONNX Runtime"].state == "unusable"
     monkeypatch.setattr(
         "plume_export.machine.doctor.package_version", lambda package: "1.31.1" if package.endswith("-gpu") else None
     )
@@ -159,6 +162,7 @@ def test_a_variant_that_builds_nothing(
     monkeypatch.syspath_prepend(str(tmp_path))
     state = find_variant_state("tensorrt")
     assert state.version is None
+    assert state.is_broken == (source is not None)
     assert message in state.problem
     assert fix in state.fix
     with pytest.raises(PlumeExportError, match=message.split(":")[0]):
@@ -182,8 +186,16 @@ def test_the_software_of_this_machine() -> None:
 def test_the_command() -> None:
     text = CliRunner().invoke(main, ["doctor"])
     assert text.exit_code == 0
-    assert "ok      extra evaluate: pytrec-eval-terrier" in text.stdout
-    checks = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
+    assert "ok       extra evaluate: pytrec-eval-terrier" in text.stdout
+    legend, *lines = text.stdout.splitlines()
+    states = {line.split()[0] for line in lines[: len(lines) - len(verdict_of_this_machine(find_software()).lines())]}
+    assert states <= {"ok", "missing", "unusable"}
+    assert all(f"{state}: " in legend for state in states)
+    assert "This machine can embed on cpu; compile for cpu, cuda, rtx; export." in lines
+    found = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)
+    checks = found["checks"]
     assert (checks[0]["name"], checks[-1]["name"]) == ("Python", "target auto")
     assert "ONNX Runtime" in [check["name"] for check in checks]
-    assert all(check["fix"] == "" for check in checks if check["found"] is not None)
+    assert all((check["fix"] == "") == (check["found"] is not None) == (check["state"] == "ok") for check in checks)
+    assert found["verdict"]["embed"] == ["cpu"]
+    assert found["verdict"]["export"] is True
