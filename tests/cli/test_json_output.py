@@ -2,8 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from plume_export.cli.documents import BundleDocument, DoctorDocument, EmbedDocu
 from plume_export.cli.failure import ErrorDocument
 from plume_export.cli.main import COMMANDS
 from plume_export.evaluation.report import EvaluationReport
+from plume_export.parity import ParityReport
 from plume_export.recipe import Recipe
 from plume_export.search.report import SearchReport
 from plume_export.selftest import SelftestReport
@@ -33,7 +35,10 @@ DOCUMENTS: dict[str, Any] = {
     "selftest": SelftestReport,
     "doctor": DoctorDocument,
     "evaluate": EvaluationReport,
+    "parity": ParityReport,
+    "bench": BenchReport,
 }
+ADDED_KEYS = {"parity": ["first_bad_stage"]}
 
 
 def described_keys() -> dict[str, str]:
@@ -60,11 +65,29 @@ def test_every_command_is_described() -> None:
 @pytest.mark.parametrize("command", DOCUMENTS)
 def test_the_keys_are_those_of_the_type(command: str) -> None:
     described = re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", described_keys()[command]))
-    assert described == [field.name for field in msgspec.structs.fields(DOCUMENTS[command])]
+    fields = [field.name for field in msgspec.structs.fields(DOCUMENTS[command])]
+    assert described == ADDED_KEYS.get(command, []) + fields
+
+
+@pytest.mark.parametrize("command", DOCUMENTS)
+def test_the_keys_in_lists_are_those_of_their_types(command: str) -> None:
+    types = get_type_hints(DOCUMENTS[command])
+    for key, described in re.findall(r"`(\w+)` \(list of (.*?)\)", described_keys()[command]):
+        found = [list(get_type_hints(kind)) for kind in types_in(types[key]) if get_type_hints(kind)]
+        assert found == [re.findall(r"`(\w+)`", described)], key
+
+
+def types_in(kind: Any) -> Iterator[Any]:
+    """Yield the classes in `list[A] | None`."""
+    if get_args(kind):
+        for inner in get_args(kind):
+            yield from types_in(inner)
+    elif isinstance(kind, type):
+        yield kind
 
 
 def test_every_type_has_a_schema() -> None:
-    for kind in (*DOCUMENTS.values(), Manifest, BenchReport, ErrorDocument, dict[str, Recipe]):
+    for kind in (*DOCUMENTS.values(), Manifest, ErrorDocument, dict[str, Recipe]):
         assert msgspec.json.schema(kind)
 
 
