@@ -13,7 +13,7 @@ _NAMED = 10
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The number of embedded inputs, the skipped inputs with their reasons, the ids that occur more than once, and the blank lines."""
+    """The number of embedded inputs, the skipped inputs with their reasons, repeated ids, and the number of blank lines."""
 
     embedded: int
     skipped: list[Skipped]
