@@ -37,7 +37,7 @@ __all__ = [
     "open_bundle",
 ]
 
-# Public name -> the module that has it.
+# Public name -> the module that defines it.
 _MODULES = {
     "build": "api",
     "compile": "api",
@@ -61,7 +61,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load what is asked for when it is asked for, so that `plume-export --help` stays quick."""
+    """Import a public name on first use, so that `plume-export --help` starts quickly."""
     if name in _MODULES:
         return getattr(import_module(f".{_MODULES[name]}", __name__), name)
     if name == "__version__":

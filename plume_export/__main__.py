@@ -1,4 +1,4 @@
-"""`python -m plume_export` is `plume-export`."""
+"""Entry point of `python -m plume_export`, the same as `plume-export`."""
 
 from .cli import main
 

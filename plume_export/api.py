@@ -1,4 +1,4 @@
-"""The commands that make bundles, as functions: `export`, `compile` and `build`, with the command line's defaults."""
+"""The commands that write bundles as functions: `export`, `compile` and `build`, with the command line's defaults."""
 
 import os
 from dataclasses import replace
@@ -43,23 +43,23 @@ def export(
     """Write the portable ONNX bundle of a checkpoint. Needs the extra `export` (torch).
 
     Args:
-        checkpoint: A directory, a Hugging Face hub id, or "plume-tiny", the sample that ships.
+        checkpoint: A directory, a Hugging Face hub id, or "plume-tiny", the built-in sample.
         output: The bundle's directory. None: bundles/NAME-PRECISION-onnx under the current directory.
-        precision: "fp32", "fp16", "bf16", "int8", "int8-weight" or "int4-weight"; or one for each graph, as
+        precision: "fp32", "fp16", "bf16", "int8", "int8-weight" or "int4-weight"; or one per graph, such as
             "vision_encoder=int8,prefill=int8,latent_step=int8-weight".
-        modalities: "text" leaves the vision encoder out.
-        model: What the checkpoint's tensors do not show. None: as published.
-        quantise: How integers are made. None: by the defaults of QuantiseOptions.
-        range_guard: Whether layers that overflow float16 are looked for; they keep float32.
-        selftest: Whether the bundle carries reference stages for `plume-export selftest`.
-        revision: Branch, tag or commit of a hub id. None: its main branch.
-        offline: Whether a hub id is taken from the local cache only.
-        report: Takes one line for each step.
+        modalities: "text" leaves out the vision encoder.
+        model: Model options that are not in the checkpoint's tensors. None: those of the original model.
+        quantise: Options for quantised precisions. None: the defaults of QuantiseOptions.
+        range_guard: Whether to look for layers that overflow float16. Such layers stay in float32.
+        selftest: Whether to save reference outputs in the bundle for `plume-export selftest`.
+        revision: Branch, tag or commit of a hub id. None: the main branch.
+        offline: Whether to use only the local Hugging Face cache.
+        report: Called with one line per step.
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged or not PLUME's.
+        CheckpointError: The checkpoint is missing, corrupt or not PLUME's.
         MissingExtraError: A package of the extra `export` is not installed.
-        PlumeExportError: Options that do not go together, or an output that cannot be written. What stands there stays.
+        PlumeExportError: The options cannot be combined, or the output cannot be written. Existing output is left unchanged.
     """
     options = _options(precision, modalities, quantise, range_guard, selftest)
     path = _checked_output(checkpoint, output, options, "onnx")
@@ -76,23 +76,23 @@ def compile(
     report: Report = lambda _: None,
     progress: BuildProgress = lambda *_: None,
 ) -> Bundle:
-    """Compile a portable bundle. Needs no torch.
+    """Compile a portable bundle. Does not need torch.
 
     Args:
         bundle: The directory that `export` wrote.
         output: The compiled bundle's directory.
-        target: A name that `plume-export targets` lists, or the path of a recipe. "auto": what this machine has.
-        verify_hashes: False checks the bundle's names and sizes only, "always" hashes one that is remembered as verified too.
-        report: Takes one line for each step.
-        progress: Takes a graph's name and the step of the engine builder.
+        target: A target from `plume-export targets`, or the path of a recipe. "auto": the target that matches this machine.
+        verify_hashes: False checks file names and sizes only. "always" hashes the files even if the bundle was verified before.
+        report: Called with one line per step.
+        progress: Called with a graph's name and the current step of the engine builder.
 
     Raises:
-        BundleError: The bundle is missing, damaged or already compiled.
-        PlumeExportError: The target does not exist, cannot run the bundle's precision or does not fit its device; or the
-            output cannot be written. What stands there stays.
+        BundleError: The bundle is missing, corrupt or already compiled.
+        PlumeExportError: The target does not exist, cannot run the bundle's precision or does not fit in its device's memory,
+            or the output cannot be written. Existing output is left unchanged.
     """
     target = _resolved(target)
-    read_recipe(target)  # a target that does not exist is refused first
+    read_recipe(target)  # refuse a target that does not exist first
     path = Path(output)
     check_output(path, [bundle.path if isinstance(bundle, Bundle) else Path(bundle)])
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
@@ -116,12 +116,12 @@ def build(
     report: Report = lambda _: None,
     progress: BuildProgress = lambda *_: None,
 ) -> Bundle:
-    """Export and compile in one go; only the compiled bundle stays. Needs the extra `export` (torch).
+    """Export and compile in one call. Only the compiled bundle is kept. Needs the extra `export` (torch).
 
-    Args are those of `export` and `compile`. `precision` None is the target's own; `output` None is
-    bundles/NAME-PRECISION-TARGET under the current directory.
+    The arguments are those of `export` and `compile`. If `precision` is None, the target's own is used. If `output` is None,
+    the bundle is written to bundles/NAME-PRECISION-TARGET under the current directory.
 
-    Raises what `export` and `compile` raise.
+    Raises the errors of `export` and `compile`.
     """
     target = _resolved(target)
     recipe = read_recipe(target)
@@ -146,7 +146,7 @@ def _options(
 
 
 def _checked_output(checkpoint: _Path, output: _Path | None, options: ExportOptions, target: str) -> Path:
-    """Return where the bundle goes. Raises before the checkpoint is read, which may be downloaded."""
+    """Return the output path. Raises before the checkpoint is read or downloaded."""
     check_checkpoint_name(os.fspath(checkpoint))
     path = default_output(os.fspath(checkpoint), options.precision, target) if output is None else Path(output)
     ranges = options.quantise.ranges_file

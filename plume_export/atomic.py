@@ -1,13 +1,12 @@
-"""A directory that is written whole or not at all, by one process at a time.
+"""A directory that is written completely or not at all, by one process at a time.
 
-While it is written, hidden names stand beside it (NAME is the output's):
+During the write, hidden files are beside it (NAME is the output's name):
 
-.NAME.lock                    locked by the process that writes; empty
-.NAME.partial-XXXXXXXX        its scratch directory
-.NAME.partial-XXXXXXXX.old    what stood at the output, between the two renames that replace it
+.NAME.lock locked by the writing process; empty .NAME.partial-XXXXXXXX its scratch directory .NAME.partial-XXXXXXXX.old the
+previous output, between the two renames that replace it
 
-A process that is killed leaves them behind. The next one that writes the same output restores the last where there is nothing,
-and removes the others; what stood at the output goes only when something whole stands there.
+A killed process leaves them behind. The next process that writes the same output restores the previous output if none exists,
+and removes the others. The previous output is deleted only when a complete one is in its place.
 """
 
 import errno
@@ -23,23 +22,23 @@ from .errors import PlumeExportError
 from .locked_file import open_locked
 from .progress import Report
 
-# What the longest hidden name has beyond the output's.
+# Length of the longest hidden name, without the output's name.
 HIDDEN_NAME_BYTES = len("..partial-XXXXXXXX.old")
 _WRITE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.EIO,
     errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY, errno.EXDEV, errno.EINVAL, errno.ENOENT, errno.ESTALE,
     errno.EOPNOTSUPP,
 }  # fmt: skip
-# Of file systems that cannot sync a directory.
+# Errors of file systems that cannot sync a directory.
 _SYNC_UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 class WriteError(PlumeExportError):
-    """An output that cannot be written, for the reason that the operating system gives."""
+    """An output that cannot be written, with the operating system's reason."""
 
     def __init__(self, output: Path, reason: str) -> None:
         super().__init__(
-            f"{output} cannot be written: {reason}.", fix="free space or choose another --output; nothing was left behind"
+            f"{output} cannot be written: {reason}.", fix="free space or choose another --output; no partial output was left"
         )
         self.reason = reason
 
@@ -48,11 +47,11 @@ class WriteError(PlumeExportError):
 def scratch_directory(
     output: Path, report: Report = lambda _: None, *, is_whole: Callable[[Path], bool] = lambda _: False
 ) -> Iterator[Path]:
-    """Yield an empty directory beside `output` that vanishes at the end; until then nobody else gets one for this output.
+    """Yield an empty directory beside `output` that is deleted at the end. Meanwhile no other writer gets one for this output.
 
-    What builds that were killed left is restored or removed, and reported. What they had moved aside is removed if `is_whole`
-    of `output`, otherwise by `put_in_place`. Raises PlumeExportError if another thread or process writes the output. Errors of
-    writing become WriteErrors.
+    Leftovers of killed builds are restored or removed, and reported. A previous output that was moved aside is removed if
+    `is_whole(output)`, and otherwise by `put_in_place`. Raises PlumeExportError if another thread or process is writing the
+    output. Errors of writing become WriteErrors.
     """
     with as_write_error(output), _parents(output), locked(output):
         _clear_leftovers(output, report, is_whole)
@@ -64,10 +63,10 @@ def scratch_directory(
 
 
 def put_in_place(directory: Path, output: Path, scratch: Path, check: Callable[[Path], object] = lambda _: None) -> None:
-    """Rename a directory of `scratch` to `output`, safe from a crash of the machine; what stood there goes to `scratch`.
+    """Rename a directory of `scratch` to `output`, safely even if the machine crashes. The previous output goes to `scratch`.
 
-    One of the two is always whole: an existing directory is moved aside, and back if anything fails. `check` gets the path
-    that it was moved to, where nobody adds files to it, and raises if it is not to be replaced.
+    One of the two is always complete: an existing directory is moved aside, and back if anything fails. `check` receives the
+    path to which it was moved, where no other process adds files, and raises if it must not be replaced.
     """
     _sync_tree(directory)
     aside = scratch.with_name(f"{scratch.name}.old")
@@ -87,7 +86,7 @@ def put_in_place(directory: Path, output: Path, scratch: Path, check: Callable[[
 
 @contextmanager
 def locked(output: Path) -> Iterator[None]:
-    """Let nobody else write `output` meanwhile. Raises PlumeExportError if another thread or process writes it now."""
+    """Lock `output` for writing. Raises PlumeExportError if another thread or process is writing it."""
     descriptor = open_locked(_lock_file(output), os.O_RDWR | os.O_CREAT, output)
     try:
         yield
@@ -97,21 +96,21 @@ def locked(output: Path) -> Iterator[None]:
 
 
 def check_not_locked(output: Path) -> None:
-    """Raise PlumeExportError if another thread or process writes `output` now."""
+    """Raise PlumeExportError if another thread or process is writing `output`."""
     with suppress(FileNotFoundError):
         os.close(open_locked(_lock_file(output), os.O_RDWR, output, is_shared=True))
 
 
 def moved_aside(output: Path) -> Path | None:
-    """Return the newest of what writers that were killed had moved aside for `output`; None: nothing. Raises OSError."""
+    """Return the newest previous output that killed writers moved aside; None if there is none. Raises OSError."""
     aside = [file for file, is_aside in _leftovers(output) if is_aside]
     return max(aside, key=lambda file: file.stat().st_ctime_ns, default=None)
 
 
 def sync(path: Path) -> None:
-    """Make a file's bytes or a directory's names lasting. Raises OSError, also for what was written to it before.
+    """Flush a file's data or a directory's names to disk. Raises OSError, also for earlier failed writes.
 
-    Some file systems cannot sync a directory, and say so; that is no error.
+    Some file systems cannot sync a directory and report that; it is not treated as an error.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -125,10 +124,10 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def as_write_error(output: Path) -> Iterator[None]:
-    """Raise what the operating system refuses as a WriteError that names `output`."""
+    """Convert OS errors to WriteErrors that name `output`."""
     try:
         yield
-    except WriteError as error:  # of a directory that was written on the way
+    except WriteError as error:  # of a directory that was written as part of this one
         raise WriteError(output, error.reason) from error
     except OSError as error:
         if error.errno not in _WRITE_ERRORS:
@@ -137,7 +136,7 @@ def as_write_error(output: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError, output: Path) -> str:
-    """Return what the operating system says, with the file that is missing if it is another one."""
+    """Return the OS error's text, with the file's name if it is not the output."""
     reason = error.strerror or str(error)
     is_another = error.errno == errno.ENOENT and error.filename is not None and str(error.filename) != str(output)
     return f"{reason}: {error.filename}" if is_another else reason
@@ -145,7 +144,7 @@ def _reason(error: OSError, output: Path) -> str:
 
 @contextmanager
 def _parents(output: Path) -> Iterator[None]:
-    """Make the directories above `output`; on an error those go that nothing was written to."""
+    """Create the parent directories of `output`. On an error, those that are still empty are removed."""
     missing = [parent for parent in output.parents if not parent.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -162,28 +161,28 @@ def _lock_file(output: Path) -> Path:
 
 
 def _clear_leftovers(output: Path, report: Report, is_whole: Callable[[Path], bool]) -> None:
-    """Restore and remove what builds that were killed left. Requires the lock: nothing of a living build is touched."""
+    """Restore or remove the leftovers of killed builds. Requires the lock, so that no running build is affected."""
     _restore(output, report)
     left = [file for file, is_aside in _leftovers(output) if not is_aside or is_whole(output)]
     for file in left:
         _remove_tree(file, report)
     if left:
-        report(f"removed {', '.join(file.name for file in left)}: left by a build that was killed")
+        report(f"removed {', '.join(file.name for file in left)}: leftovers of a build that was killed")
 
 
 def _restore(output: Path, report: Report) -> None:
-    """Move the newest of what was moved aside back, if nothing or an empty directory stands at `output`."""
+    """Restore the newest previous output that was moved aside, if `output` is missing or an empty directory."""
     newest = moved_aside(output)
     if newest is None or (output.exists() and any(output.iterdir())):
         return
     if output.exists():
         output.rmdir()
     newest.rename(output)
-    report(f"restored {output}, which a build that was killed had moved to {newest.name}")
+    report(f"restored {output}, which a killed build had moved to {newest.name}")
 
 
 def _leftovers(output: Path) -> list[tuple[Path, bool]]:
-    """Return the scratch directories of `output`, and what was moved aside for it: these are True."""
+    """Return the scratch directories of `output` (False), and its previous outputs that were moved aside (True)."""
     pattern = re.compile(re.escape(f".{output.name}.partial-") + r"[a-z0-9_]{8}(?P<old>\.old)?")
     files = sorted(output.parent.iterdir())
     return [(file, bool(match["old"])) for file in files if (match := pattern.fullmatch(file.name))]
@@ -193,7 +192,7 @@ def _remove_tree(directory: Path, report: Report) -> None:
     try:
         shutil.rmtree(directory)
     except OSError as error:
-        report(f"{directory} cannot be removed: {error.strerror or error}; delete it yourself")
+        report(f"{directory} cannot be removed: {error.strerror or error}; delete it manually")
 
 
 def _sync_tree(directory: Path) -> None:

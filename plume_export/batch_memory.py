@@ -1,4 +1,4 @@
-"""What a batch keeps in device memory besides the engines' own: computed from the graphs' contracts, for any backend."""
+"""Device memory of a batch, besides the engines' own: computed from the graphs' inputs and outputs, for any backend."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from .recipe import MIN_IMAGE_TOKENS, ShapeRanges
 from .spec import DType, GraphName, GraphSpec, TensorSpec, VisionSpec
 
 DTYPE_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "int64": 8}
-# TensorRT wants its tensors and its scratch memory on multiples of this.
+# TensorRT requires tensors and scratch memory at multiples of this.
 ALIGNMENT_BYTES = 256
 
 
@@ -26,9 +26,9 @@ class BufferBytes:
 
 
 def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shapes: ShapeRanges) -> BufferBytes:
-    """Return what the largest batch of `shapes` takes. All of its visual tokens are part of its prompts.
+    """Return the bytes of the largest batch of `shapes`. All of its visual tokens are part of its prompts.
 
-    A bundle for text alone has the blank image only.
+    A bundle for text only has just the blank image.
     """
     batch, tokens = shapes.batch.max, shapes.prompt_tokens.max
     sizes = {"batch": batch, "tokens": tokens}
@@ -37,7 +37,7 @@ def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shap
     uploads = sum(tensor_bytes(tensor, sizes) for tensor in inputs.values())
     has_vision = "vision_encoder" in graphs
     if has_vision:
-        patch = vision.patch_values * DTYPE_BYTES["float32"] + 2 * DTYPE_BYTES["int64"]  # with its row and column
+        patch = vision.patch_values * DTYPE_BYTES["float32"] + 2 * DTYPE_BYTES["int64"]  # including its row and column
         uploads += batch * tokens * vision.merged_patches * patch + batch * tokens // MIN_IMAGE_TOKENS * 2 * ALIGNMENT_BYTES
     of_batch = batch * (tokens if has_vision else MIN_IMAGE_TOKENS)
     of_one_call = min(of_batch, shapes.frames.max * shapes.image_tokens.max)
@@ -50,9 +50,9 @@ def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shap
 
 
 def batch_tensors(graphs: Mapping[GraphName, GraphSpec]) -> dict[str, TensorSpec]:
-    """Return the tensors that live on the device for one batch, by name: prefill's outputs, and all of latent_step's.
+    """Return the tensors that stay on the device for one batch, by name: prefill's outputs, and all tensors of latent_step.
 
-    The suffix is not among them: it is the same for all batches.
+    The suffix is not included, because it is the same for all batches.
     """
     step = graphs["latent_step"]
     tensors = (*graphs["prefill"].outputs, *step.inputs, *step.outputs)
@@ -65,7 +65,7 @@ def tensor_shape(tensor: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...
 
 
 def tensor_bytes(tensor: TensorSpec, sizes: Mapping[str, int]) -> int:
-    """Return the bytes that a tensor takes, rounded up to the alignment."""
+    """Return the bytes of a tensor, rounded up to the alignment."""
     return aligned(math.prod(tensor_shape(tensor, sizes)) * DTYPE_BYTES[tensor.dtype])
 
 

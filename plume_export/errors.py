@@ -1,20 +1,20 @@
-"""What a user can get wrong, with the fix in the message."""
+"""Errors that a user can solve, with the fix in the message."""
 
 import re
 
-# A whole shell command, which is one from Python too; or the flag of one.
+# A whole shell command, which stays as it is in Python; or a flag outside of commands.
 _COMMAND_OR_FLAG = re.compile(r"`[^`]*`|\b(?:plume-export|pip3?|python3?|apt|ffmpeg) [^,;)\n]*|(?<![^\s(\[])--[a-z][a-z-]*")
 
 
 class PlumeExportError(Exception):
     """A problem that the user can solve. The command line prints it as one message and exits with code 1.
 
-    `message` names the thing, what was received and what was expected. `fix` is the command, flag or step that solves it, in
-    the words of the command line. The text of the exception speaks Python: `--batch-size` is `batch_size` there.
+    `message` names the thing, what was received and what was expected. `fix` is the command, flag or step that solves it,
+    written with flags. The text of the exception uses Python's names instead: `--batch-size` becomes `batch_size`.
     """
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
-        # Not handed on to Exception: its `args` stay those of the call, so that an error of any subclass can be pickled.
+        # Not passed to Exception: `args` stay those of the call, so that an error of any subclass can be pickled.
         self.message, self.fix = message, fix
 
     def __str__(self) -> str:
@@ -22,24 +22,24 @@ class PlumeExportError(Exception):
 
     @property
     def command_line_text(self) -> str:
-        """The text for a user of the command line, with flags."""
+        """The error's text for the command line, with flags."""
         return _text(self.message, self.fix)
 
     def add_place(self, place: str) -> None:
-        """Put where it happened in front of the message, as `in.jsonl line 3`."""
+        """Prefix the message with the place of the error, such as `in.jsonl line 3`."""
         self.message = f"{place}: {self.message}"
 
     def add_fix(self, fix: str) -> None:
-        """Add another way out, in the words of the command line."""
+        """Add another fix, written with flags."""
         self.fix = fix if self.fix is None else f"{self.fix}; {fix}"
 
 
 class OptionError(PlumeExportError):
-    """An option's value, or several together, that are wrong whatever the files hold. The command line exits with code 2."""
+    """An option's value, or a combination of options, that is always wrong. The command line exits with code 2."""
 
 
 class CheckpointError(PlumeExportError):
-    """A checkpoint that is missing, damaged or not PLUME's."""
+    """A checkpoint that is missing, corrupt or not PLUME's."""
 
 
 class BundleError(PlumeExportError):
@@ -47,9 +47,9 @@ class BundleError(PlumeExportError):
 
 
 class InputError(PlumeExportError):
-    """One input (text, image, video) that cannot be embedded; other inputs of the same run are unaffected.
+    """One input (text, image, video) that cannot be embedded. Other inputs of the same run are not affected.
 
-    `index` is its position in what the caller passed, from 0, and `input` its id, where there are any.
+    `index` is its position in the caller's inputs, from 0, and `input` its id, if they are known.
     """
 
     index: int | None = None
@@ -57,14 +57,14 @@ class InputError(PlumeExportError):
 
 
 class MissingExtraError(PlumeExportError):
-    """A command needs a package that is not installed."""
+    """A command that needs a package that is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"The Python package {package!r} is not installed.", fix=f"pip install 'plume-export[{extra}]'")
 
 
 class MissingDecoderError(MissingExtraError, InputError):
-    """One input needs a package that is not installed; other inputs of the same run are unaffected."""
+    """One input that needs a package that is not installed. Other inputs of the same run are not affected."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         fix = f"pip install 'plume-export[{extra}]'"
@@ -72,7 +72,7 @@ class MissingDecoderError(MissingExtraError, InputError):
 
 
 def keywords_from_flags(text: str) -> str:
-    """Return `text` with flags as the keyword arguments of the same name; whole commands stay."""
+    """Return `text` with flags replaced by the keyword arguments of the same names. Whole commands are unchanged."""
 
     def keyword(match: re.Match[str]) -> str:
         found = match.group()

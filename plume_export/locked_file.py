@@ -1,4 +1,4 @@
-"""A hidden file beside an output, which one process at a time has open. Nothing that was put in its place is followed."""
+"""A hidden file beside an output, opened by one process at a time. Links in its place are not followed."""
 
 import os
 import stat
@@ -8,10 +8,10 @@ from .errors import PlumeExportError
 
 
 def open_locked(file: Path, flags: int, output: Path, *, is_shared: bool = False) -> int:
-    """Return the descriptor of `file`, locked; the lock ends with the process, however it ends.
+    """Return the descriptor of `file`, locked. The lock ends with the process, however the process ends.
 
-    Raises PlumeExportError if another thread or process has it locked to write `output`, if its file system has no locks, and
-    as `open_hidden` does. While the lock is held, only its holder may remove the file.
+    Raises PlumeExportError if another thread or process holds the lock to write `output`, or if the file system has no locks.
+    Also raises like `open_hidden`. Only the holder of the lock may remove the file.
     """
     while True:
         descriptor = open_hidden(file, flags)
@@ -22,11 +22,11 @@ def open_locked(file: Path, flags: int, output: Path, *, is_shared: bool = False
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # of a file that who held it before has removed
+        os.close(descriptor)  # of a file that the previous holder has removed
 
 
 def open_hidden(file: Path, flags: int) -> int:
-    """Open a regular file. Raises PlumeExportError for a link or anything else in its place, OSError as `os.open` does."""
+    """Open a regular file. Raises PlumeExportError for a link or another kind of file, and OSError like `os.open`."""
     try:
         descriptor = os.open(file, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError:
@@ -50,7 +50,7 @@ def _lock(descriptor: int, output: Path, *, is_shared: bool) -> None:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise PlumeExportError(
-            f"{output} is being written by another process.", fix="wait until it is done, or choose another --output"
+            f"{output} is being written by another process.", fix="wait until it is finished, or choose another --output"
         ) from None
     except OSError as error:
         raise PlumeExportError(

@@ -1,7 +1,7 @@
-"""What a target's engines need on the device, computed from the model's dimensions: no GPU, no engine, no torch.
+"""Device memory of a target's engines, computed from the model's dimensions. Needs no GPU, no engine and no torch.
 
-Weights, caches and buffers follow from the shapes. Activations follow what TensorRT-RTX's builder reports for these graphs:
-what lives at the same time in the widest place of a layer. The tests hold them against real builds.
+Weights, caches and buffers follow from the shapes. Activations follow the figures of TensorRT-RTX's builder for these graphs:
+the tensors that exist at the same time in the widest part of a layer. The tests compare them with real builds.
 """
 
 import math
@@ -18,31 +18,31 @@ from .layout import expected_tensors
 from .recipe import AxisRange, Device, Recipe, ShapeRanges
 from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INT4_BLOCK, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 
-# Code and constants of an engine beside its weights, for each layer; as built by TensorRT-RTX 1.7 for the 2B model.
+# Code and constants of an engine besides its weights, per layer; measured with TensorRT-RTX 1.7 for the 2B model.
 _CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_090_000}
-# What the builder adds to a step's own memory, whatever the shapes.
+# Memory that the builder adds to a step, whatever the shapes.
 _STEP_BYTES = 10_000_000
-# Checkpoint tensors that integer precisions store as integers (precision/folds.py): linear layers and the embedding table.
+# Checkpoint tensors that quantised precisions store as integers (quantise/folds.py): linear layers and the embedding table.
 _INTEGER_TENSORS = re.compile(
     r"layers\..*_proj\.weight$|blocks\..*(qkv|proj|fc1|fc2)\.weight$|merger\.mlp\..\.weight$|embed_tokens"
 )
-# With these, engines can take their weights as inputs; of other integers TensorRT-RTX lays out a whole copy anew in every pass.
+# With these precisions, engines can read their weights as inputs. For others, TensorRT-RTX reformats a full copy in every run.
 SHAREABLE: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
-_CANNOT_SHARE = "Engines in {} cannot share their weights: a whole copy would be laid out anew in every pass."
-_SHARING_FIX = "--weights baked, or --precision int8"
+_CANNOT_SHARE = "Engines in {} cannot share their weights: a full copy would be reformatted in every run."
+_SHARING_FIX = "use --weights baked, or --precision int8"
 Weights = Literal["baked", "shared"]
-# TensorRT-RTX's builder: 9.9 GB for the 2B in fp16 (3.1 GB of weights in prefill), 1.3 to 1.7 GB for 2b-slice in integers;
-# 0.7 GB with shared weights.
+# TensorRT-RTX's builder takes 9.9 GB for the 2B model in fp16 (3.1 GB of weights in prefill), 1.3 to 1.7 GB for 2b-slice in
+# quantised precisions, and 0.7 GB with shared weights.
 _BUILDER_WEIGHT_COPIES = 3.15
 _BUILDER_BYTES = 200_000_000
 _BUILDER_SHARED_BYTES = 700_000_000
-# CUDA's context and the libraries: an estimate, not measured.
+# CUDA's context and libraries: an estimate, not measured.
 CONTEXT_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes on the device for the largest shapes of a recipe. Activations of the three engines share one block."""
+    """Bytes on the device for the maximum shapes of a recipe. Activations of the three engines share one block."""
 
     target: str
     precision: Precision
@@ -57,23 +57,23 @@ class Plan:
 
     @property
     def largest_activations(self) -> int:
-        """The engines run one after another and share one block."""
+        """Activations of the largest engine. The engines run one after another and share one block."""
         return max(self.activations.values())
 
     @property
     def total(self) -> int:
-        """Everything at once."""
+        """Sum of all parts."""
         engines = sum(self.engines.values()) + self.shared_weights
         return engines + self.largest_activations + self.prefix_cache + self.buffers + CONTEXT_BYTES
 
     @property
     def fits(self) -> bool | None:
-        """None where the recipe names no device."""
+        """Whether the plan fits in the device's memory; None if the recipe names no device."""
         return None if self.device_bytes is None else self.total <= self.device_bytes
 
 
 def check_shareable(weights: Weights | None, precision: Precision | None) -> None:
-    """Raise OptionError for weights that engines of a precision cannot share. None is not given."""
+    """Raise OptionError if engines of a precision cannot share their weights. None means that an option was not given."""
     if weights == "shared" and precision is not None and precision not in SHAREABLE:
         raise OptionError(_CANNOT_SHARE.format(precision), fix=_SHARING_FIX)
 
@@ -81,10 +81,12 @@ def check_shareable(weights: Weights | None, precision: Precision | None) -> Non
 def plan_memory(
     target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName] = GRAPH_NAMES
 ) -> Plan:
-    """Return what the engines of a recipe need; `graphs` are those of the bundle. Source: the graphs' contracts (spec.py)."""
+    """Return the memory that the engines of a recipe need. `graphs` are those of the bundle. Source: the graph specs
+    (spec.py).
+    """
     if recipe.backend in ("onnxruntime-cpu", "onnxruntime-cuda"):
         raise OptionError(
-            f"The target {target} has no engines to plan for.", fix="--target with a recipe of TensorRT or TensorRT-RTX"
+            f"The target {target} has no engines to plan.", fix="use --target with a recipe for TensorRT or TensorRT-RTX"
         )
     if recipe.weights == "shared" and precision not in SHAREABLE:
         raise PlumeExportError(_CANNOT_SHARE.format(precision), fix=_SHARING_FIX)
@@ -111,9 +113,9 @@ def plan_memory(
 
 
 def builder_peak_bytes(recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
-    """Return what the process that builds the largest engine needs of the host's memory; engines are built one by one.
+    """Return the host memory that the process with the largest engine needs. Engines are built one at a time.
 
-    As measured with TensorRT-RTX 1.7, which keeps its weights some three times (docs/benchmarks).
+    Measured with TensorRT-RTX 1.7, which holds its weights about three times (docs/benchmarks).
     """
     if recipe.weights == "shared":
         return _BUILDER_SHARED_BYTES
@@ -124,19 +126,19 @@ def builder_peak_bytes(recipe: Recipe, model: ModelSpec, precision: Precision, g
 def check_builder_fits(
     target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName], free_bytes: int
 ) -> None:
-    """Raise PlumeExportError if the host's free memory does not hold what the builder needs."""
+    """Raise PlumeExportError if the host has less free memory than the builder needs."""
     needed = builder_peak_bytes(recipe, model, precision, graphs)
     if needed > free_bytes:
         raise PlumeExportError(
-            f"Building the engines of {target} in {precision} takes {needed / 1e6:,.0f} MB of this machine's memory; "
-            f"{free_bytes / 1e6:,.0f} MB are free.",
+            f"Building the engines of {target} in {precision} needs {needed / 1e6:,.0f} MB of this machine's "
+            f"memory; {free_bytes / 1e6:,.0f} MB are free.",
             fix="free memory, compile on a larger machine (the engines are portable), or --target with a recipe that has "
             f'weights = "shared", which takes {_BUILDER_SHARED_BYTES / 1e6:,.0f} MB',
         )
 
 
 def _activations(model: ModelSpec, shapes: ShapeRanges, item: int) -> dict[GraphName, int]:
-    """For the largest shapes. Integer graphs need no more than 16-bit ones."""
+    """Return the activations for the maximum shapes. Quantised graphs need no more than 16-bit ones."""
     tokens, frames = shapes.batch.max * shapes.prompt_tokens.max, shapes.frames.max
     patches = shapes.image_tokens.max * model.vision.merged_patches
     return {
@@ -147,7 +149,9 @@ def _activations(model: ModelSpec, shapes: ShapeRanges, item: int) -> dict[Graph
 
 
 def bytes_read_by_pass(model: ModelSpec, precision: Precision, graph: GraphName) -> int:
-    """Return the weights that one pass of a graph reads: all but the embedding table, of which a prompt takes its rows."""
+    """Return the bytes of weights that one run of a graph reads: all except the embedding table, of which it reads single
+    rows.
+    """
     return sum(
         _bytes_of(name, shape, precision)
         for name, shape in expected_tensors(model).items()
@@ -163,24 +167,24 @@ def check_plan_fits(
     device: Device,
     graphs: Collection[GraphName] = GRAPH_NAMES,
 ) -> None:
-    """Raise PlumeExportError if a device does not hold what a recipe needs, with the nearest choice that it holds."""
+    """Raise PlumeExportError if a recipe does not fit in a device's memory. The fix names the nearest choice that fits."""
     recipe = msgspec.structs.replace(recipe, device=device)
     plan = plan_memory(target, recipe, model, precision, graphs)
     if plan.fits is False:
         raise PlumeExportError(
-            f"The engines of {target} in {precision} take {plan.total / 1e6:,.0f} MB on the device with their buffers; "
-            f"{device.name} has {device.memory_gb * 1000:,.0f} MB (see plume-export plan --target {target}).",
-            fix="compile with a recipe of your own; "
-            + nearest_text(nearest_that_fits(target, recipe, model, precision, graphs)),
+            f"The engines of {target} in {precision} need {plan.total / 1e6:,.0f} MB of device memory with their "
+            f"buffers; {device.name} has {device.memory_gb * 1000:,.0f} MB (see plume-export plan --target "
+            f"{target}).",
+            fix="compile with your own recipe; " + nearest_text(nearest_that_fits(target, recipe, model, precision, graphs)),
         )
 
 
 def nearest_that_fits(
     target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName] = GRAPH_NAMES
 ) -> Plan | None:
-    """Return the plan nearest to the recipe that its device holds, None if there is none.
+    """Return the plan closest to the recipe that fits in the device's memory, or None if none fits.
 
-    Tried in turn: shared weights, smaller batches, shorter prompts with smaller images.
+    Tries, in order: shared weights, smaller batches, shorter prompts with smaller images.
     """
     shapes = recipe.limits
     batch, tokens, image = shapes.batch.max, shapes.prompt_tokens.max, shapes.image_tokens.max
@@ -203,9 +207,9 @@ def nearest_that_fits(
 
 
 def nearest_text(nearest: Plan | None) -> str:
-    """Say what fits instead, in the words of a recipe."""
+    """Return what fits instead, written as keys of a recipe."""
     if nearest is None:
-        return "nothing smaller fits either"
+        return "no smaller plan fits either"
     shapes = nearest.shapes
     return (
         f'nearest that fits: weights = "{nearest.weights}", batch up to {shapes.batch.max}, prompt up to '
@@ -218,7 +222,7 @@ def _until(axis: AxisRange, largest: int) -> AxisRange:
 
 
 def _is_in(name: str, graph: GraphName) -> bool:
-    """Whether a checkpoint tensor is part of a graph."""
+    """Return True if a checkpoint tensor is part of a graph."""
     if graph == "vision_encoder":
         return name.startswith("visual.")
     if graph == "prefill":
@@ -227,7 +231,7 @@ def _is_in(name: str, graph: GraphName) -> bool:
 
 
 def _bytes_of(name: str, shape: tuple[int, ...], precision: Precision) -> int:
-    """Norms, the router and the step table are float32 in every precision; integers have scales beside them."""
+    """Return the bytes of a tensor. Norms, the router and the step table are always float32; integers include their scales."""
     values = math.prod(shape)
     if any(part in name for part in ("norm", ".ln.", "ln_q", "router", "step_embed")):
         return 4 * values
@@ -236,11 +240,11 @@ def _bytes_of(name: str, shape: tuple[int, ...], precision: Precision) -> int:
         return item * values
     if precision == "int4-weight" and "embed_tokens" not in name:
         return values // 2 + item * values // INT4_BLOCK
-    return values + item * shape[0]  # a scale for each output channel, or row of the table
+    return values + item * shape[0]  # one scale per output channel, or per row of the table
 
 
 def _weight_bytes(model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
-    """Bytes of the weights that any of the graphs has, each counted once."""
+    """Return the bytes of the weights in any of the graphs, each counted once."""
     return sum(
         _bytes_of(name, shape, precision)
         for name, shape in expected_tensors(model).items()
@@ -249,9 +253,10 @@ def _weight_bytes(model: ModelSpec, precision: Precision, graphs: Collection[Gra
 
 
 def _vision_patch_bytes(model: ModelSpec, item: int, frames: int) -> int:
-    """In the MLP: its inner values before and after the activation, the norm's output, float32 residuals, rotary tables.
+    """Return the bytes per patch in the MLP: inner values before and after the activation, norm output, residuals, rotary
+    tables.
 
-    One residual of a single frame is computed in place.
+    The residuals are float32. For a single frame, one residual is computed in place.
     """
     vision = model.vision
     residuals = 1 if frames == 1 else 2
@@ -260,12 +265,12 @@ def _vision_patch_bytes(model: ModelSpec, item: int, frames: int) -> int:
 
 
 def _prefill_token_bytes(model: ModelSpec, item: int) -> int:
-    """In the MLP: gate and up, their product, the norm's output, two float32 residuals; rotary tables."""
+    """Return the bytes per token in the MLP: gate and up, their product, norm output, two float32 residuals; rotary tables."""
     decoder = model.decoder
     return item * (3 * decoder.mlp_width + decoder.hidden) + 2 * 4 * decoder.hidden + 8 * decoder.head_dim
 
 
 def _step_token_bytes(model: ModelSpec, item: int) -> int:
-    """One layer's keys and values, and the scores of the query rows."""
+    """Return the bytes per token of one layer's keys and values, and of the scores of the query rows."""
     decoder = model.decoder
     return 2 * item * decoder.kv_heads * decoder.head_dim + 32

@@ -1,33 +1,33 @@
-"""How long work reports its progress, whoever shows it."""
+"""Types for reporting progress, and a progress bar."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeAlias
 
-# Takes how many more are done.
+# Receives the number of newly finished units.
 Advance: TypeAlias = Callable[[int], None]
-# Opens a bar of so many things of a name; what it yields advances the bar.
+# Opens a progress bar with a total and a unit. Yields the function that advances it.
 OpenProgress: TypeAlias = Callable[[int, str], AbstractContextManager[Advance]]
-# Says which step is done now; an indented line is a detail of the step before.
+# Receives the current step. An indented line is a detail of the previous step.
 Report: TypeAlias = Callable[[str], None]
 _INDENT = "  "
 
 
 def detail_of(report: Report) -> Report:
-    """Return what reports details of a step."""
+    """Return a function that reports details of a step."""
     return lambda text: report(_INDENT + text)
 
 
 def is_detail(text: str) -> bool:
-    """Say whether a report is a detail of the step before."""
+    """Return True if a report is a detail of the previous step."""
     return text.startswith(_INDENT)
 
 
 @contextmanager
 def progress_bar(total: int | None, unit: str, *, is_shown: bool = True) -> Iterator[Advance]:
-    """Show a bar with the rate and the time left on stderr; yield the function that advances it.
+    """Show a progress bar on stderr, with the rate and the time left; yield the function that advances it.
 
-    None: nobody knows how many.
+    If `total` is None, the number of units is unknown.
     """
     if not is_shown:
         yield lambda _: None

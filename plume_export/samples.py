@@ -1,15 +1,15 @@
-"""Where the samples lie that ship with the package: inputs, and the checkpoint of plume-tiny."""
+"""Paths of the built-in samples: inputs, and the checkpoint of plume-tiny."""
 
 from pathlib import Path
 
 from .errors import PlumeExportError
 
-# The name that stands for the sample checkpoint, wherever a checkpoint is asked for.
+# The name of the sample checkpoint, accepted wherever a checkpoint is expected.
 PLUME_TINY = "plume-tiny"
 
 
 def plume_tiny_directory() -> Path:
-    """Return the directory of plume-tiny's checkpoint, in the layout of a published one."""
+    """Return the directory of plume-tiny's checkpoint, in the layout of the original checkpoint."""
     return Path(__file__).parent / "plume_tiny" / "checkpoint"
 
 
@@ -19,17 +19,17 @@ def sample_inputs_file() -> Path:
 
 
 def calibration_inputs_file() -> Path:
-    """Return the JSON lines file of the inputs that ranges are measured on."""
+    """Return the JSON lines file of the calibration inputs."""
     return _inputs_file("calibration.jsonl")
 
 
 def held_out_inputs_file() -> Path:
-    """Return the JSON lines file of the inputs that show what a change of precision costs. Ranges never see them."""
+    """Return the JSON lines file of the held-out inputs, which measure the cost of a precision. Calibration never uses them."""
     return _inputs_file("held_out.jsonl")
 
 
 def _inputs_file(name: str) -> Path:
-    """Top-level calibration/ in a checkout, package data in a wheel."""
+    """Return a file of calibration/ in a checkout, or of the package data in a wheel."""
     package = Path(__file__).parent
     for directory in (package / "data" / "calibration", package.parent / "calibration"):
         if (directory / name).is_file():

@@ -1,4 +1,4 @@
-"""The self-test that travels in a bundle: a few inputs, what the reference computed, and how this machine does."""
+"""The self-test in a bundle: a few inputs, their reference outputs, and a comparison on this machine."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from .stages import Stages
 if TYPE_CHECKING:
     from .reference import Reference, ReferenceProcessor
 
-# How many lines of the inputs file are captured: enough for a text, an image and both, small enough to carry.
+# Number of inputs to capture: enough for a text, an image and both, but small.
 CAPTURED_INPUTS = 3
 _TIMED_RUNS = 3
 
@@ -60,7 +60,7 @@ def capture_selftest(
 def run_selftest(
     bundle: str | os.PathLike[str] | Bundle, *, threads: int | None = None, verify_hashes: bool = True
 ) -> SelftestReport:
-    """Run the captured inputs on this machine and compare. Raises BundleError if the bundle carries none."""
+    """Run the captured inputs on this machine and compare. Raises BundleError if the bundle has no self-test."""
     check_threads(threads)
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
     items, expected = _read_captured(bundle)
@@ -97,7 +97,7 @@ def _captured_lines(inputs: Path, modalities: Modalities) -> Iterator[tuple[str,
 
 
 def _with_copied_media(line: dict[str, object], source: Path, target: Path) -> dict[str, object]:
-    """Copy the media files of a line into the bundle and name them relative to it."""
+    """Copy the media files of a line into the bundle and name them relative to the bundle."""
 
     def copied(name: str) -> str:
         shutil.copyfile(source / name, target / Path(name).name)
@@ -129,12 +129,12 @@ def _read_captured(bundle: Bundle) -> tuple[list[Item], dict[str, Stages]]:
 
 
 def _check_media(bundle: Bundle, items: Sequence[Item]) -> None:
-    """The pictures and videos of a self-test are the bundle's own."""
+    """Raise BundleError if a self-test uses images or videos that are not the bundle's own."""
     listed = {bundle.file(name) for name in bundle.manifest.files}
     for item in items:
         for media in (*item.images, *(item.video if isinstance(item.video, tuple) else (item.video,))):
             if isinstance(media, str | os.PathLike) and Path(media) not in listed:
                 raise BundleError(
-                    f"The self-test of {bundle.path} takes {os.fspath(media)!r}, which the manifest does not list.",
+                    f"The self-test of {bundle.path} uses the file {os.fspath(media)!r}, which the manifest does not list.",
                     fix="do not use this bundle; build it again, or copy it from where it was built",
                 )

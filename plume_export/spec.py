@@ -1,7 +1,7 @@
-"""Model dimensions and the graphs' tensors: the one place that names them.
+"""Model dimensions, and the tensor names of the graphs. Tensor names are defined only here.
 
-Every other part (PyTorch modules, ONNX files, engines, runtime) uses these names. Sources: PLUME (arXiv 2604.02073),
-section 3, and the Qwen2-VL configuration.
+All other parts (PyTorch modules, ONNX files, engines, runtime) use these names. Sources: PLUME (arXiv 2604.02073), section 3,
+and the Qwen2-VL configuration.
 """
 
 import math
@@ -15,18 +15,18 @@ INSTRUCTION = (
     "Finally, use the <gen_emb> tag to represent the entire input."
 )
 
-# Of the integer precisions, "int8" has weights and activations of linear layers in int8, the others weights alone; the rest of
-# such a graph is float16.
+# Of the quantised precisions, "int8" has weights and activations of linear layers in int8, and the others only weights. The
+# rest of such a graph is float16.
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weight", "int4-weight"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 IntegerPrecision = Literal["int8", "int8-weight", "int4-weight"]
-# Input channels that share a scale of an int4 weight.
+# Number of input channels that share a scale of an int4 weight.
 INT4_BLOCK = 128
 INTEGER_PRECISIONS: tuple[IntegerPrecision, ...] = get_args(IntegerPrecision)
 RouterContext = Literal["disc", "none"]
 
 
-# What is read from a file is held to these; far beyond any model, and small enough to compute with.
+# Limit for sizes read from a file: far above any model, and small enough to compute with.
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 _Layers = Annotated[int, msgspec.Meta(ge=1, le=1 << 12)]
 _PatchSide = Annotated[int, msgspec.Meta(ge=1, le=64)]
@@ -52,12 +52,12 @@ class VisionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def patch_values(self) -> int:
-        """Values of one flattened patch: channels x temporal_patch_size x patch_size x patch_size."""
+        """Number of values in one flattened patch: channels x temporal_patch_size x patch_size x patch_size."""
         return self.channels * self.temporal_patch_size * self.patch_size**2
 
     @property
     def merged_patches(self) -> int:
-        """Patches that become one visual token."""
+        """Number of patches that become one visual token."""
         return self.merge_size**2
 
 
@@ -87,10 +87,10 @@ class TransitionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the latent rollout is run. The defaults are those of the published evaluation.
+    """Options of the latent rollout. The defaults are those of the original evaluation.
 
-    `prefix` and `suffix` are forced texts, each tokenised whole. The suffix continues by KV length, as in the published
-    evaluation. With `router_context = "none"` the router sees a zero anchor.
+    `prefix` and `suffix` are fixed texts, each tokenised as a whole. Positions of the suffix continue at the KV length, as in
+    the original evaluation. With `router_context = "none"` the router sees a zero anchor.
     """
 
     latent_steps: Size = 8
@@ -100,7 +100,9 @@ class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How images and videos become patches. The pixel limits are the published evaluation's, not the checkpoint's."""
+    """Options for turning images and videos into patches. The pixel limits are the original evaluation's, not the
+    checkpoint's.
+    """
 
     min_pixels: _Pixels = 784
     max_pixels: _Pixels = 2359296
@@ -109,7 +111,7 @@ class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that the runtime needs to know of a model."""
+    """All properties of a model that the runtime needs."""
 
     vision: VisionSpec
     decoder: DecoderSpec
@@ -119,13 +121,14 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def model_problem(model: ModelSpec) -> str | None:
-    """Return what does not fit together in dimensions that were read from a file; None if all do."""
+    """Return what is inconsistent in dimensions that were read from a file; None if they are consistent."""
     vision, decoder, transition, preprocess = model.vision, model.decoder, model.transition, model.preprocess
     numbers = (decoder.norm_epsilon, decoder.rope_theta, *preprocess.image_mean, *preprocess.image_std)
     checks = {
         f"the vision width {vision.width} is not a multiple of {4 * vision.heads}": vision.width % (4 * vision.heads),
-        f"{vision.channels} channels, and images have 3": vision.channels != 3,
-        f"{decoder.query_heads} query heads are no multiple of {decoder.kv_heads}": decoder.query_heads % decoder.kv_heads,
+        f"{vision.channels} channels, but images have 3": vision.channels != 3,
+        f"the number of query heads, {decoder.query_heads}, is not a multiple of {decoder.kv_heads}": decoder.query_heads
+        % decoder.kv_heads,
         f"the head dimension {decoder.head_dim} is odd": decoder.head_dim % 2,
         f"mrope_sections {list(decoder.mrope_sections)} do not sum to {decoder.head_dim // 2}": (
             sum(decoder.mrope_sections) != decoder.head_dim // 2
@@ -142,7 +145,7 @@ def model_problem(model: ModelSpec) -> str | None:
     return next((problem for problem, is_wrong in checks.items() if is_wrong), None)
 
 
-# The published model (Qwen2-VL-2B's dimensions).
+# The original model (Qwen2-VL-2B's dimensions).
 PLUME_2B = ModelSpec(
     vision=VisionSpec(32, 1280, 16, 5120, 14, 2, 2, 3),
     decoder=DecoderSpec(28, 1536, 12, 2, 128, 8960, 151936, 1e-6, 1e6, (16, 24, 24), 32768),
@@ -162,7 +165,7 @@ COMPUTE_DTYPE: dict[str, DType] = {
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One input or output of a graph: an axis is a size, or the name of a dynamic axis."""
+    """One input or output of a graph. An axis is a size, or the name of a dynamic axis."""
 
     name: str
     dtype: DType
@@ -181,17 +184,17 @@ GRAPH_NAMES: tuple[GraphName, ...] = ("vision_encoder", "prefill", "latent_step"
 
 
 def layer_name(name: str, layer: int) -> str:
-    """Return the name of one layer's tensor of a kind that every layer has, as `prefix_keys_3`."""
+    """Return the name of one layer's tensor, for tensors that every layer has, such as `prefix_keys_3`."""
     return f"{name}_{layer}"
 
 
 def graph_specs(model: ModelSpec, precision: Precision) -> dict[GraphName, GraphSpec]:
-    """Return the contract of the three graphs.
+    """Return the inputs and outputs of the three graphs.
 
-    What the host writes or reads (patches, states, router probabilities) is float32; what stays on the device (visual
-    embeddings, keys, values, suffix) has the precision of the graph. ONNX wants one name per value, so the state that
-    latent_step returns is `next_state`. The prefix cache is one tensor a layer: taken from one large tensor, TensorRT copies
-    all layers of it in every step.
+    Tensors that the host writes or reads (patches, states, router probabilities) are float32. Tensors that stay on the device
+    (visual embeddings, keys, values, suffix) have the precision of the graph. ONNX requires a unique name per value, so the
+    state returned by latent_step is `next_state`. The prefix cache is one tensor per layer: from one large tensor, TensorRT
+    would copy all layers in every step.
     """
     compute = COMPUTE_DTYPE[precision]
     decoder = model.decoder

@@ -1,4 +1,4 @@
-"""What PLUME computes for one input, stage by stage: the values that parity compares."""
+"""The results of PLUME for one input, stage by stage, which parity compares."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one input. `steps` is the number of latent states that the producer can see.
+    """The stages of one input. `steps` is the number of latent states that the producer can observe.
 
-    The reference sees every latent state. The runtime runs the last latent step and the suffix as one pass, so it sees one
-    state fewer; its router sees every step.
+    The reference observes every latent state. The runtime runs the last latent step and the suffix as one pass, so it returns
+    one state fewer; its router probabilities include every step.
     """
 
     visual_embeddings: FloatArray  # [visual_tokens, hidden]

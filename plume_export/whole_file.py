@@ -1,4 +1,4 @@
-"""A file that is written whole or not at all, by one process at a time."""
+"""A file that is written completely or not at all, by one process at a time."""
 
 import os
 import re
@@ -15,10 +15,10 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def replacing(output: Path) -> Iterator[IO[bytes]]:
-    """Write to a hidden file beside `output`, and rename it once it is on the disk; on an error nothing changes.
+    """Write to a hidden file beside `output`, and rename it when it is on disk. On an error nothing changes.
 
-    What a process that was killed left there is replaced, and so is a link there. Raises PlumeExportError if `output` cannot be
-    written or replaced, or if another thread or process writes it now.
+    A leftover of a killed process, or a link in its place, is replaced. Raises PlumeExportError if `output` cannot be written
+    or replaced, or if another thread or process is writing it.
     """
     check_replaceable(output)
     temporary = output.with_name(f".{output.name}.new")
@@ -34,21 +34,21 @@ def replacing(output: Path) -> Iterator[IO[bytes]]:
                 with suppress(OSError):
                     temporary.unlink()
                 raise
-            with suppress(OSError):  # until then a crash of the machine may bring the old file back, whole too
+            with suppress(OSError):  # until then, a crash of the machine may restore the old file, which is complete too
                 sync(output.parent)
     except OSError as error:
         raise WriteError(output, error.strerror or str(error)) from error
 
 
 def check_replaceable(output: Path) -> None:
-    """Raise PlumeExportError for a device, a pipe or a symbolic link: to replace it would not write where it leads."""
+    """Raise PlumeExportError for a device, a pipe or a symbolic link: replacing it would not write to its destination."""
     with as_write_error(output):
         is_link = output.is_symlink()
-        is_stream = is_link and re.fullmatch("/dev|/proc/.*", os.path.realpath(output.parent))  # as /dev/stdout, /dev/fd/1
+        is_stream = is_link and re.fullmatch("/dev|/proc/.*", os.path.realpath(output.parent))  # such as /dev/stdout, /dev/fd/1
         if is_stream or (output.exists() and not output.is_file() and not output.is_dir()):
             raise PlumeExportError(
                 f"The output {output} is not a regular file, but a device, pipe or stream.",
-                fix="choose a file in a directory that is there and writable",
+                fix="choose a file in an existing, writable directory",
             )
         if is_link:
             raise PlumeExportError(

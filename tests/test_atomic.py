@@ -83,7 +83,7 @@ def test_what_a_killed_writer_left_is_named(output: Path) -> None:
     (output.parent / ".output.lock").touch()
     said: list[str] = []
     write(output, "new", said.append)
-    assert said == ["removed .output.partial-abcd_123: left by a build that was killed"]
+    assert said == ["removed .output.partial-abcd_123: leftovers of a build that was killed"]
     assert os.listdir(output.parent) == ["output"]
 
 

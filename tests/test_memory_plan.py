@@ -126,7 +126,9 @@ def test_engines_that_the_device_can_not_hold_are_not_built(tiny_fp16: Bundle, t
     text = (recipes_directory() / "jetson-orin-nano-8gb.toml").read_text()
     text = text.replace('backend = "tensorrt"', 'backend = "tensorrt-rtx"').replace("memory_gb = 7.4", "memory_gb = 0.53")
     (tmp_path / "small.toml").write_text(text)
-    with pytest.raises(PlumeExportError, match=r"take [\d,]+ MB on the device.*; Orin Nano has 530 MB(.|\n)*nearest that fits"):
+    with pytest.raises(
+        PlumeExportError, match=r"need [\d,]+ MB of device memory.*; Orin Nano has 530 MB(.|\n)*nearest that fits"
+    ):
         compile_bundle(tiny_fp16, tmp_path / "out", str(tmp_path / "small.toml"))
     assert not (tmp_path / "out").exists()
 

@@ -50,7 +50,7 @@ def test_reads_what_numpy_writes(tmp_path: Path, save: object) -> None:
 
 def test_no_pickle_is_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", a=np.array([Canary(tmp_path / "canary")], object))
-    with pytest.raises(ValueError, match="holds object; expected numbers"):
+    with pytest.raises(ValueError, match="contains object; expected numbers"):
         read_npz(tmp_path / "a.npz")
     assert not (tmp_path / "canary").exists()
 
@@ -72,7 +72,7 @@ def test_a_damaged_array(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="would become 100,000,000 "):
+    with pytest.raises(ValueError, match="would expand to 100,000,000 "):
         read_npz(write(tmp_path / "a.npz", a=bytes(100_000_000)))
 
 

@@ -67,14 +67,14 @@ def test_a_new_one_in_twelve_lines(tmp_path: Path) -> None:
         ("max_pixels", "maximum_pixels", "maximum_pixels"),
         ("batch = [1, 1, 2]", "batch = [1, 4, 2]", "batch = [1, 4, 2]; expected [min, opt, max] with min <= opt <= max"),
         ("batch = [1, 1, 2]", "batch = [0, 1, 2]", ">= 1"),
-        ("batch = [1, 1, 2]", "batch = [2, 2, 2]", "has batch from 2 on; expected 1 at most"),
-        ("image_tokens = [4,", "image_tokens = [16,", "has image_tokens from 16 on; expected 4 at most"),
+        ("batch = [1, 1, 2]", "batch = [2, 2, 2]", "has batch with min 2; expected at most 1"),
+        ("image_tokens = [4,", "image_tokens = [16,", "has image_tokens with min 16; expected at most 4"),
         ("max_pixels = 200704", "max_pixels = 1568", ">= 3136"),
         ("batch = [1, 1, 2]", "batch = [1, 2]", "length 3"),
-        ("200704", "2007040", "which are 2560 tokens; its image_tokens end at 256"),
-        ("[16, 256, 512]", "[16, 128, 256]", "a prompt needs some 90 tokens more"),
+        ("200704", "2007040", "which are 2560 tokens; the max of its image_tokens is 256"),
+        ("[16, 256, 512]", "[16, 128, 256]", "a prompt needs about 90 tokens more"),
         ('precision = "fp16"', "", "precision"),
-        ('precision = "fp16"', "precision = fp16", "own.toml is wrong"),
+        ('precision = "fp16"', "precision = fp16", "own.toml is invalid"),
     ],
 )
 def test_a_wrong_one_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -112,14 +112,14 @@ def test_a_cpu_needs_no_limits(tmp_path: Path) -> None:
     assert read_recipe(own(tmp_path, without_shapes)).max_pixels == 200704
     shipped = read_recipe("cpu")
     assert (shipped.shapes, shipped.max_pixels) == (None, None)
-    with pytest.raises(PlumeExportError, match="has no shapes; onnxruntime-cuda needs it"):
+    with pytest.raises(PlumeExportError, match="has no shapes; onnxruntime-cuda requires it"):
         read_recipe(own(tmp_path, without_shapes.replace("-cpu", "-cuda")))
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"x = " + b"[" * 10_000, b"x = " + b"1" * 5000], ids=["bytes", "depth", "digits"])
 def test_what_is_no_text_of_a_recipe(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "own.toml").write_bytes(content)
-    with pytest.raises(PlumeExportError, match="is wrong"):
+    with pytest.raises(PlumeExportError, match="is invalid"):
         read_recipe(str(tmp_path / "own.toml"))
 
 
@@ -133,7 +133,7 @@ def test_unknown_targets_and_files(tmp_path: Path) -> None:
 def test_a_model_that_is_too_short_for_the_recipe(tmp_path: Path) -> None:
     model = preset_spec("2b", tokens=151936)
     recipe = read_recipe(own(tmp_path, OWN.replace("512]", "32768]")))
-    with pytest.raises(PlumeExportError, match="32768 tokens; this model serves 32756 with its 8 latent steps and 4"):
+    with pytest.raises(PlumeExportError, match="32768 tokens; this model allows 32756 with its 8 latent steps and 4"):
         check_recipe_fits_model(recipe, model, 4, "own")
 
 
@@ -144,7 +144,7 @@ def test_images_are_scaled_to_the_recipe(tmp_path: Path) -> None:
     assert (scaled.min_pixels, scaled.max_pixels) == (model.preprocess.min_pixels, 200704)
     assert model_scaled_to(read_recipe("cuda"), model, "cuda").preprocess.max_pixels == model.preprocess.max_pixels
     large = msgspec.structs.replace(model, preprocess=msgspec.structs.replace(model.preprocess, min_pixels=300000))
-    with pytest.raises(PlumeExportError, match="300000 pixels at least; the recipe own takes 200704 at most"):
+    with pytest.raises(PlumeExportError, match="at least 300000 pixels; the recipe own allows at most 200704"):
         model_scaled_to(recipe, large, "own")
 
 
