@@ -150,7 +150,7 @@ def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
             )
         return manifest_from_json(msgspec.json.decode(text)), hashlib.sha256(text).hexdigest()
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, and so is text that is not UTF-8
-        raise BundleError(f"{path / MANIFEST} is damaged: {error}.", fix="build the bundle again") from None
+        raise BundleError(f"{path / MANIFEST} is corrupt: {error}.", fix="build the bundle again") from None
 
 
 def _missing(path: Path) -> BundleError:
@@ -199,7 +199,7 @@ def _check_whole(path: Path, manifest: Manifest) -> None:
     graphs = [graph_file_name(manifest, name) for name in manifest.graphs]
     for name in (*graphs, CONSTANTS, TOKENIZER):
         if name not in manifest.files:
-            raise BundleError(f"{path / MANIFEST} is damaged: it does not list {name}.", fix="build the bundle again")
+            raise BundleError(f"{path / MANIFEST} is corrupt: it does not list {name}.", fix="build the bundle again")
 
 
 def check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:

@@ -52,7 +52,7 @@ def external_locations(graph_file: Path) -> set[str]:
         with graph_file.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return set(_locations(data))
     except (ValueError, IndexError):
-        raise BundleError(f"{graph_file} is damaged: it is not an ONNX graph.", fix="build the bundle again") from None
+        raise BundleError(f"{graph_file} is corrupt: it is not an ONNX graph.", fix="build the bundle again") from None
 
 
 def _locations(data: _Data) -> Iterator[str]:

@@ -186,7 +186,7 @@ def check_consistency(manifest: Manifest, name: str) -> None:
     """Raise BundleError unless the dimensions are valid for a model and the graphs match that model."""
     problem = model_problem(manifest.model) or _graphs_problem(manifest)
     if problem is not None:
-        raise BundleError(f"{name} is damaged: {problem}.", fix="build the bundle again")
+        raise BundleError(f"{name} is corrupt: {problem}.", fix="build the bundle again")
 
 
 def _graphs_problem(manifest: Manifest) -> str | None:

@@ -129,7 +129,7 @@ def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
     try:
         weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
     except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise CheckpointError(f"{index} is damaged: {error}.", fix="download or copy the checkpoint again") from None
+        raise CheckpointError(f"{index} is corrupt: {error}.", fix="download or copy the checkpoint again") from None
     files: dict[str, set[str]] = {}
     for key, name in weight_map.items():
         check_stands_beside(index, f"the shard {name!r}", name)

@@ -71,7 +71,7 @@ def tokenizer_json_from_checkpoint(directory: Path, vocab: int) -> str:
         text = file.read_text(encoding="utf-8") if file.is_file() else _converted(directory)
         added = {token.content: token.id for token in msgspec.json.decode(text, type=_TokenizerFile).added_tokens}
     except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise CheckpointError(f"{file} is damaged: {error}.", fix="copy the checkpoint's tokenizer again") from None
+        raise CheckpointError(f"{file} is corrupt: {error}.", fix="copy the checkpoint's tokenizer again") from None
     missing = [token for token in REQUIRED_TOKENS if token not in added]
     if missing:
         raise CheckpointError(

@@ -11,7 +11,7 @@ from ..machine.verdict import Verdict, verdict_of_this_machine
 from .documents import CheckDocument, DoctorDocument
 from .switches import Answer, command
 
-_LEGEND = "ok: found. missing: not here. unusable: here, and cannot be used. The last lines say what that means."
+_LEGEND = "ok: found. missing: not installed. unusable: installed, but it does not work. The last lines summarise what works."
 
 
 @command()

@@ -59,7 +59,7 @@ class EmbedDocument(msgspec.Struct, frozen=True):
 
 
 class CheckDocument(msgspec.Struct, frozen=True):
-    """One thing that `doctor` looked for. `found` is null where it is missing or unusable."""
+    """One check of `doctor`. `found` is null if the thing is missing or unusable."""
 
     name: str
     state: State
@@ -69,7 +69,7 @@ class CheckDocument(msgspec.Struct, frozen=True):
 
 
 class DoctorDocument(msgspec.Struct, frozen=True):
-    """What `doctor` found, and what works here."""
+    """The checks of `doctor`, and a summary of what works on this machine."""
 
     checks: list[CheckDocument]
     verdict: Verdict

@@ -47,7 +47,7 @@ State = Literal["ok", "missing", "unusable"]
 class Check:
     """The result of one check. `fix` says how to solve the problem; an optional check may fail without harm.
 
-    `is_unusable` marks what is installed but does not work, so that it is not called missing.
+    `is_unusable` is True if the thing is installed but does not work, so that it is not reported as missing.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Check:
 
     @property
     def state(self) -> State:
-        """Return one of three words; `doctor` prints what they mean."""
+        """Return the state in one word; `doctor` explains the three words."""
         return "ok" if self.is_ok else "unusable" if self.is_unusable else "missing"
 
 
@@ -184,7 +184,7 @@ def extras_for(jetson: Jetson | None) -> dict[str, tuple[str, ...]]:
 
 
 def has_packages(packages: Iterable[str]) -> bool:
-    """Say whether all are installed, or what does as well."""
+    """Return True if all packages, or replacements for them, are installed."""
     return all(_version_of_either(package) is not None for package in packages)
 
 

@@ -1,4 +1,4 @@
-"""What works on this machine, and the one command that adds what does not."""
+"""Summary of what works on this machine, and the one command that adds the rest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ _EXTRA_OF_BACKEND = {"onnxruntime-cuda": "gpu", "tensorrt-rtx": "rtx", "tensorrt
 
 @dataclass(frozen=True)
 class Verdict:
-    """What this machine can do: the backends that run bundles, the targets that `compile` takes, and whether `export` works.
+    """The capabilities of this machine: the backends that run bundles, the targets of `compile`, and whether `export` works.
 
-    `fix` is the command that adds what it cannot do; None if nothing is missing, or no package would help.
+    `fix` is the command that adds the missing capabilities; None if nothing is missing, or no package would help.
     """
 
     embed: list[str]
@@ -27,7 +27,7 @@ class Verdict:
     fix: str | None
 
     def lines(self) -> list[str]:
-        """Return what works, what does not, and the command, a line each."""
+        """Return the capabilities, the missing ones, and the command that adds them, one per line."""
         can = [f"embed on {', '.join(self.embed)}"] if self.embed else []
         can += [f"compile for {', '.join(self.compile)}"] if self.compile else []
         can += ["export"] if self.export else []
@@ -38,18 +38,18 @@ class Verdict:
 
 
 def verdict_of_this_machine(software: Software) -> Verdict:
-    """Judge this machine with the software that was found on it."""
+    """Return the capabilities of this machine with the software that was found on it."""
     return judge(find_gpus(), device_memory(), find_jetson(), software)
 
 
 def judge(gpus: list[Gpu], memory: DeviceMemory | None, jetson: Jetson | None, software: Software) -> Verdict:
-    """Say what a machine can do: its first GPU counts, as for `--target auto`."""
+    """Return the capabilities of a machine. Only its first GPU counts, as for `--target auto`."""
     recipes = {name: read_recipe(name) for name in recipe_names()}
     machine = Machine(gpus[0], memory, software, recipes) if gpus else None
     embed = [*_backends(gpus, software)]
     has_compile, has_export = has_packages(EXTRAS["compile"]), has_packages(EXTRAS["export"])
     targets = [name for name, recipe in recipes.items() if has_compile and _is_buildable(recipe, machine, software)]
-    lacking: dict[str, str] = {}  # what cannot be done: the extra for it
+    lacking: dict[str, str] = {}  # missing capability: the extra that adds it
     if machine is None and not embed:
         lacking["embed"] = "cpu"
     elif machine is not None and not set(embed) - {"cpu"}:
@@ -63,7 +63,7 @@ def judge(gpus: list[Gpu], memory: DeviceMemory | None, jetson: Jetson | None, s
 
 
 def _backends(gpus: list[Gpu], software: Software) -> Iterator[str]:
-    """Yield what bundles run on here."""
+    """Yield the backends that run bundles on this machine."""
     if software.onnxruntime is not None:
         yield "cpu"
     cuda = software.cuda
@@ -77,10 +77,10 @@ def _backends(gpus: list[Gpu], software: Software) -> Iterator[str]:
 
 
 def _is_buildable(recipe: Recipe, machine: Machine | None, software: Software) -> bool:
-    """TensorRT-RTX's engines can be built anywhere, TensorRT's on their own device only."""
+    """Return True if a target can be compiled here. TensorRT-RTX builds on any machine, TensorRT only on the device itself."""
     if recipe.backend == "onnxruntime-cuda":
         return True
-    if recipe.backend == "onnxruntime-cpu":  # which computes the start of every prompt
+    if recipe.backend == "onnxruntime-cpu":  # ONNX Runtime computes the cached start of prompts
         return software.onnxruntime is not None
     is_installed = any(variant.name == recipe.backend and variant.version is not None for variant in software.variants)
     return is_installed and (recipe.backend == "tensorrt-rtx" or (machine is not None and is_recipe_for(recipe, machine)))
@@ -96,7 +96,10 @@ def _extra_for(machine: Machine, jetson: Jetson | None) -> str:
 
 
 def _command(extras: list[str]) -> str | None:
-    """ONNX Runtime for the CPU makes room for the one for GPUs: each overwrites files of the other."""
+    """Return the command that installs the extras.
+
+    ONNX Runtime for the CPU is removed before ONNX Runtime for GPUs is installed, because each overwrites the other's files.
+    """
     if not extras:
         return None
     command = f"pip install 'plume-export[{','.join(extras)}]'"

@@ -124,7 +124,7 @@ def test_altered_manifest_is_found(tmp_path: Path, before: str, after: str) -> N
     text = (bundle / MANIFEST).read_text()
     assert before in text
     (bundle / MANIFEST).write_text(text.replace(before, after))
-    with pytest.raises(BundleError, match=r"manifest\.json is damaged: .*(manifest_sha256|unknown field|missing required)"):
+    with pytest.raises(BundleError, match=r"manifest\.json is corrupt: .*(manifest_sha256|unknown field|missing required)"):
         open_bundle(bundle, verify_hashes=False)
 
 

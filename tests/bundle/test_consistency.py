@@ -50,5 +50,5 @@ def test_what_does_not_fit_is_named(tmp_path: Path, edit: Callable[[dict[str, An
     manifest = json.loads((tmp_path / MANIFEST).read_bytes())
     edit(manifest)
     (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"manifest_sha256": manifest_sha256(manifest)}))
-    with pytest.raises(BundleError, match=f"is damaged: .*{message}"):
+    with pytest.raises(BundleError, match=f"is corrupt: .*{message}"):
         open_bundle(tmp_path)

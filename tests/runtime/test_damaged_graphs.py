@@ -35,7 +35,7 @@ def test_a_sound_graph_loads(bundle: Bundle, load: Load) -> None:
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
 def test_no_protobuf(bundle: Bundle, load: Load) -> None:
     bundle.graph_file("prefill").write_bytes(b"\xff" * 64)
-    with pytest.raises(BundleError, match=r"prefill\.onnx (cannot be|is damaged)"):
+    with pytest.raises(BundleError, match=r"prefill\.onnx (cannot be|is corrupt)"):
         load(bundle)
 
 
@@ -44,5 +44,5 @@ def test_a_weight_that_lies_nowhere(bundle: Bundle, load: Load) -> None:
     model = onnx.load(bundle.graph_file("prefill"), load_external_data=False)
     next(entry for entry in model.graph.initializer[0].external_data if entry.key == "offset").value = "nowhere"
     bundle.graph_file("prefill").write_bytes(model.SerializeToString())
-    with pytest.raises(BundleError, match=r"prefill\.onnx (cannot be|is damaged)"):
+    with pytest.raises(BundleError, match=r"prefill\.onnx (cannot be|is corrupt)"):
         load(bundle)

@@ -80,7 +80,7 @@ def test_a_graph_that_can_not_be_parsed(tiny_fp16: Bundle, recipe: str, tmp_path
     broken = tmp_path / "broken"
     shutil.copytree(tiny_fp16.path, broken)
     (broken / "prefill.onnx").write_bytes(b"no graph")
-    with pytest.raises(PlumeExportError, match=r"prefill\.onnx is damaged: it is not an ONNX graph"):
+    with pytest.raises(PlumeExportError, match=r"prefill\.onnx is corrupt: it is not an ONNX graph"):
         compile_bundle(open_bundle_unchecked(broken, tiny_fp16), tmp_path / "out", recipe)
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
