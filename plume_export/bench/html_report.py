@@ -190,7 +190,7 @@ def sweep_plot(sweep: Sweep) -> str:
     latency.set(xscale="log", yscale="log", xlabel=sweep.over, ylabel="milliseconds, median")
     latency.legend(frameon=False, labelcolor=_TEXT)
     cost.plot(sizes, [1e3 * one.ms.p50 / one.size for one in sweep.points], "o", color=_MARK, label="measured")
-    cost.set(xscale="log", ylim=(0, None), xlabel=sweep.over, ylabel=f"microseconds a {unit}")
+    cost.set(xscale="log", ylim=(0, None), xlabel=sweep.over, ylabel=f"microseconds per {unit}")
     _plain_numbers(latency.xaxis, latency.yaxis, cost.xaxis)
     if sweep.curve is not None:
         _draw_curve(cost, sweep)

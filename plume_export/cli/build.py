@@ -230,8 +230,12 @@ def _planned(_context: click.Context, _parameter: click.Parameter, target: str) 
     help="A target from `plume-export targets`, or a recipe file. auto: the target for this machine's GPU; "
     f"{_PLANNED} if there is no GPU target.",
 )
-@click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's]")
-@click.option("--weights", type=click.Choice(["baked", "shared"]), help="[default: the target's]")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the engines.  [default: the target's]")
+@click.option(
+    "--weights",
+    type=click.Choice(["baked", "shared"]),
+    help="baked: each engine contains its weights. shared: all engines use one copy.  [default: the target's]",
+)
 @click.option(
     "--checkpoint", help="Checkpoint (directory or hub id) whose model dimensions are used.  [default: the original 2B model]"
 )

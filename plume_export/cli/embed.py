@@ -48,7 +48,7 @@ _DTYPE_HELP = "int8: round(127 x). binary: the bits of x > 0, packed as by numpy
     "--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: skip the latent steps."
 )
 @click.option("--steps", type=click.IntRange(min=0), help="Run fewer latent steps (0: none), for ablations.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the bundle's maximum]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Inputs per batch.  [default: 8, or the bundle's maximum]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
 @click.option(
     "--on-error",

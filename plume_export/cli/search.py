@@ -34,7 +34,7 @@ _ON_ERROR_HELP = "What to do with files that are not images or are corrupt."
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="File of the embedding cache.  [default: in the user's cache directory]"
 )
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: 8, or the bundle's maximum]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Inputs per batch.  [default: 8, or the bundle's maximum]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
 @click.option("--on-error", type=click.Choice(["fail", "skip"]), default="skip", show_default=True, help=_ON_ERROR_HELP)
 @exif_transpose_option

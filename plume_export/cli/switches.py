@@ -66,7 +66,7 @@ def switch_options(*, is_hidden: bool = False) -> list[click.Option]:
     option = partial(click.Option, is_flag=True, is_eager=True, expose_value=False, callback=_switch_on, hidden=is_hidden)
     return [
         option(["--json", "as_json"], help="Print the result as JSON on stdout and errors as JSON on stderr."),
-        option(["-q", "--quiet", "is_quiet"], help="Hide progress and notices."),
+        option(["-q", "--quiet", "is_quiet"], help="Hide progress and notes."),
         option(["-v", "--verbose", "is_verbose"], help="Show more progress, and log messages of other packages."),
         option(["--debug", "is_debug"], help="Show the traceback of an error."),
     ]

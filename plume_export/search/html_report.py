@@ -29,7 +29,7 @@ def page_from_result(result: SearchResult, bundle: Bundle, query_image: Path | N
         title=_html(_one_line(query.text) or "search by image"),
         query=_query_html(query.text, query_image, result.exif_transpose),
         folder=_html(result.folder.name or str(result.folder)),
-        pictures=f"{result.pictures:,} picture{'s' if result.pictures > 1 else ''}",
+        pictures=f"{result.pictures:,} image{'s' if result.pictures > 1 else ''}",
         skipped=f", {skipped:,} file{'s' if skipped > 1 else ''} skipped" if skipped else "",
         bundle=_html(f"{checkpoint}, {manifest.backend} {manifest.precision}, bundle {bundle.sha256[:12]}"),
         cards="\n".join(_card(rank, hit, result) for rank, hit in enumerate(result.hits, start=1)),

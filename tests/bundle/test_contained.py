@@ -117,5 +117,5 @@ def test_files_that_are_read_must_be_listed(bundle: Path, name: str) -> None:
 @pytest.mark.parametrize("text", [b"[]", b"[" * 100_000, b"\xff", b'{"kind": "plume-export bundle", "schema_version": "9"}'])
 def test_a_damaged_manifest(bundle: Path, text: bytes) -> None:
     (bundle / MANIFEST).write_bytes(text)
-    with pytest.raises(BundleError, match="damaged"):
+    with pytest.raises(BundleError, match="corrupt"):
         open_bundle(bundle)
