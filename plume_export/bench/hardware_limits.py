@@ -134,7 +134,9 @@ def cuda_flops_per_s(kind: ProductKind) -> float:
         raise PlumeExportError(f"This onnxruntime {onnxruntime.__version__} has no CUDA provider.")
     onnxruntime.preload_dlls()
     graph = product_graph(kind, _CUDA_SIZE)
-    session = onnxruntime.InferenceSession(graph, providers=[(CUDA_PROVIDER, {"use_tf32": "0"})], enable_fallback=0)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=[(CUDA_PROVIDER, {"use_tf32": "0"})], enable_fallback=0)
     binding = session.io_binding()
     binding.bind_ortvalue_input("matrix", onnxruntime.OrtValue.ortvalue_from_numpy(_values(_CUDA_SIZE), "cuda", 0))
     binding.bind_output("product", "cuda")

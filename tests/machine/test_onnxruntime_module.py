@@ -30,6 +30,18 @@ def test_nothing_else_imports_it() -> None:
     assert importing == ["onnxruntime_module.py"]
 
 
+def test_every_session_logs_errors_only() -> None:
+    """ONNX Runtime writes its log to the process's stderr, past Python's switches."""
+    found = {}
+    for file in Path(plume_export.__file__).parent.rglob("*.py"):
+        text = file.read_text()
+        for call in re.findall(r"InferenceSession\((.*)", text):
+            has_options = re.search(r"\b_?options, providers=", call) is not None
+            found[file.name, call] = has_options and ("log_severity_level = 3" in text or "session_options(" in text)
+    assert len(found) == 6
+    assert all(found.values()), found
+
+
 def test_what_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"'onnxruntime-gpu' is not installed.\n  fix: .*plume-export\[gpu\]"):
