@@ -49,8 +49,8 @@ class HostBatch:
 def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, limits: ShapeRanges | None) -> HostBatch:
     """Pad the prompts to `tokens` on the right. `visual_index` has rows over the visual embeddings of the whole batch.
 
-    Frames and images of one size are encoded together, as many at a time as the bundle allows. Without limits, a call has at
-    most as many patches as memory use permits.
+    Frames and images of one size are encoded together. Under the bundle's limits, a call has at most as many patches as
+    the largest image; without limits, at most _PATCHES_AT_ONCE.
     """
     arrays = prompt_arrays(batch, tokens)
     calls: list[VisionCall] = []
