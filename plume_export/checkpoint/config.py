@@ -156,7 +156,7 @@ def _first_axis(tensors: CheckpointTensors, name: str) -> int:
     shape = tensors.shape(name)
     if not shape or not shape[0]:
         raise CheckpointError(
-            f"The tensor {name} is empty: its shape is {list(shape)}.", fix="pass a complete PLUME checkpoint"
+            f"The tensor {name} has shape {list(shape)}; expected at least one row.", fix="pass a complete PLUME checkpoint"
         )
     return shape[0]
 

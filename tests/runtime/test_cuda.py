@@ -165,7 +165,7 @@ def test_no_host_memory_for_a_large_input(trt: EmulatedTensorRt, baked: Bundle) 
     with opened(trt, baked) as embedder:
         before = embedder.embed(["a text"])
         trt.cuda.pinned_limit = 100_000
-        with pytest.raises(PlumeExportError, match="host memory for inputs takes"):
+        with pytest.raises(PlumeExportError, match="host memory for inputs needs"):
             embedder.embed([next(item for item in ITEMS if item.id == "china")])
         assert (embedder.embed(["a text"]) == before).all()
 
