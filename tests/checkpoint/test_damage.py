@@ -246,7 +246,7 @@ def test_a_tokenizer_config_without_a_template(copy: Path, tmp_path: Path, conte
         ({"top_k": 10**30}, "top_k is 1000"),
         ({"min_pixels": 0}, "min_pixels is 0; expected 1"),
         ({"min_pixels": 10**30}, "min_pixels is 1000"),
-        ({"min_pixels": 3_000_000}, "min_pixels is 3000000 and max_pixels 2359296"),
+        ({"min_pixels": 3_000_000}, "min_pixels is 3000000 and max_pixels is 2359296"),
         ({"max_pixels": 0}, "max_pixels is 0; expected 784"),
         ({"max_pixels": 10**30}, "max_pixels is 1000"),
     ],

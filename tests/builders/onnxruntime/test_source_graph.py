@@ -81,7 +81,7 @@ CASES: dict[str, tuple[GraphName, Edit, str]] = {
     "no output": ("latent_step", drop("output", "step_keys"), "the output step_keys is missing"),
     "another dtype": ("vision_encoder", retype_input("patches"), "the input patches is FLOAT16 [frames, patches, 1176]"),
     "another rank": ("prefill", flatten_input("position_ids"), "the input position_ids is INT64 [3, batch]"),
-    "no weights": ("prefill", drop_weights, "is no input, no weight and not computed by any node"),
+    "no weights": ("prefill", drop_weights, "is not an input, not a weight and not computed by any node"),
 }
 
 

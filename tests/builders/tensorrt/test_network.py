@@ -43,7 +43,7 @@ def changed(spec: GraphSpec, which: str, name: str, fields: dict[str, Any]) -> G
     [
         ("inputs", "input_ids", {"dtype": "float32"}, r"input input_ids is int64 \[-1, -1\]; expected float32"),
         ("inputs", "input_ids", {"axes": ("batch",)}, r"int64 \[-1, -1\]; expected int64 \[-1\]"),
-        ("inputs", "input_ids", {"axes": ("batch", 7)}, r"contract says int64 \[-1, 7\]"),
+        ("inputs", "input_ids", {"axes": ("batch", 7)}, r"expected int64 \[-1, 7\]"),
         ("inputs", "input_ids", {"name": "ids"}, "input ids is missing; expected int64"),
         ("outputs", "state", {"axes": ("batch", 127)}, r"output state is float32 \[-1, 128\]; .* float32 \[-1, 127\]"),
         ("outputs", "state", {"axes": ("batch", "hidden")}, r"output state is float32 \[-1, 128\]; .* float32 \[-1, -1\]"),
