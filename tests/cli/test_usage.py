@@ -113,7 +113,7 @@ def test_usage_as_json() -> None:
     error = json.loads(result.stderr)["error"]
     assert (result.exit_code, result.stdout) == (2, "")
     assert (error["type"], error["message"]) == ("UsageError", "There is no target 'nonsense'.")
-    assert error["fix"].startswith("--target ")
+    assert error["fix"].startswith("use --target ")
 
 
 def test_debug_shows_the_traceback_of_usage() -> None:
