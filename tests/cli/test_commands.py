@@ -211,7 +211,7 @@ def test_a_stopped_embed_goes_on(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> 
     file.write_text("\n".join([*lines[:17], "{broken", *lines[18:]]))
     assert_fails(run(*common, "-o", tmp_path / "out.npy"), "line 18", "--resume continues after the 16 finished inputs")
     file.write_text("\n".join(lines))
-    assert_fails(run(*common, "-o", tmp_path / "out.npy", "--resume", "--mode", "disc"), "mode was 'gen' but is now 'disc'", "fix:")
+    assert_fails(run(*common, "-o", tmp_path / "out.npy", "--resume", "--mode", "disc"), "mode was 'gen' but", "fix:")
     assert run(*common, "-o", tmp_path / "out.npy", "--resume").exit_code == 0
     assert run(*common, "-o", tmp_path / "whole.npy").exit_code == 0
     assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
