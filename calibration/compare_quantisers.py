@@ -1,8 +1,7 @@
 """int8 by different quantisers, from one checkpoint and the same inputs: python calibration/compare_quantisers.py WORK
 
 Every bundle is made in a process of its own, from opening the checkpoint to the written bundle; what is in WORK already is not
-made again. The cosines are with float32 over the held-out inputs. Prints a table in Markdown. Needs the extras modelopt and
-evaluate.
+made again. The cosines are with float32 over the held-out inputs. Prints a table in Markdown. README.md says what to install.
 """
 
 import json
@@ -17,6 +16,9 @@ from typing import Literal
 
 import click
 import onnx_ir as ir
+from graph_inputs import Feed
+from modelopt_int8 import FeedReader, ModelOptSettings, modelopt, modelopt_name
+from third_party import QuantiseFile, ThirdPartyQuantiser
 
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.checkpoint import Checkpoint
@@ -25,13 +27,9 @@ from plume_export.evaluation.dataset import RetrievalTask, read_dataset
 from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import TaskRanking, rank_tasks
 from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
-from plume_export.portable_bundle import export_bundle
 from plume_export.quantise.folds import linear_layers
-from plume_export.quantise.graph_inputs import Feed
 from plume_export.quantise.held_out import HeldOut
-from plume_export.quantise.modelopt import FeedReader, ModelOptSettings, modelopt, modelopt_name
 from plume_export.quantise.options import QuantiseOptions
-from plume_export.quantise.third_party import ForeignQuantiser, QuantiseFile
 from plume_export.runtime.embedder import Embedder
 from plume_export.samples import PLUME_TINY, held_out_inputs_file
 from plume_export.spec import ModelSpec
@@ -44,15 +42,14 @@ def _float32(checkpoint: Checkpoint, output: Path) -> None:
 
 
 def _own(checkpoint: Checkpoint, output: Path) -> None:
-    """Without the promise, whose measurement the other quantisers do not have; it keeps no layer of plume-tiny anyway."""
+    """Without an accuracy threshold, which the other quantisers do not have; it excludes no layer of plume-tiny anyway."""
     options = ExportOptions("int8", quantise=QuantiseOptions(min_cosine=0.0))
     export_checkpoint(checkpoint, output, options, click.echo)
 
 
 def _by(name: str, quantise_file: Callable[[ModelSpec], QuantiseFile]) -> Callable[[Checkpoint, Path], None]:
     def make(checkpoint: Checkpoint, output: Path) -> None:
-        quantise = ForeignQuantiser(name, quantise_file(checkpoint.model), checkpoint, "all", 0.0, click.echo)
-        export_bundle(checkpoint, output, precision="int8", quantise=quantise, traced_in="fp32", report=click.echo)
+        ThirdPartyQuantiser(name, quantise_file(checkpoint.model), click.echo).export(checkpoint, output)
 
     return make
 

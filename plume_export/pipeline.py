@@ -13,7 +13,7 @@ from .builders.onnxruntime.onnxruntime_bundle import (
     compile_for_onnxruntime_cuda,
 )
 from .builders.tensorrt.tensorrt_bundle import BuildProgress, compile_for_tensorrt
-from .bundle import Bundle, Modalities, check_output, graphs_of, staged_bundle
+from .bundle import Bundle, Modalities, check_output, graphs_of, open_written, staged_bundle
 from .errors import BundleError, MissingExtraError, OptionError
 from .machine.gpu import device_memory, find_gpus, system_memory
 from .machine.onnxruntime_module import import_onnxruntime
@@ -27,7 +27,7 @@ from .spec import INTEGER_PRECISIONS, PRECISIONS, GraphName, ModelSpec, Precisio
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
-    from .portable_bundle import Quantise
+    from .quantise.activation_ranges import Ranges
 
 _EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "onnx", "onnx_ir", "onnxscript")
 
@@ -102,26 +102,40 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
 
 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: Report) -> Bundle:
-    """Write the portable ONNX bundle. Raises PlumeExportError for an output that is not to be written, before any work."""
-    from .portable_bundle import export_bundle
+    """Write the portable ONNX bundle and return it, verified.
+
+    Raises PlumeExportError for an output that is not to be written, before any work.
+    """
+    from .portable_bundle import draft_bundle
+    from .quantise.quantise_draft import checked_schemes, first_plan, write_quantised
     from .reference import ReferenceProcessor
 
     check_output(output, _inputs(checkpoint, options))
     ReferenceProcessor(checkpoint.directory, checkpoint.model)  # raises for a tokenizer that transformers cannot use
-    is_modelopt = options.quantise.quantizer == "modelopt"
     with staged_bundle(output, report) as staged:
-        quantise, float32_layers = (_by_modelopt if is_modelopt else _by_ranges)(checkpoint, options, report)
-        exported = export_bundle(
+        schemes = {}
+        if options.precision in INTEGER_PRECISIONS:
+            schemes = checked_schemes(checkpoint.model, options.precision, options.modalities, options.quantise)
+        ranges = _ranges(checkpoint, options, report)
+        float32_layers = {} if ranges is None or not options.guards_range else _overflowing_layers(ranges, report)
+        plan = None
+        if schemes and ranges is not None:
+            plan = first_plan(checkpoint, schemes, ranges, (*options.quantise.excluded, *float32_layers), report)
+        with draft_bundle(
             checkpoint,
             staged,
             precision=options.precision,
             modalities=options.modalities,
             selftest_inputs=options.selftest_inputs,
-            quantise=quantise,
-            traced_in="fp32" if is_modelopt else options.precision,
             float32_layers=float32_layers,
             report=report,
-        )
+        ) as draft:
+            if plan is None or ranges is None:
+                report("writing weights")
+                draft.write_graphs()
+            else:
+                draft.quantisation = write_quantised(draft, plan, ranges, options.quantise, report)
+        exported = open_written(staged)
     return replace(exported, path=output)
 
 
@@ -131,35 +145,22 @@ def _inputs(checkpoint: "Checkpoint", options: ExportOptions) -> list[Path]:
     return [checkpoint.directory, *([] if ranges is None else [ranges])]
 
 
-def _by_ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> tuple["Quantise | None", dict[str, float]]:
-    """Return what makes integers, and the layers that float16 cannot hold: both follow from ranges, where they are needed."""
+def _ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> "Ranges | None":
+    """Return the activation ranges for integers and for the overflow guard of float16; None: neither needs them."""
     from .quantise.calibrate import ranges_of
+
+    if options.precision in INTEGER_PRECISIONS or (options.guards_range and options.precision == "fp16"):
+        return ranges_of(checkpoint, options.quantise.ranges_file, report)
+    return None
+
+
+def _overflowing_layers(ranges: "Ranges", report: Report) -> dict[str, float]:
+    """Return the layers that float16 cannot hold, with their largest magnitude."""
     from .quantise.overflow_guard import guard_text, guarded_layers
-    from .quantise.quantise_bundle import Quantiser, checked_schemes
 
-    is_integer = options.precision in INTEGER_PRECISIONS
-    if is_integer:
-        checked_schemes(checkpoint.model, options.precision, options.modalities, options.quantise)
-    elif not (options.guards_range and options.precision == "fp16"):
-        return None, {}
-    ranges = ranges_of(checkpoint, options.quantise.ranges_file, report)
-    float32_layers: dict[str, float] = {}
-    if options.guards_range:
-        float32_layers = guarded_layers(ranges)
-        (report if float32_layers else detail_of(report))(guard_text(float32_layers, ranges))
-    if not is_integer:
-        return None, float32_layers
-    settings = (options.precision, options.modalities, options.quantise)
-    return Quantiser(checkpoint, *settings, ranges, float32_layers, report), float32_layers
-
-
-def _by_modelopt(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> "tuple[Quantise, dict[str, float]]":
-    """What is not int8 is float32, so no range has to be guarded."""
-    from .quantise.modelopt import modelopt, modelopt_name
-    from .quantise.third_party import ForeignQuantiser
-
-    settings = (checkpoint, options.modalities, options.quantise.min_cosine, report)
-    return ForeignQuantiser(modelopt_name(), modelopt(), *settings), {}
+    layers = guarded_layers(ranges)
+    (report if layers else detail_of(report))(guard_text(layers, ranges))
+    return layers
 
 
 def build_bundle(
@@ -224,7 +225,7 @@ def _check_compilable(source: Bundle) -> None:
     if quantisation is not None and quantisation.quantizer != "own":
         raise BundleError(
             f"{source.path} was quantised by {quantisation.quantizer}; such bundles are for comparison and run as they are.",
-            fix="plume-export evaluate it, or export with --quantizer own to compile",
+            fix="plume-export evaluate it, or export the checkpoint with --precision int8 to compile",
         )
 
 

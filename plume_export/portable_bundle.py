@@ -1,6 +1,8 @@
 """Checkpoint to portable ONNX bundle: trace, stream the weights, capture the reference, write the manifest."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +25,6 @@ from .bundle import (
     Quantisation,
     graphs_of,
     new_bundle,
-    open_written,
     write_manifest,
 )
 from .checkpoint import Checkpoint, origin_of, tokenizer_json_from_checkpoint
@@ -39,35 +40,64 @@ from .quantise.quantisation_plan import QuantisationPlan, QuantisedParameters
 from .quantise.quantise_graph import quantise_graph
 from .reference import Reference, ReferenceProcessor
 from .selftest import capture_selftest
-from .spec import COMPUTE_DTYPE, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
+from .spec import COMPUTE_DTYPE, GraphName, ModelSpec, Precision, graph_specs
 
 _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
-# Gets a function that writes the graphs of a plan (None: in floats); what was written last stays. Returns what the manifest
-# says of it.
-Quantise = Callable[[Callable[[QuantisationPlan | None], Bundle]], Quantisation]
 
 
-def export_bundle(
+@dataclass
+class DraftBundle:
+    """A portable bundle before its manifest is written: traced graphs whose weights can be written any number of times.
+
+    `quantisation` is what the manifest will say of integers; set it before the draft is finished.
+    """
+
+    directory: Path
+    manifest: Manifest
+    checkpoint: Checkpoint
+    traced: Mapping[GraphName, ir.Model]
+    report: Report = lambda _: None
+    quantisation: Quantisation | None = None
+
+    def write_graphs(self, plan: QuantisationPlan | None = None) -> Bundle:
+        """Write the graphs and the weight file over those that are there: as a plan has them, or in floats.
+
+        The traced graphs stay as they are. Returns a bundle that runs, whose files are not hashed yet.
+        """
+        detail_of(self.report)("writing the graphs' weights")
+        bundle = Bundle(self.directory, self.manifest)
+        graphs = {name: graph.clone() for name, graph in self.traced.items()}
+        read: ReadParameter = partial(read_parameter, tensors=self.checkpoint.tensors, model=self.checkpoint.model)
+        if plan is not None:
+            for name in plan.schemes:
+                quantise_graph(graphs[name], plan.schemes[name], plan.activation_scales[name])
+            read = QuantisedParameters(self.checkpoint.model, read, plan)
+        ranges = write_weights(bundle.file(WEIGHTS), parameters_of(graphs.values()), read)
+        for name, graph in graphs.items():
+            bind_weights(graph, WEIGHTS, ranges)
+            ir.save(graph, bundle.graph_file(name))
+        return bundle
+
+
+@contextmanager
+def draft_bundle(
     checkpoint: Checkpoint,
     output: Path,
     *,
     precision: Precision,
     modalities: Modalities = "all",
     selftest_inputs: Path | None = None,
-    quantise: Quantise | None = None,
     traced_in: Precision | None = None,
     float32_layers: Mapping[str, float] = MappingProxyType({}),
     report: Report = lambda _: None,
-) -> Bundle:
-    """Write the portable ONNX bundle of a checkpoint and return it, verified.
+) -> Iterator[DraftBundle]:
+    """Yield a draft with everything but the graphs' files; at the end, hash all files and put the bundle at `output`.
 
     Memory stays bounded: graphs are traced without data, tensors streamed one at a time, and the reference stages of
-    `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. For an integer precision,
-    `quantise` gets a function that writes the graphs as a plan has them, and calls it as often as it likes. `traced_in`
-    is the precision of the graphs that it starts from; None: the floats of `precision`. `float32_layers` are layers that
-    float16 cannot hold, with their largest magnitude.
+    `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. `traced_in` is the precision
+    of the traced graphs; None: that of `precision`. `float32_layers` are layers that float16 cannot hold, with their largest
+    magnitude.
     """
-    assert (quantise is not None) == (precision in INTEGER_PRECISIONS)
     traced_in = traced_in or precision
     model = checkpoint.model
     names = graphs_of(modalities)
@@ -91,38 +121,11 @@ def export_bundle(
         for name in names:
             detail_of(report)(f"tracing {name}")
             traced[name] = _trace(name, model, traced_in, float32_layers)
-        write = partial(write_graphs, Bundle(directory, manifest), checkpoint, traced, report=report)
-        if quantise is None:
-            report("writing weights")
-            write(None)
-        else:
-            manifest = msgspec.structs.replace(manifest, quantisation=quantise(write))
+        draft = DraftBundle(directory, manifest, checkpoint, traced, report)
+        yield draft
         detail_of(report)("hashing")
-        write_manifest(directory, msgspec.structs.replace(manifest, checkpoint=origin_of(checkpoint)))
-    return open_written(output)
-
-
-def write_graphs(
-    bundle: Bundle,
-    checkpoint: Checkpoint,
-    traced: Mapping[GraphName, ir.Model],
-    plan: QuantisationPlan | None,
-    *,
-    report: Report = lambda _: None,
-) -> Bundle:
-    """Write the graphs and the weight file into a bundle, over those that are there; the traced graphs stay as they are."""
-    detail_of(report)("writing the graphs' weights")
-    graphs = {name: graph.clone() for name, graph in traced.items()}
-    read: ReadParameter = partial(read_parameter, tensors=checkpoint.tensors, model=checkpoint.model)
-    if plan is not None:
-        for name in plan.schemes:
-            quantise_graph(graphs[name], plan.schemes[name], plan.activation_scales[name])
-        read = QuantisedParameters(checkpoint.model, read, plan)
-    ranges = write_weights(bundle.file(WEIGHTS), parameters_of(graphs.values()), read)
-    for name, graph in graphs.items():
-        bind_weights(graph, WEIGHTS, ranges)
-        ir.save(graph, bundle.graph_file(name))
-    return bundle
+        complete = msgspec.structs.replace(manifest, quantisation=draft.quantisation, checkpoint=origin_of(checkpoint))
+        write_manifest(directory, complete)
 
 
 def _trace(name: GraphName, model: ModelSpec, precision: Precision, float32_layers: Collection[str]) -> ir.Model:

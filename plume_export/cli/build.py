@@ -12,7 +12,7 @@ from ..bundle import Bundle
 from ..machine.target import AUTO, target_of_this_machine
 from ..memory_plan import check_shareable, nearest_that_fits, plan_memory
 from ..pipeline import ModelOptions, obstacle_to_running, open_checkpoint, require_export_packages
-from ..quantise.options import QUANTIZERS, QuantiseOptions, Quantizer
+from ..quantise.options import QuantiseOptions
 from ..recipe import read_recipe, recipe_names
 from ..samples import PLUME_TINY
 from ..selftest import SelftestReport, run_selftest
@@ -43,7 +43,8 @@ _CHECKPOINT_OPTIONS = (
     click.option(
         "--no-range-guard", is_flag=True, help="Skip the check for layers that overflow float16. Saves a calibration."
     ),
-    click.option("--keep", multiple=True, metavar="LAYER", help="Leave this layer in 16 bit; may be repeated."),
+    click.option("--exclude", multiple=True, metavar="LAYER", help="Leave this layer in 16 bit; may be repeated."),
+    click.option("--keep", multiple=True, hidden=True),
     click.option("--output", "-o", type=click.Path(path_type=Path), help="Bundle directory.  [default: bundles/NAME]"),
     click.option(
         "--modalities",
@@ -141,17 +142,9 @@ def _print_bundle(bundle: Bundle, selftest: SelftestReport | None = None) -> Non
 
 @command()
 @_checkpoint_options
-@click.option(
-    "--quantizer",
-    type=click.Choice(QUANTIZERS),
-    default="own",
-    show_default=True,
-    help="own: this project's quantiser. modelopt: int8 by NVIDIA ModelOpt, to compare on a small model; "
-    "needs the extra `modelopt`, and the bundle cannot be compiled.",
-)
-def export(quantizer: Quantizer, **options: Any) -> Answer:
+def export(**options: Any) -> Answer:
     """Export a checkpoint as a portable ONNX bundle."""
-    bundle = api.export(**_arguments(options, quantizer), report=report_step)
+    bundle = api.export(**_arguments(options), report=report_step)
     report_step("done")
     return Answer(document_from_bundle(bundle), partial(_print_bundle, bundle))
 
@@ -191,10 +184,12 @@ def random_checkpoint(output: Path, preset: Any, seed: int) -> Answer:
     return Answer(document_from_path(output), partial(click.echo, str(output)))
 
 
-def _arguments(options: dict[str, Any], quantizer: Quantizer = "own") -> dict[str, Any]:
+def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that `build` and `export` share as arguments of the Python functions."""
     if options["checkpoint"] is None:
         note(_SAMPLE_NOTE)
+    if options["keep"]:
+        note("--keep is now --exclude; the old name works until the next release")
     same = {name: options[name] for name in ("output", "modalities", "revision", "offline")}
     precision = {} if options["precision"] is None else {"precision": options["precision"]}
     return {
@@ -202,7 +197,7 @@ def _arguments(options: dict[str, Any], quantizer: Quantizer = "own") -> dict[st
         **precision,
         "checkpoint": PLUME_TINY if options["checkpoint"] is None else options["checkpoint"],
         "model": ModelOptions(**{name: options[name] for name in _MODEL_OPTIONS}),
-        "quantise": QuantiseOptions({}, options["ranges"], options["min_cosine"], options["keep"], quantizer),
+        "quantise": QuantiseOptions({}, options["ranges"], options["min_cosine"], (*options["exclude"], *options["keep"])),
         "range_guard": not options["no_range_guard"],
         "selftest": not options["no_selftest"],
     }

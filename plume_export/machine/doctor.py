@@ -15,7 +15,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "compile": ("onnx", "onnx-ir"),
     "cpu": ("onnxruntime",),
     "bench": ("matplotlib", "onnx", "onnx-ir"),
-    "modelopt": ("lief", "nvidia-modelopt", "onnx-graphsurgeon", "onnxslim"),
     "evaluate": ("pytrec-eval-terrier", "scipy"),
     "video": ("av",),
     "heif": ("pillow-heif",),

@@ -1,18 +1,15 @@
-"""What the user says about integers: which graph in which precision, what is kept out, and what is promised."""
+"""Options of quantisation: the precision of each graph, excluded layers and the accuracy threshold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast
 
 from ..errors import OptionError
 from ..spec import COMPUTE_DTYPE, GRAPH_NAMES, INTEGER_PRECISIONS, PRECISIONS, GraphName, IntegerPrecision, Precision
 
-# Whose int8: this toolkit's, or that of NVIDIA's ModelOpt.
-Quantizer = Literal["own", "modelopt"]
-QUANTIZERS: tuple[Quantizer, ...] = get_args(Quantizer)
-# The least cosine of an embedding with the float32 one that a build accepts; int4 promises nothing.
-_PROMISES: dict[Precision, float | None] = {"int8": 0.99, "int8-weight": 0.99, "int4-weight": None}
+# The lowest cosine of an embedding with the float32 one that a build accepts; int4 has no threshold.
+_THRESHOLDS: dict[Precision, float | None] = {"int8": 0.99, "int8-weight": 0.99, "int4-weight": None}
 _EXAMPLE: dict[GraphName, Precision] = {"vision_encoder": "int8", "prefill": "int8", "latent_step": "int8-weight"}
 _COARSEST_FIRST: tuple[Precision, ...] = ("int4-weight", "int8", "int8-weight")
 
@@ -30,20 +27,18 @@ class QuantiseOptions:
     """How to quantise. `schemes` empty: all graphs in the precision of the bundle.
 
     Without `ranges_file` the checkpoint is calibrated on the inputs that ship. `min_cosine` None is the precision's default;
-    0 leaves out the measurement too. `kept` are layers that stay in 16 bit. The quantizer `modelopt` calibrates by itself and
-    promises nothing unless `min_cosine` is given.
+    0 leaves out the measurement too. `excluded` are layers that stay in 16 bit.
     """
 
     schemes: Mapping[GraphName, IntegerPrecision] = field(default_factory=dict)
     ranges_file: Path | None = None
     min_cosine: float | None = None
-    kept: tuple[str, ...] = ()
-    quantizer: Quantizer = "own"
+    excluded: tuple[str, ...] = ()
 
 
-def promise_of(precision: Precision, min_cosine: float | None) -> float | None:
-    """Return the cosine that every embedding has to reach; None where nothing is promised."""
-    return _PROMISES[precision] if min_cosine is None else min_cosine or None
+def accuracy_threshold(precision: Precision, min_cosine: float | None) -> float | None:
+    """Return the cosine that every embedding has to reach; None: there is no threshold."""
+    return _THRESHOLDS[precision] if min_cosine is None else min_cosine or None
 
 
 def precisions_from_text(text: str, graphs: Sequence[GraphName] = GRAPH_NAMES) -> GraphPrecisions:
@@ -88,34 +83,17 @@ def check_quantise_options(precision: Precision, graphs: Sequence[GraphName], op
     if options.min_cosine is not None and not 0 <= options.min_cosine <= 1:
         raise OptionError(f"min_cosine is {options.min_cosine}; expected 0 to 1.", fix="--min-cosine 0.99")
     check_meant_for_integers(precision, options)
-    check_meant_for_modelopt(precision, graphs, options)
 
 
 def check_meant_for_integers(precision: Precision, options: QuantiseOptions) -> None:
     """Raise for options that only integers have, given with another precision."""
-    if precision not in INTEGER_PRECISIONS and (options.kept or options.min_cosine is not None):
+    if precision not in INTEGER_PRECISIONS and (options.excluded or options.min_cosine is not None):
         raise OptionError(
-            f"A least cosine and layers to keep in 16 bit are for integers; the precision is {precision}.",
+            f"An accuracy threshold and excluded layers are for integer precisions; the precision is {precision}.",
             fix=f"--precision {' or '.join(INTEGER_PRECISIONS)}, or leave them out",
         )
     if COMPUTE_DTYPE[precision] != "float16" and options.ranges_file is not None:
         raise OptionError(f"Ranges are for integers and fp16; the precision is {precision}.", fix="leave it out")
-
-
-def check_meant_for_modelopt(precision: Precision, graphs: Sequence[GraphName], options: QuantiseOptions) -> None:
-    """Raise for what ModelOpt is not asked for here: other integers, some of the graphs, layers or ranges of ours."""
-    if options.quantizer != "modelopt":
-        return
-    if precision != "int8" or (options.schemes and options.schemes != dict.fromkeys(graphs, "int8")):
-        chosen = ", ".join(f"{graph}={scheme}" for graph, scheme in options.schemes.items()) or precision
-        raise OptionError(
-            f"The quantizer modelopt is for int8 in all graphs; the precision is {chosen}.", fix="--precision int8"
-        )
-    if options.kept or options.ranges_file is not None:
-        raise OptionError(
-            "Layers to keep in 16 bit and ranges are for plume-export's own quantizer; modelopt chooses both by itself.",
-            fix="leave them out, or --quantizer own",
-        )
 
 
 def _coarsest(schemes: Mapping[GraphName, IntegerPrecision]) -> Precision:

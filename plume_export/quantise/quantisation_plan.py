@@ -1,7 +1,7 @@
 """What is quantised and how: for every linear layer its scheme in each graph, its migration and its activations' range."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -35,8 +35,9 @@ class QuantisationPlan:
     """`schemes` and `activation_scales` go by graph and layer; a layer without a scheme stays in 16 bit.
 
     `migrations` [input channels] divide a layer's inputs; `errors` are the relative errors of a layer's output on the
-    sampled input row that fares worst. `kept` are layers of the graphs that stay in 16 bit, and `saved_bytes` what integers
-    save, for them too. `weight_only` are layers of int8 graphs whose inputs stay in 16 bit.
+    sampled input row that fares worst. `excluded` are layers of the graphs that stay in 16 bit, and `saved_bytes` what integers
+    save, for them too. `weight_only` are layers of int8 graphs whose inputs stay in 16 bit. `graphs` has the precision that was
+    asked for, by graph.
     """
 
     schemes: dict[GraphName, dict[str, IntegerPrecision]]
@@ -44,10 +45,11 @@ class QuantisationPlan:
     migrations: dict[str, NDArray[np.float32]]
     errors: dict[str, float]
     saved_bytes: dict[str, int]
-    kept: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
     weight_only: tuple[str, ...] = ()
+    graphs: dict[GraphName, IntegerPrecision] = field(default_factory=dict)
 
-    def keeping(self, layers: Collection[str]) -> "QuantisationPlan":
+    def excluding(self, layers: Collection[str]) -> "QuantisationPlan":
         """Return the plan with more layers in 16 bit."""
         return replace(
             self,
@@ -55,7 +57,7 @@ class QuantisationPlan:
             activation_scales={graph: _without(own, layers) for graph, own in self.activation_scales.items()},
             migrations=_without(self.migrations, layers),
             errors=_without(self.errors, layers),
-            kept=(*self.kept, *(layer for layer in layers if layer not in self.kept)),
+            excluded=(*self.excluded, *(layer for layer in layers if layer not in self.excluded)),
             weight_only=tuple(layer for layer in self.weight_only if layer not in layers),
         )
 
@@ -69,15 +71,23 @@ def plan_quantisation(
     read: ReadParameter,
     ranges: Ranges,
     schemes: Mapping[GraphName, IntegerPrecision],
-    kept: Collection[str] = (),
+    excluded: Collection[str] = (),
 ) -> QuantisationPlan:
-    """Choose scales for every layer but those that are `kept` in 16 bit. `schemes` names the graphs that have integers.
+    """Choose scales for every layer but the `excluded` ones. `schemes` names the graphs that have integers.
 
-    Weights are read one at a time. Raises PlumeExportError for a kept layer that does not exist, for a layer that the
+    Weights are read one at a time. Raises PlumeExportError for an excluded layer that does not exist, for a layer that the
     calibration never ran, and for graphs that share weights and want them in different integers.
     """
-    check_plan(model, schemes, kept)
-    plan = QuantisationPlan({graph: {} for graph in schemes}, {graph: {} for graph in schemes}, {}, {}, {}, tuple(kept))
+    check_plan(model, schemes, excluded)
+    plan = QuantisationPlan(
+        {graph: {} for graph in schemes},
+        {graph: {} for graph in schemes},
+        {},
+        {},
+        {},
+        excluded=tuple(excluded),
+        graphs=dict(schemes),
+    )
     folds = folds_of(model)
     weight_only = []
     for layer in linear_layers(model):
@@ -88,7 +98,7 @@ def plan_quantisation(
         own = {graph: _scheme_for(schemes[graph], len(weight)) for graph in graphs}
         strictest = min(own.values(), key=_STRICTEST_FIRST.index)
         plan.saved_bytes[layer] = _saved_bytes(weight, strictest)
-        if layer in kept:
+        if layer in excluded:
             continue
         seen = _seen(ranges, layer, graphs)
         chosen = choose_scales(weight, seen, strictest, folds.get(layer))
@@ -107,9 +117,9 @@ def plan_quantisation(
     return replace(plan, weight_only=tuple(weight_only))
 
 
-def check_plan(model: ModelSpec, schemes: Mapping[GraphName, IntegerPrecision], kept: Collection[str]) -> None:
+def check_plan(model: ModelSpec, schemes: Mapping[GraphName, IntegerPrecision], excluded: Collection[str]) -> None:
     """Raise PlumeExportError for a layer that does not exist, and for schemes that cannot share the decoder's weights."""
-    _check_kept(kept, linear_layers(model))
+    _check_excluded(excluded, linear_layers(model))
     _check_shared(schemes)
 
 
@@ -193,8 +203,8 @@ def _without(layers: Mapping[str, _Value], left_out: Collection[str]) -> dict[st
     return {layer: value for layer, value in layers.items() if layer not in left_out}
 
 
-def _check_kept(kept: Collection[str], layers: list[str]) -> None:
-    for name in kept:
+def _check_excluded(excluded: Collection[str], layers: list[str]) -> None:
+    for name in excluded:
         if name not in layers:
             raise PlumeExportError(
                 f"There is no quantised layer {name!r}.", fix=f"name layers such as {layers[0]} or {layers[-1]}"

@@ -6,16 +6,16 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from plume_tiny_training.batches import Batches, Step, prompts_from_inputs
+from plume_tiny_training.initial import initial_tensors, write_initial_files
+from plume_tiny_training.model import TrainablePlume
+from plume_tiny_training.train import save_weights, train, training_plan
 
 from plume_export.errors import PlumeExportError
 from plume_export.inputs import Item, Preprocessor
 from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.plume_tiny.scenes import Scene, Split
 from plume_export.plume_tiny.tasks import TASKS, Task, draw_answer, draw_query, sample_scene
-from plume_export.plume_tiny.training.batches import Batches, Step, prompts_from_inputs
-from plume_export.plume_tiny.training.initial import initial_tensors, write_initial_files
-from plume_export.plume_tiny.training.model import TrainablePlume
-from plume_export.plume_tiny.training.train import save_weights, train, training_plan
 from plume_export.reference import Reference, ReferenceProcessor
 
 
@@ -46,7 +46,7 @@ def test_the_trained_model_is_the_reference(tmp_path: Path) -> None:
 
 
 def test_batches_hold_nothing_that_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from plume_export.plume_tiny.training import batches
+    from plume_tiny_training import batches
 
     drawn: list[Scene] = []
 

@@ -12,7 +12,7 @@ import torch
 from plume_export.bundle import CONSTANTS, TOKENIZER, Bundle, MeasuredCosine
 from plume_export.checkpoint import Checkpoint
 from plume_export.graphs.weights import ReadParameter, read_parameter
-from plume_export.portable_bundle import write_graphs
+from plume_export.portable_bundle import DraftBundle
 from plume_export.quantise.activation_ranges import Ranges
 from plume_export.quantise.folds import linear_layers
 from plume_export.quantise.held_out import HeldOut
@@ -35,7 +35,7 @@ class Bench:
         traced = {name: without_weights(ir.load(self.exported.graph_file(name))) for name in GRAPH_NAMES}
         # An integer precision, so that it runs as it is written: ONNX Runtime's optimisations are off.
         manifest = msgspec.structs.replace(self.exported.manifest, precision="int8")
-        return write_graphs(Bundle(self.directory, manifest), checkpoint, traced, plan)
+        return DraftBundle(self.directory, manifest, checkpoint, traced).write_graphs(plan)
 
     def measure(self, checkpoint: Checkpoint, plan: QuantisationPlan) -> MeasuredCosine:
         return self.held_out.measure(self.write(checkpoint, plan))

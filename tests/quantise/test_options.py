@@ -13,7 +13,7 @@ from plume_export.errors import PlumeExportError
 from plume_export.pipeline import ExportOptions, export_checkpoint
 from plume_export.quantise.activation_ranges import Ranges, write_ranges
 from plume_export.quantise.calibrate import calibrate
-from plume_export.quantise.options import QuantiseOptions, precisions_from_text, promise_of
+from plume_export.quantise.options import QuantiseOptions, accuracy_threshold, precisions_from_text
 from plume_export.samples import sample_inputs_file
 from plume_export.selftest import run_selftest
 from plume_export.spec import GRAPH_NAMES
@@ -33,11 +33,11 @@ def ranges_file(shipped_ranges: Ranges, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def mixed(ranges_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Result]:
-    """A precision for each graph, a layer kept and the promise of int8."""
+    """A precision for each graph, an excluded layer and int8's accuracy threshold."""
     output = tmp_path_factory.mktemp("mixed") / "bundle"
     precisions = "vision_encoder=fp16,prefill=int8,latent_step=int8-weight"
     kept = "decoder.layers.0.down_proj"
-    result = run("export", "--precision", precisions, "--ranges", ranges_file, "--keep", kept, "-o", output)
+    result = run("export", "--precision", precisions, "--ranges", ranges_file, "--exclude", kept, "-o", output)
     assert result.exit_code == 0, result.output
     return open_bundle(output), result
 
@@ -65,11 +65,11 @@ def test_what_is_no_precision(text: str) -> None:
         precisions_from_text(text)
 
 
-def test_promises() -> None:
-    assert promise_of("int8", None) == promise_of("int8-weight", None) == 0.99
-    assert promise_of("int4-weight", None) is None
-    assert promise_of("int4-weight", 0.95) == 0.95
-    assert promise_of("int8", 0.0) is None
+def test_thresholds() -> None:
+    assert accuracy_threshold("int8", None) == accuracy_threshold("int8-weight", None) == 0.99
+    assert accuracy_threshold("int4-weight", None) is None
+    assert accuracy_threshold("int4-weight", 0.95) == 0.95
+    assert accuracy_threshold("int8", 0.0) is None
 
 
 def test_the_manifest_says_what_was_done(mixed: tuple[Bundle, Result], shipped_ranges: Ranges) -> None:
@@ -119,7 +119,7 @@ def test_text_alone_needs_no_ranges_of_the_vision_encoder(tmp_path: Path, plume_
 
 
 def test_a_layer_that_does_not_exist(tmp_path: Path) -> None:
-    result = run("export", "--precision", "int8", "--keep", "decoder.layers.9.qkv_proj", "-o", tmp_path / "out")
+    result = run("export", "--precision", "int8", "--exclude", "decoder.layers.9.qkv_proj", "-o", tmp_path / "out")
     assert_fails(result, "'decoder.layers.9.qkv_proj'", "name layers such as visual.blocks.0.qkv")
 
 

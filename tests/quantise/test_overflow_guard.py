@@ -1,16 +1,17 @@
 """The range guard of float16: from ranges, and on a model that is made to overflow, in arithmetic that rounds every result."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from plume_export import Embedder
-from plume_export.bundle import Bundle
+from plume_export.bundle import Bundle, open_bundle
 from plume_export.checkpoint import Checkpoint
 from plume_export.errors import PlumeExportError
 from plume_export.pipeline import ModelOptions, open_checkpoint
-from plume_export.portable_bundle import export_bundle
+from plume_export.portable_bundle import draft_bundle
 from plume_export.quantise.activation_ranges import BINS, LinearRange, Ranges
 from plume_export.quantise.calibrate import calibrate
 from plume_export.quantise.overflow_guard import FLOAT16_MAX, MARGIN, guard_text, guarded_layers
@@ -63,21 +64,27 @@ def rounded_embeddings(bundle: Bundle) -> FloatArray:
         return embedder.embed(TEXTS)
 
 
+def exported(checkpoint: Checkpoint, output: Path, **options: Any) -> Bundle:
+    with draft_bundle(checkpoint, output, **options) as draft:
+        draft.write_graphs()
+    return open_bundle(output)
+
+
 def test_a_model_that_overflows(twin: Checkpoint, plume_tiny_fp32: FloatArray, tmp_path: Path) -> None:
     ranges = calibrate(twin, held_out_inputs_file())
     kept = guarded_layers(ranges)
     assert {"decoder.layers.0.gate_up_proj", "decoder.layers.0.down_proj", "visual.blocks.0.fc1"} <= set(kept)
     assert max(kept.values()) > FLOAT16_MAX
-    guarded = export_bundle(twin, tmp_path / "guarded", precision="fp16", float32_layers=kept)
+    guarded = exported(twin, tmp_path / "guarded", precision="fp16", float32_layers=kept)
     assert guarded.manifest.float32_layers == kept
     cosines = (rounded_embeddings(guarded) * plume_tiny_fp32).sum(1)
     assert cosines.min() >= 0.999
-    unguarded = export_bundle(twin, tmp_path / "unguarded", precision="fp16")
+    unguarded = exported(twin, tmp_path / "unguarded", precision="fp16")
     with pytest.raises(PlumeExportError, match="not finite"):
         rounded_embeddings(unguarded)
 
 
 @pytest.fixture(scope="module")
 def plume_tiny_fp32(tmp_path_factory: pytest.TempPathFactory, plume_tiny: Checkpoint) -> FloatArray:
-    with Embedder(export_bundle(plume_tiny, tmp_path_factory.mktemp("fp32") / "bundle", precision="fp32")) as embedder:
+    with Embedder(exported(plume_tiny, tmp_path_factory.mktemp("fp32") / "bundle", precision="fp32")) as embedder:
         return embedder.embed(TEXTS)

@@ -115,10 +115,10 @@ def test_layers_that_int8_does_not_suit_keep_their_inputs(plan: QuantisationPlan
 
 
 def test_the_same_bytes_from_a_plan_with_nothing_kept(bundle: Bundle, plan: QuantisationPlan) -> None:
-    assert plan.keeping([]) == plan or plan.keeping([]).schemes == plan.schemes
-    kept = plan.keeping(["decoder.layers.0.o_proj"])
+    assert plan.excluding([]) == plan or plan.excluding([]).schemes == plan.schemes
+    kept = plan.excluding(["decoder.layers.0.o_proj"])
     assert all("decoder.layers.0.o_proj" not in schemes for schemes in kept.schemes.values())
-    assert kept.kept == ("decoder.layers.0.o_proj",)
+    assert kept.excluded == ("decoder.layers.0.o_proj",)
 
 
 def stored_names(file: Path) -> list[str]:

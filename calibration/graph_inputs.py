@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ..bundle import Bundle
-from ..inputs import PreparedInput
-from ..runtime.backend import Array, BoundGraph, Session
-from ..runtime.embedder import Embedder
-from ..runtime.numpy_buffers import NumpyBuffers
-from ..runtime.onnxruntime_cpu import OnnxRuntimeCpu
-from ..spec import GraphName
+from plume_export.bundle import Bundle
+from plume_export.inputs import PreparedInput
+from plume_export.runtime.backend import Array, BoundGraph, Session
+from plume_export.runtime.embedder import Embedder
+from plume_export.runtime.numpy_buffers import NumpyBuffers
+from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeCpu
+from plume_export.spec import GraphName
 
 # The inputs of one run of a graph, by tensor name.
 Feed = dict[str, Array]

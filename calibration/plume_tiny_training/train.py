@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from ...checkpoint.allocator import keep_freed_memory
-from ...errors import PlumeExportError
-from ...inputs import Preprocessor
-from ..tasks import Task
+from plume_export.checkpoint.allocator import keep_freed_memory
+from plume_export.errors import PlumeExportError
+from plume_export.inputs import Preprocessor
+from plume_export.plume_tiny.tasks import Task
+
 from .batches import Batch, Batches, Step
 from .initial import initial_tensors, write_initial_files
 from .model import TrainablePlume

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...inputs import Item, PreparedInput, Preprocessor, normalised_together, patch_positions
-from ...spec import ModelSpec
-from ..tasks import Task, draw_answer, draw_query, sample_scene
+from plume_export.inputs import Item, PreparedInput, Preprocessor, normalised_together, patch_positions
+from plume_export.plume_tiny.tasks import Task, draw_answer, draw_query, sample_scene
+from plume_export.spec import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from random import Random
 import torch
 from torch import Tensor
 
-from ...checkpoint.config_files import write_config_files
-from ...checkpoint.tokenizer_files import write_tokenizer
-from ...inputs.prompt import SYSTEM_MESSAGE
-from ...layout import expected_tensors
-from ...spec import INSTRUCTION, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
-from ..tasks import TASKS, draw_answer, draw_query, sample_scene
+from plume_export.checkpoint.config_files import write_config_files
+from plume_export.checkpoint.tokenizer_files import write_tokenizer
+from plume_export.inputs.prompt import SYSTEM_MESSAGE
+from plume_export.layout import expected_tensors
+from plume_export.plume_tiny.tasks import TASKS, draw_answer, draw_query, sample_scene
+from plume_export.spec import INSTRUCTION, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
 
 _VOCABULARY = 1000
 _CAPTIONS = 4000

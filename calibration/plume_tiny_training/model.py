@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ...graphs.latent_step import LatentStep
-from ...graphs.prefill import Prefill
-from ...graphs.vision_encoder import VisionEncoder
-from ...graphs.weights import read_parameter
-from ...spec import ModelSpec
+from plume_export.graphs.latent_step import LatentStep
+from plume_export.graphs.prefill import Prefill
+from plume_export.graphs.vision_encoder import VisionEncoder
+from plume_export.graphs.weights import read_parameter
+from plume_export.spec import ModelSpec
+
 from .batches import Prompts
 
 

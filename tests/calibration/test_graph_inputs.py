@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from graph_inputs import Feed, graph_inputs
 
 from plume_export import Embedder
 from plume_export.bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle
 from plume_export.inputs import sources_from_file
-from plume_export.quantise.graph_inputs import Feed, graph_inputs
 from plume_export.spec import GraphName
 
 STEPS = 8

@@ -1,4 +1,4 @@
-"""Train plume-tiny: python -m plume_export.plume_tiny.training OUTPUT"""
+"""Train plume-tiny: PYTHONPATH=calibration python -m plume_tiny_training OUTPUT"""
 
 from pathlib import Path
 

@@ -13,9 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import MissingExtraError, PlumeExportError
-from .graph_inputs import Feed
-from .third_party import QuantiseFile
+from graph_inputs import Feed
+from third_party import QuantiseFile
+
+from plume_export.errors import PlumeExportError
 
 _PACKAGE = "nvidia-modelopt"
 
@@ -34,13 +35,13 @@ class ModelOptSettings:
 
 
 def modelopt_name() -> str:
-    """Return what a manifest calls the quantiser. Raises MissingExtraError."""
+    """Return what a manifest calls the quantiser. Raises PlumeExportError if it is not installed."""
     _quantize()
     return f"modelopt {version(_PACKAGE)}"
 
 
 def modelopt(settings: ModelOptSettings | None = None) -> QuantiseFile:
-    """Return the function that quantises a graph's file. Raises MissingExtraError.
+    """Return the function that quantises a graph's file. Raises PlumeExportError if it is not installed.
 
     The function raises PlumeExportError with what ModelOpt says of a graph that it cannot quantise.
     """
@@ -63,7 +64,7 @@ def modelopt(settings: ModelOptSettings | None = None) -> QuantiseFile:
                 )
         except Exception as error:  # whatever it stumbles over
             raise PlumeExportError(
-                f"{modelopt_name()} cannot quantise {source.name}: {type(error).__name__}: {error}", fix="--quantizer own"
+                f"{modelopt_name()} cannot quantise {source.name}: {type(error).__name__}: {error}", fix="compare without it"
             ) from error
 
     return quantise_file
@@ -93,5 +94,6 @@ def _quantize() -> Any:
     try:
         from modelopt.onnx.quantization import quantize
     except ImportError as error:
-        raise MissingExtraError((error.name or _PACKAGE).partition(".")[0], "modelopt") from None
+        missing = (error.name or _PACKAGE).partition(".")[0]
+        raise PlumeExportError(f"The package {missing!r} is not installed.", fix="see calibration/README.md") from None
     return quantize
