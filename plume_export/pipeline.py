@@ -107,7 +107,7 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
     Raises PlumeExportError for an output that is not to be written, before any work.
     """
     from .portable_bundle import draft_bundle
-    from .quantise.quantise_draft import checked_schemes, first_plan, write_quantised
+    from .quantised_export import checked_schemes, first_plan, write_quantised
     from .reference import ReferenceProcessor
 
     check_output(output, _inputs(checkpoint, options))

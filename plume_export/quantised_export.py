@@ -4,19 +4,19 @@ from collections.abc import Collection
 from functools import partial
 from typing import cast
 
-from ..bundle import MeasuredCosine, Modalities, Quantisation, graphs_of
-from ..checkpoint import Checkpoint
-from ..graphs.weights import read_parameter
-from ..portable_bundle import DraftBundle
-from ..progress import Report
-from ..samples import held_out_inputs_file
-from ..spec import GraphName, IntegerPrecision, ModelSpec, Precision
-from .activation_ranges import Ranges
-from .exclusion_search import ExclusionSearch
-from .folds import linear_layers
-from .held_out import HeldOut
-from .options import QuantiseOptions, accuracy_threshold, check_quantise_options
-from .quantisation_plan import QuantisationPlan, check_plan, plan_quantisation
+from .bundle import MeasuredCosine, Modalities, Quantisation, graphs_of
+from .checkpoint import Checkpoint
+from .graphs.weights import read_parameter
+from .portable_bundle import DraftBundle
+from .progress import Report
+from .quantise.activation_ranges import Ranges
+from .quantise.exclusion_search import ExclusionSearch
+from .quantise.folds import linear_layers
+from .quantise.held_out import HeldOut
+from .quantise.options import QuantiseOptions, accuracy_threshold, check_quantise_options
+from .quantise.quantisation_plan import QuantisationPlan, check_plan, plan_quantisation
+from .samples import held_out_inputs_file
+from .spec import GraphName, IntegerPrecision, ModelSpec, Precision
 
 
 def first_plan(
