@@ -1,4 +1,4 @@
-"""What a calibration run saw at every linear layer: magnitudes by channel, their distribution, and the largest output."""
+"""What a calibration run saw at every linear layer: magnitudes by input channel, sampled rows, and the largest output."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,12 @@ from ..whole_file import replacing
 # A latent step and the readout (the last pass, with the suffix) are both graph `latent_step`.
 Phase = Literal["vision", "prefill", "step", "readout"]
 PHASES: tuple[Phase, ...] = ("vision", "prefill", "step", "readout")
-# Magnitudes are counted in bins of equal width on a logarithmic scale; the first also takes what is smaller, zero too.
-LEAST_EXPONENT, MOST_EXPONENT, BINS_PER_OCTAVE = -24, 40, 16
-BINS = (MOST_EXPONENT - LEAST_EXPONENT) * BINS_PER_OCTAVE
 Modality = Literal["text", "image", "video"]
 MODALITIES: tuple[Modality, ...] = ("text", "image", "video")
 SAMPLE_ROWS = 64
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# It has a histogram of the inputs in place of the number of rows.
+_OLD_FORMAT_VERSION = 1
 _ABOUT = "about"
 
 
@@ -30,11 +29,11 @@ _ABOUT = "about"
 class LinearRange:
     """One linear layer in one phase. `input_abs_max` is the largest magnitude of every input channel.
 
-    `input_sample` holds SAMPLE_ROWS of the layer's input rows, or all if they are fewer, evenly spread over what was run.
+    `input_rows` counts its input rows. `input_sample` holds SAMPLE_ROWS of them, evenly spread, or all if they are fewer.
     """
 
     input_abs_max: NDArray[np.float32]  # [channels]
-    input_histogram: NDArray[np.int64]  # [BINS]
+    input_rows: int
     output_abs_max: float
     input_sample: NDArray[np.float32]  # [rows, channels]
 
@@ -42,7 +41,7 @@ class LinearRange:
         """Return what both saw, with the samples of both."""
         return LinearRange(
             np.maximum(self.input_abs_max, other.input_abs_max),
-            self.input_histogram + other.input_histogram,
+            self.input_rows + other.input_rows,
             max(self.output_abs_max, other.output_abs_max),
             np.concatenate([self.input_sample, other.input_sample]),
         )
@@ -76,19 +75,13 @@ class Ranges:
         return merged
 
 
-def bin_edges() -> NDArray[np.float64]:
-    """Return the lower edge of every bin and, last, the upper edge of the last one, [BINS + 1]."""
-    exponents: NDArray[np.float64] = np.arange(BINS + 1) / BINS_PER_OCTAVE + LEAST_EXPONENT
-    return np.exp2(exponents)
-
-
 def write_ranges(ranges: Ranges, file: Path) -> None:
     """Write an .npz file, whole or not at all."""
     arrays: dict[str, NDArray[Any]] = {_ABOUT: np.frombuffer(msgspec.json.encode(ranges.about), np.uint8)}
     for phase, linears in ranges.linears.items():
         for name, seen in linears.items():
             arrays[f"{phase}/{name}/input_abs_max"] = seen.input_abs_max
-            arrays[f"{phase}/{name}/input_histogram"] = seen.input_histogram
+            arrays[f"{phase}/{name}/input_rows"] = np.array(seen.input_rows, np.int64)
             arrays[f"{phase}/{name}/output_abs_max"] = np.array(seen.output_abs_max, np.float32)
             arrays[f"{phase}/{name}/input_sample"] = seen.input_sample
     with replacing(file) as stream:
@@ -102,13 +95,15 @@ def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
         about = msgspec.json.decode(arrays.pop(_ABOUT).tobytes(), type=About)
         linears: dict[Phase, dict[str, LinearRange]] = {phase: {} for phase in PHASES}
         for phase, name in sorted({_phase_and_name(key) for key in arrays}):
+            if about.format_version == _OLD_FORMAT_VERSION:
+                _count_rows(f"{phase}/{name}", arrays)
             linears[phase][name] = _linear_range(f"{phase}/{name}", arrays)
     except OSError as error:
         raise PlumeExportError(f"The ranges {file} cannot be read: {error.strerror or error}.", fix="check the path") from None
     except (KeyError, ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise PlumeExportError(f"{file} holds no ranges: {reason}.", fix="pass what plume-export calibrate wrote") from None
-    if about.format_version != FORMAT_VERSION:
+    if about.format_version not in (FORMAT_VERSION, _OLD_FORMAT_VERSION):
         raise PlumeExportError(
             f"The ranges {file} have the format {about.format_version}; this plume-export reads {FORMAT_VERSION}.",
             fix="run plume-export calibrate again",
@@ -128,14 +123,22 @@ def _phase_and_name(key: str) -> tuple[Phase, str]:
     return phase, rest.partition("/")[0]
 
 
+def _count_rows(prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
+    """Put the number of rows in place of the old format's histogram, which counted every value of every row."""
+    histogram, channels = arrays.pop(f"{prefix}/input_histogram"), arrays[f"{prefix}/input_abs_max"].size
+    if histogram.dtype.kind not in "iu":
+        raise ValueError(f"{prefix} has a count that is not a whole number")
+    arrays[f"{prefix}/input_rows"] = np.array(histogram.sum() // max(1, channels), np.int64)
+
+
 def _linear_range(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> LinearRange:
     """Raises KeyError for an array that is missing, ValueError for one that no calibration writes."""
-    abs_max, histogram, output, sample = (arrays[f"{prefix}/{field}"] for field in LinearRange.__dataclass_fields__)
-    if abs_max.ndim != 1 or histogram.shape != (BINS,) or output.ndim or sample.ndim != 2 or sample.shape[1] != len(abs_max):
-        shapes = [list(array.shape) for array in (abs_max, histogram, output, sample)]
+    abs_max, rows, output, sample = (arrays[f"{prefix}/{field}"] for field in LinearRange.__dataclass_fields__)
+    if abs_max.ndim != 1 or rows.ndim or output.ndim or sample.ndim != 2 or sample.shape[1] != len(abs_max):
+        shapes = [list(array.shape) for array in (abs_max, rows, output, sample)]
         raise ValueError(f"the arrays of {prefix} have the shapes {shapes}")
     if not all(np.isfinite(array).all() for array in (abs_max, output, sample)) or min(abs_max.min(initial=0), output) < 0:
         raise ValueError(f"{prefix} has a magnitude that is negative or not finite")
-    if histogram.dtype.kind not in "iu" or histogram.min() < 0:
-        raise ValueError(f"{prefix} has a count that is not a whole number from 0 on")
-    return LinearRange(abs_max.astype(np.float32), histogram.astype(np.int64), float(output), sample.astype(np.float32))
+    if rows.dtype.kind not in "iu" or rows < 1:
+        raise ValueError(f"{prefix} has a number of rows that is not a whole number from 1 on")
+    return LinearRange(abs_max.astype(np.float32), int(rows), float(output), sample.astype(np.float32))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import PlumeExportError
 from ..graphs.latent_step import ExpertStack
 from ..graphs.layers import Linear
-from .activation_ranges import BINS, BINS_PER_OCTAVE, LEAST_EXPONENT, PHASES, SAMPLE_ROWS, LinearRange, Phase
+from .activation_ranges import PHASES, SAMPLE_ROWS, LinearRange, Phase
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,10 @@ class Observer:
 
     def _record(self, phase: Phase, name: str, received: Tensor, output_abs_max: float) -> None:
         rows = received.flatten(0, -2)  # [rows, channels]
-        magnitudes = rows.abs()
-        histogram = magnitude_histogram(magnitudes)
         sample = _evenly(rows.numpy(), SAMPLE_ROWS).copy()
-        seen = LinearRange(magnitudes.amax(0).numpy(), histogram, output_abs_max, sample)
+        seen = LinearRange(rows.abs().amax(0).numpy(), len(rows), output_abs_max, sample)
         earlier = self.linears[phase].get(name)
         self.linears[phase][name] = seen if earlier is None else _merged(earlier, seen)
-
-
-def magnitude_histogram(magnitudes: Tensor) -> NDArray[np.int64]:
-    """Count magnitudes, of any shape, in the bins of `ranges.bin_edges`."""
-    exponents = torch.log2(magnitudes.flatten())  # that of zero is -inf, which the first bin takes
-    bins = exponents.sub_(LEAST_EXPONENT).mul_(BINS_PER_OCTAVE).clamp_(0, BINS - 1).to(torch.int32)
-    return torch.bincount(bins, minlength=BINS).numpy()
 
 
 def _merged(earlier: LinearRange, later: LinearRange) -> LinearRange:
@@ -89,7 +80,7 @@ def _merged(earlier: LinearRange, later: LinearRange) -> LinearRange:
     both = earlier.merged(later)
     if len(both.input_sample) <= SAMPLE_ROWS:
         return both
-    share = round(SAMPLE_ROWS * float(earlier.input_histogram.sum() / both.input_histogram.sum()))
+    share = round(SAMPLE_ROWS * earlier.input_rows / both.input_rows)
     kept = [_evenly(earlier.input_sample, share), _evenly(later.input_sample, SAMPLE_ROWS - share)]
     return replace(both, input_sample=np.concatenate(kept))
 

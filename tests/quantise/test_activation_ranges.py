@@ -2,20 +2,17 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from plume_export.errors import PlumeExportError
-from plume_export.quantise.activation_ranges import BINS, About, LinearRange, Ranges, read_ranges, write_ranges
+from plume_export.quantise.activation_ranges import About, LinearRange, Ranges, read_ranges, write_ranges
 
 SHA256 = "0" * 64
 RANGES = Ranges(
-    About(1, "golden", SHA256, 1, SHA256, ("text",)),
-    {
-        "prefill": {
-            "model.norm": LinearRange(np.ones(4, np.float32), np.ones(BINS, np.int64), 2.0, np.full((3, 4), -1, np.float32))
-        }
-    },
+    About(2, "golden", SHA256, 1, SHA256, ("text",)),
+    {"prefill": {"model.norm": LinearRange(np.ones(4, np.float32), 3, 2.0, np.full((3, 4), -1, np.float32))}},
 )
 
 
@@ -32,6 +29,17 @@ def test_round_trip(file: Path) -> None:
         np.testing.assert_array_equal(getattr(seen, name), value)
 
 
+def test_the_format_before_is_read(file: Path) -> None:
+    """It had a histogram of all input values: 4 channels of 3 rows."""
+    with np.load(file) as arrays:
+        content = dict(arrays)
+    about = msgspec.to_builtins(RANGES.about) | {"format_version": 1}
+    content["about"] = np.frombuffer(msgspec.json.encode(about), np.uint8)
+    del content["prefill/model.norm/input_rows"]
+    np.savez(file, **content, **{"prefill/model.norm/input_histogram": np.array([5, 7])})
+    assert read_ranges(file, SHA256).linears["prefill"]["model.norm"].input_rows == 3
+
+
 def test_a_link_is_no_output(file: Path) -> None:
     before = file.read_bytes()
     file.with_name("link.npz").symlink_to(file.name)
@@ -46,8 +54,9 @@ def test_a_link_is_no_output(file: Path) -> None:
     [
         ("prefill/model.norm/input_abs_max", np.ones(5, np.float32), "have the shapes"),
         ("prefill/model.norm/input_abs_max", np.full(4, -1, np.float32), "negative or not finite"),
-        ("prefill/model.norm/input_histogram", np.ones(BINS - 1, np.int64), "have the shapes"),
-        ("prefill/model.norm/input_histogram", np.ones(BINS, np.float32), "not a whole number"),
+        ("prefill/model.norm/input_rows", np.ones(2, np.int64), "have the shapes"),
+        ("prefill/model.norm/input_rows", np.array(1.5), "not a whole number"),
+        ("prefill/model.norm/input_rows", np.array(0), "not a whole number"),
         ("prefill/model.norm/output_abs_max", np.array(np.nan, np.float32), "negative or not finite"),
         ("prefill/model.norm/output_abs_max", np.ones(2, np.float32), "have the shapes"),
         ("prefill/model.norm/input_sample", np.array([None]), "expected numbers"),

@@ -12,7 +12,7 @@ from plume_export.checkpoint import Checkpoint
 from plume_export.errors import PlumeExportError
 from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.portable_bundle import draft_bundle
-from plume_export.quantise.activation_ranges import BINS, LinearRange, Ranges
+from plume_export.quantise.activation_ranges import LinearRange, Ranges
 from plume_export.quantise.calibrate import calibrate
 from plume_export.quantise.overflow_guard import FLOAT16_MAX, MARGIN, guard_text, guarded_layers
 from plume_export.runtime.onnx_reference import OnnxReference
@@ -26,7 +26,7 @@ LIMIT = MARGIN * FLOAT16_MAX
 
 def ranges_with(shipped: Ranges, name: str, *, largest_input: float = 1.0, largest_output: float = 1.0) -> Ranges:
     sample = np.zeros((1, 2), np.float32)
-    seen = LinearRange(np.array([0.1, largest_input], np.float32), np.zeros(BINS, np.int64), largest_output, sample)
+    seen = LinearRange(np.array([0.1, largest_input], np.float32), 1, largest_output, sample)
     return Ranges(shipped.about, {"vision": {}, "prefill": {name: seen}, "step": {}, "readout": {}})
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plume_export.graphs.weights import packed_int4
-from plume_export.quantise.activation_ranges import BINS, LinearRange
+from plume_export.quantise.activation_ranges import LinearRange
 from plume_export.quantise.folds import Fold
 from plume_export.quantise.scales import (
     LEVELS,
@@ -29,7 +29,7 @@ def weight_of(inputs: int = 256, outputs: int = 48) -> torch.Tensor:
 
 
 def seen_of(inputs: torch.Tensor) -> LinearRange:
-    return LinearRange(inputs.abs().amax(0).numpy(), np.zeros(BINS, np.int64), 1.0, inputs.numpy())
+    return LinearRange(inputs.abs().amax(0).numpy(), len(inputs), 1.0, inputs.numpy())
 
 
 @pytest.mark.parametrize("scheme", INTEGER_PRECISIONS)

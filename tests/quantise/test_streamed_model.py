@@ -20,7 +20,7 @@ from plume_export.graphs.weights import read_parameter
 from plume_export.inputs import Item, Preprocessor, sources_from_file
 from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.quantise import streamed_model
-from plume_export.quantise.activation_ranges import BINS, PHASES, SAMPLE_ROWS, LinearRange, Phase, bin_edges
+from plume_export.quantise.activation_ranges import PHASES, SAMPLE_ROWS, LinearRange, Phase
 from plume_export.quantise.observe import Observer
 from plume_export.quantise.streamed_model import NamedInput, StreamedModel
 from plume_export.reference import Reference, ReferenceProcessor
@@ -30,7 +30,7 @@ from tests.conftest import GOLDEN
 
 Linears = dict[Phase, dict[str, LinearRange]]
 # Products of other batches round otherwise: magnitudes by a little, and a few of them into the neighbouring bin.
-MAGNITUDE_RELATIVE, MOVED_SHARE = 1e-4, 0.01
+MAGNITUDE_RELATIVE = 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +57,14 @@ def run(checkpoint: Checkpoint, items: Sequence[Item]) -> tuple[torch.Tensor, Li
 
 
 def assert_same(measured: Linears, expected: Linears) -> None:
-    """Magnitudes up to rounding; counts in all exactly, so that a row of padding would show."""
+    """Magnitudes up to rounding; the number of rows exactly, so that a row of padding would show."""
     for phase in PHASES:
         assert measured[phase].keys() == expected[phase].keys()
         for name, seen in measured[phase].items():
             other = expected[phase][name]
             assert np.allclose(seen.input_abs_max, other.input_abs_max, rtol=MAGNITUDE_RELATIVE, atol=1e-5), (phase, name)
             assert seen.output_abs_max == pytest.approx(other.output_abs_max, rel=MAGNITUDE_RELATIVE)
-            count = other.input_histogram.sum()
-            assert seen.input_histogram.sum() == count
-            assert np.abs(seen.input_histogram - other.input_histogram).sum() / 2 <= MOVED_SHARE * count, (phase, name)
+            assert seen.input_rows == other.input_rows, (phase, name)
 
 
 @pytest.mark.parametrize("checkpoint", [str(GOLDEN / "checkpoint"), PLUME_TINY])
@@ -142,9 +140,7 @@ def test_streaming_changes_nothing(golden: Checkpoint, items: list[Item], monkey
         x, seen = np.abs(np.stack(rows)), streamed[phase][name]
         assert (seen.input_abs_max == x.max(0)).all(), (phase, name)
         assert seen.output_abs_max == plain.output_abs_max[phase, name]
-        counts, _ = np.histogram(np.clip(x, bin_edges()[0], None), bin_edges())
-        assert seen.input_histogram.sum() == x.size
-        assert np.abs(seen.input_histogram - counts).sum() <= 1e-3 * x.size
+        assert seen.input_rows == len(rows)
         assert len(seen.input_sample) == min(len(rows), SAMPLE_ROWS)
         assert {row.tobytes() for row in seen.input_sample} <= {row.tobytes() for row in rows}
 
@@ -214,5 +210,4 @@ def test_experts_are_two_layers() -> None:
     assert fc1.output_abs_max == pytest.approx(float(inner.abs().max()))
     assert np.allclose(fc2.input_abs_max, nn.functional.gelu(inner).abs().amax((0, 1)))
     assert fc2.output_abs_max == pytest.approx(float(output.abs().max()))
-    assert fc2.input_histogram.shape == (BINS,)
-    assert fc2.input_histogram.sum() == 3 * 5 * 10
+    assert fc2.input_rows == 3 * 5
