@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "Show a bundle's properties and verify the hash of every file."),
     "sample-data": ("sample_data", "Generate sample images for `search`, and plume-tiny's evaluation dataset."),
     "random-checkpoint": ("build", "Write a checkpoint with random weights in the layout of the original checkpoint."),
-    "doctor": ("doctor", "Check this machine's GPU and software, and suggest a fix for each problem."),
+    "doctor": ("doctor", "Check this machine's GPU and software, suggest a fix for each problem, and say what works."),
 }
 
 
