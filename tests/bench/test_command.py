@@ -188,7 +188,7 @@ def test_another_model_is_no_opponent(tiny_cpu: Bundle, tmp_path: Path) -> None:
 def test_a_batch_over_the_bundle_s_limit_is_refused(tiny_cpu: Bundle, tmp_path: Path) -> None:
     limits = ShapeRanges(AxisRange(1, 1, 4), AxisRange(16, 64, 2048), AxisRange(4, 4, 1024))
     limited = copy_with(tiny_cpu, tmp_path / "limited", limits=limits)
-    assert_fails(run(limited, "--batch", "1,8"), "takes 4 at most")
+    assert_fails(run(limited, "--batch", "1,8"), "accepts at most 4")
 
 
 def test_bad_files_are_refused_before_any_work(tiny_cpu: Bundle, tmp_path: Path) -> None:

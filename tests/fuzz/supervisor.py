@@ -130,6 +130,7 @@ class _Run:
                         if waiting[0].first == waiting[0].last:
                             done = waiting.pop(0).surface
                             self.report(f"{done}: {self.tallies[done].cases} cases")
+                            process.is_ready = False  # it writes the next surface's files, which may take long
 
     def _add(self, message: Done | Failure, job: Job) -> bool:
         """Return whether the process is lost."""
@@ -156,7 +157,7 @@ class _Process:
         self._process.start()
         other_end.close()
         self._watched = psutil.Process(self._process.pid)
-        self._is_ready = False
+        self.is_ready = False
         self._start()
 
     def __enter__(self) -> "_Process":
@@ -176,10 +177,10 @@ class _Process:
             message: Done | None = self._connection.recv()
         except EOFError:
             self._process.join()
-            if not self._is_ready:
+            if not self.is_ready:
                 raise RuntimeError(f"the worker ended with {self._process.exitcode}:\n{self._tail()}") from None
             return Failure("crash", f"exit code {self._process.exitcode}\n{self._tail()}")
-        self._is_ready = True
+        self.is_ready = True
         self._start()
         return message
 
@@ -198,7 +199,7 @@ class _Process:
         if not is_asleep or cpu_s != self._last_cpu_s:
             self._last_cpu_s, self._awake_s = cpu_s, now_s
         asleep_s = now_s - self._awake_s
-        if self._is_ready and (cpu_s > limits.hang_s or asleep_s > _SLEEPING_FACTOR * limits.hang_s):
+        if self.is_ready and (cpu_s > limits.hang_s or asleep_s > _SLEEPING_FACTOR * limits.hang_s):
             return Failure("hang", f"{cpu_s:.1f} s of processor time, {asleep_s:.1f} s asleep\n{self._tail()}")
         return None
 

@@ -64,8 +64,11 @@ class Scratch:
         self._surface = surface
         self.template, self.directory = directory / "template", directory / "case"
         if not self.template.is_dir():
-            self.template.mkdir(parents=True)
-            surface.write(self.template)
+            partial = directory / "template.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            surface.write(partial)
+            partial.rename(self.template)
         shutil.rmtree(self.directory, ignore_errors=True)
         shutil.copytree(self.template, self.directory)
         self._states = self._found()
