@@ -59,7 +59,7 @@ def _check_against(options: BenchOptions) -> None:
     for name in options.against:
         if name not in PYTORCH_FORMS and not Path(name).is_dir():
             raise PlumeExportError(
-                f"Unknown value for --against: {name!r}.",
+                f"{name!r} is neither a bundle nor a PyTorch setup to compare with.",
                 fix=f"use --against {', '.join(PYTORCH_FORMS)}, or --against with a bundle's directory",
             )
 
@@ -73,7 +73,8 @@ def _check_pytorch_options(options: BenchOptions) -> None:
         )
     if not is_pytorch and (options.checkpoint is not None or options.compiled):
         raise OptionError(
-            "--checkpoint and --compile are only for PyTorch, which is not among the candidates.", fix="add --against pytorch"
+            "A checkpoint and torch.compile are only for PyTorch, which is not among the candidates.",
+            fix="add --against pytorch",
         )
 
 
