@@ -48,7 +48,7 @@ class ShapeRanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def frames(self) -> AxisRange:
-        """Number of frames encoded at a time. Video frames together take no more memory than the largest image."""
+        """Video frames that are encoded at a time. Together they take no more memory than the largest image."""
         return AxisRange(1, 1, max(1, self.image_tokens.max // _FRAME_TOKENS))
 
 

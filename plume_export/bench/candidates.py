@@ -135,6 +135,6 @@ def _name(path: Path) -> str:
 
 
 def _free_name(name: str, taken: dict[str, Bundle]) -> str:
-    """Return an unused name. A bundle may be compared with itself, or with one of the same name elsewhere."""
+    """Return an unused name. A bundle may be compared with itself, or with a bundle of the same name in another directory."""
     names = [name, *(f"{name} ({number})" for number in range(2, len(taken) + 2))]
     return next(free for free in names if free not in taken)

@@ -59,7 +59,7 @@ def page_from_report(report: BenchReport) -> str:
 
 
 def _headlines(report: BenchReport) -> str:
-    """Return one tile per input, compared with the baseline. The tables have the other candidates."""
+    """Return one tile per input: the bundle against the baseline. All other candidates are in the tables only."""
     tiles = [
         f"<div><b>{ratio.times_faster:.1f}x</b><span>{html.escape(ratio.input)}</span>"
         f"<i>as fast as {html.escape(ratio.candidate)}</i></div>"

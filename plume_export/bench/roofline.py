@@ -88,7 +88,7 @@ def _query_width(decoder: DecoderSpec) -> int:
 
 
 def _projection_values(decoder: DecoderSpec) -> int:
-    """Return the number of weights of queries, keys and values in one layer."""
+    """Return the number of weights in one layer's query, key and value projections."""
     return decoder.hidden * (decoder.query_heads + 2 * decoder.kv_heads) * decoder.head_dim
 
 

@@ -89,7 +89,7 @@ def dropped_transparency(image: Image.Image) -> str:
 
 
 def without_transparency(image: Image.Image) -> Image.Image:
-    """Return the image with the same pixels but without its transparent colour, which Pillow's conversion would warn about."""
+    """Return the image without its transparent colour; no pixel changes. Pillow's conversion would warn about that colour."""
     if "transparency" not in image.info:
         return image
     opaque = image.copy()

@@ -60,7 +60,7 @@ class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Ranges:
-    """Ranges by phase and by linear layer, which has the name of its weight in the graphs without ".weight"."""
+    """Activation ranges by phase and linear layer. A layer's name is that of its weight in the graphs, without ".weight"."""
 
     about: About
     linears: dict[Phase, dict[str, LinearRange]]

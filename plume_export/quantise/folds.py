@@ -15,7 +15,7 @@ from ..spec import ModelSpec
 
 @dataclass(frozen=True)
 class Fold:
-    """`source[c]` is the channel of the producer that input channel c of the linear layer comes from.
+    """`source[c]` is the producer's channel that feeds input channel c of the linear layer.
 
     The producer is a norm, whose weight (and bias) has the channels, or a linear layer, of which they are output channels.
     """

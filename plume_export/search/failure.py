@@ -29,7 +29,7 @@ def is_unreadable(file: Path) -> bool:
 
 
 def without_name(reason: str, file: Path) -> str:
-    """Return a reason with the file's name replaced by a placeholder, valid for every file with this content."""
+    """Return a reason with a placeholder for the file's name, so that it fits every file with the same content."""
     return reason.replace(str(file), _NAME)
 
 

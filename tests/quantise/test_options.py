@@ -139,7 +139,9 @@ def test_graphs_that_can_not_share_their_weights(tmp_path: Path) -> None:
 
 
 def test_options_of_integers_with_another_precision(tmp_path: Path) -> None:
-    assert_is_usage(run("export", "--precision", "fp16", "--min-cosine", "0.9", "-o", tmp_path / "out"), "are for integers")
+    assert_is_usage(
+        run("export", "--precision", "fp16", "--min-cosine", "0.9", "-o", tmp_path / "out"), "are for integer precisions"
+    )
     assert_is_usage(
         run("export", "--precision", "bf16", "--ranges", tmp_path / "r.npz", "-o", tmp_path / "out"), "leave it out"
     )

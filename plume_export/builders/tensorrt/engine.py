@@ -167,7 +167,7 @@ def _new_monitor(trt: Any, tell: Any) -> Any:
 
 
 def main() -> None:
-    """Build the engine of the request file. The exit code is 0 with a result, 1 with an error."""
+    """Build the engine that the request file describes. Exit with 0 on success, 1 on an error."""
 
     # Output of libraries goes to standard error, because standard output carries the messages.
     messages = os.fdopen(os.dup(1), "wb")
