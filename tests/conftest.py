@@ -21,15 +21,31 @@ WITHOUT_CALIBRATION = partial(ExportOptions, selftest_inputs=None, guards_range=
 GOLDEN = Path(__file__).parent / "golden"
 
 
+# Whoever uses one of these waits for an export: graphs are traced.
+EXPORTS = {
+    "golden_bundle",
+    "plume_tiny_bf16",
+    "plume_tiny_fp16",
+    "plume_tiny_int8",
+    "tiny_bf16",
+    "tiny_cpu",
+    "tiny_fp16",
+    "tiny_fp32",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="Run the tests that take minutes, too.")
+    parser.addoption("--long", action="store_true", help="Run the tests that take minutes each, too.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--slow"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --slow"))
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
+            if not config.getoption("--long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
+        if EXPORTS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def export_to(directory: Path, checkpoint: Path, precision: Precision) -> Bundle:

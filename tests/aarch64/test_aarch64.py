@@ -12,7 +12,7 @@ _RUN = Path(__file__).with_name("run.sh")
 _TOOLS = ("qemu-aarch64-static", "debootstrap", "dpkg-deb", "apt-get")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_core_agrees_with_this_machine() -> None:
     missing = [tool for tool in _TOOLS if which(tool) is None]
     if missing:

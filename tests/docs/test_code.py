@@ -13,7 +13,7 @@ from plume_export.cli import main
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = {name: main.get_command(click.Context(main), name) for name in main.list_commands(click.Context(main))}
-OTHERS_FLAGS = {"--force-exclude", "--slow", "--strict"}
+OTHERS_FLAGS = {"--force-exclude", "--long", "--strict"}
 _FLAG = re.compile(r"(?<![\w-])--?[a-z][a-z-]*\b(?!\d)")
 
 

@@ -85,7 +85,7 @@ def test_how_pictures_were_read_is_told_and_recorded(tiny_cpu: Bundle, dataset: 
     assert json.loads(result.stdout)["media"] == defaults
     assert json.loads(upright.stdout)["media"] == defaults | {"exif_transpose": True, "video_frames": 8}
     refused = run(*arguments, "--video-frames", 7)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "video_frames is 7" in refused.stderr
 
 

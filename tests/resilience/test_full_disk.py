@@ -25,7 +25,7 @@ def test_compile_on_a_full_disk(tmp_path: Path, tiny_fp16: Bundle) -> None:
     fail(tmp_path, "--command", "compile", "--way", "file-size", "--count", "2", "--portable", tiny_fp16.path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["build", "export", "compile", "embed", "search", "calibrate", "sample-data"])
 def test_more_places(tmp_path: Path, command: str) -> None:
     fail(tmp_path, "--command", command)

@@ -21,7 +21,7 @@ def test_killed_at_random(tmp_path: Path, tiny_cpu: Bundle, command: str) -> Non
     kill(tmp_path, "--command", command, "--count", "3", "--inputs", "40", "--compiled", tiny_cpu.path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["build", "export", "compile", "embed", "search"])
 def test_killed_more_often(tmp_path: Path, command: str) -> None:
     kill(tmp_path, "--command", command, "--count", "20")
