@@ -105,7 +105,7 @@ def test_every_tensor_of_the_builders_text_is_read(tiny_engines: Built) -> None:
 def test_by_command(tiny_engines: Built) -> None:
     shown = CliRunner().invoke(main, ["inspect", str(tiny_engines.bundle.path), "--layers"])
     assert shown.exit_code == 0, shown.output
-    for part in ("prefill: 31 layers", "gemm", "Half", "1x16  1x256  2x1024", "file /", "holds: 0.9 MB"):
+    for part in ("prefill: 31 layers", "gemm", "Half", "1x16  1x256  2x1024", "file /", "engine: 0.9 MB"):
         assert part in shown.stdout
     as_json = CliRunner().invoke(main, ["inspect", str(tiny_engines.bundle.path), "--layers", "--json"])
     assert list(json.loads(as_json.stdout)) == list(GRAPH_NAMES)
