@@ -8,7 +8,7 @@ import pytest
 
 from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
 from plume_export.bundle import Bundle
-from plume_export.checkpoint import write_random_checkpoint
+from plume_export.checkpoint import Checkpoint, write_random_checkpoint
 from plume_export.pipeline import ExportOptions, ModelOptions, export_checkpoint, open_checkpoint
 from plume_export.quantise.activation_ranges import write_ranges
 from plume_export.quantise.calibrate import calibrate
@@ -74,6 +74,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoints") / "tiny"
     write_random_checkpoint(path, "tiny", seed=0)
     return path
+
+
+@pytest.fixture(scope="session")
+def plume_tiny() -> Checkpoint:
+    return open_checkpoint(PLUME_TINY, ModelOptions())
 
 
 @pytest.fixture(scope="session")

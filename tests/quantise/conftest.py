@@ -4,18 +4,12 @@ import pytest
 
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import Checkpoint
-from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.quantise.activation_ranges import Ranges
 from plume_export.quantise.calibrate import calibrate
 from plume_export.quantise.held_out import HeldOut
 from plume_export.quantise.quantisation_plan import QuantisationPlan
-from plume_export.samples import PLUME_TINY, calibration_inputs_file, held_out_inputs_file
+from plume_export.samples import calibration_inputs_file, held_out_inputs_file
 from tests.quantise.bench import Bench, plan_of
-
-
-@pytest.fixture(scope="session")
-def plume_tiny() -> Checkpoint:
-    return open_checkpoint(PLUME_TINY, ModelOptions())
 
 
 @pytest.fixture(scope="session")
