@@ -132,8 +132,8 @@ def check_builder_fits(
         raise PlumeExportError(
             f"Building the engines of {target} in {precision} needs {needed / 1e6:,.0f} MB of this machine's "
             f"memory; {free_bytes / 1e6:,.0f} MB are free.",
-            fix="free memory, compile on a larger machine (the engines are portable), or --target with a recipe that has "
-            f'weights = "shared", which takes {_BUILDER_SHARED_BYTES / 1e6:,.0f} MB',
+            fix="free memory; or compile on a larger machine and copy the bundle; or pass a --target whose recipe has "
+            f'weights = "shared" (that build needs {_BUILDER_SHARED_BYTES / 1e6:,.0f} MB)',
         )
 
 

@@ -46,7 +46,10 @@ from .switches import Answer, command
 @click.option("--offline", is_flag=True, help="Use only the local Hugging Face cache; do not download.")
 @verify_option
 def bench(bundle: Path, batch: str, page: Path | None, **options: Any) -> Answer:
-    """Measure a bundle against PyTorch, other bundles and the hardware's limits."""
+    """Measure a bundle against PyTorch, other bundles and the hardware's limits.
+
+    The bundle and everything given with --against are the candidates.
+    """
     batch_sizes = batch_sizes_from_text(batch)
     if page is not None:
         check_writable(page)

@@ -29,7 +29,7 @@ _CHECKPOINT_OPTIONS = (
         "--precision",
         metavar="PRECISION",
         help=f"One of {', '.join(PRECISIONS)}; or one per graph, such as prefill=int8,latent_step=int8-weight,...  "
-        "[default: the target's, else fp16]",
+        "[default: fp16, or the precision in the target's recipe]",
     ),
     click.option(
         "--ranges", type=click.Path(path_type=Path), help="Activation ranges written by `calibrate`.  [default: calibrate now]"
@@ -41,7 +41,9 @@ _CHECKPOINT_OPTIONS = (
         "0.99; none for int4-weight]",
     ),
     click.option(
-        "--no-range-guard", is_flag=True, help="Skip the check for layers that overflow float16. Saves a calibration."
+        "--no-range-guard",
+        is_flag=True,
+        help="Skip the check for layers that overflow float16, and the calibration run that it needs.",
     ),
     click.option("--exclude", multiple=True, metavar="LAYER", help="Leave this layer in 16 bit; may be repeated."),
     click.option("--keep", multiple=True, hidden=True),
@@ -222,8 +224,8 @@ def _planned(_context: click.Context, _parameter: click.Parameter, target: str) 
     default=AUTO,
     show_default=True,
     callback=_planned,
-    help="A target from `plume-export targets`, or a recipe file. auto: the target for this machine's GPU; "
-    f"{_PLANNED} if there is no GPU target.",
+    help="A target from `plume-export targets`, or a recipe file. auto: the target for this machine's GPU, "
+    f"or {_PLANNED} if none matches.",
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the engines.  [default: the target's]")
 @click.option(

@@ -19,15 +19,15 @@ from ..runtime.output_dtype import OUTPUT_DTYPES, check_output_dtype
 from .console import print_notices, progress
 from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
 from .messages import note, warn
-from .shared_options import media_options, verify_option
+from .shared_options import media_options, run_options, verify_option
 from .streams import printing
 from .switches import Answer, command, switches
 
 _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps", "verify_hashes")
 _STDIN = Path("-")
 _INPUT_HELP = (
-    "JSON lines with id, text, image, video. With -, read from stdin; paths are then relative to the "
-    "current directory. Without any input, the output is empty, with a warning."
+    "JSON lines with id, text, image, video. - reads stdin, with paths relative to the current directory. "
+    "If there are no lines, the output is empty and a warning is shown."
 )
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as embeddings are computed]"
 _RESUME_HELP = "Continue an interrupted run to the same --output."
@@ -44,19 +44,7 @@ _DTYPE_HELP = "int8: round(127 x). binary: the bits of x > 0, packed as by numpy
 @click.option("--output-dtype", type=click.Choice(OUTPUT_DTYPES), default="float32", show_default=True, help=_DTYPE_HELP)
 @click.option("--resume", is_flag=True, help=_RESUME_HELP)
 @click.option("--restart", is_flag=True, help=_RESTART_HELP)
-@click.option(
-    "--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: skip the latent steps."
-)
-@click.option("--steps", type=click.IntRange(min=0), help="Run fewer latent steps (0: none), for ablations.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Inputs per batch.  [default: 8, or the bundle's maximum]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="What to do with an input that cannot be read.",
-)
+@run_options
 @click.option(
     "--allow-control-tokens",
     is_flag=True,

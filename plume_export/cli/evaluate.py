@@ -14,7 +14,7 @@ from ..inputs import NoticeTally
 from ..printable import printable
 from .console import print_notices, print_table, progress
 from .messages import warn
-from .shared_options import media_options, verify_option
+from .shared_options import media_options, run_options, verify_option
 from .switches import Answer, command
 
 
@@ -34,19 +34,7 @@ from .switches import Answer, command
     help="Run BUNDLE in ONNX's reference evaluator, which rounds to 16 bit after every operator. Slow; shows "
     "the exact 16-bit rounding error.",
 )
-@click.option(
-    "--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: skip the latent steps."
-)
-@click.option("--steps", type=click.IntRange(min=0), help="Run fewer latent steps (0: none), for ablations.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Inputs per batch.  [default: 8, or the bundle's maximum]")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads).")
-@click.option(
-    "--on-error",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="What to do with an input that cannot be read.",
-)
+@run_options
 @media_options
 @verify_option
 def evaluate(

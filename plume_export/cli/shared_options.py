@@ -1,4 +1,4 @@
-"""Options of several commands: how images and videos are read, and --no-verify."""
+"""Options of several commands: how inputs are embedded, how images and videos are read, and --no-verify."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,6 +8,21 @@ import click
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+_RUN_OPTIONS = (
+    click.option(
+        "--mode", type=click.Choice(["gen", "disc"]), default="gen", show_default=True, help="disc: skip the latent steps."
+    ),
+    click.option("--steps", type=click.IntRange(min=0), help="Run fewer latent steps (0: none), for ablations."),
+    click.option("--batch-size", type=click.IntRange(min=1), help="Inputs per batch.  [default: 8, or the bundle's maximum]"),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads per operator (intra-op threads)."),
+    click.option(
+        "--on-error",
+        type=click.Choice(["fail", "skip"]),
+        default="fail",
+        show_default=True,
+        help="What to do with an input that cannot be read.",
+    ),
+)
 exif_transpose_option = click.option(
     "--exif-transpose",
     is_flag=True,
@@ -25,6 +40,13 @@ _fps = click.option(
     metavar="F",
     help="Sample F frames per second from each video file, 4 to 768 in total.  [default: 2]",
 )
+
+
+def run_options(function: _Function) -> _Function:
+    """Add --mode, --steps, --batch-size, --threads and --on-error."""
+    for option in reversed(_RUN_OPTIONS):
+        function = option(function)
+    return function
 
 
 def media_options(function: _Function) -> _Function:

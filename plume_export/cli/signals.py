@@ -3,7 +3,7 @@
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 _RETRY_SECONDS = 0.05
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -31,14 +31,9 @@ def stop_on_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    if _is_importing(frame):
-        _retry(number)
-    else:
-        _raise(number)
-
-
-def _raise(number: int) -> NoReturn:
-    raise KeyboardInterrupt if number == signal.SIGINT else _Stop(number)
+    if not _is_importing(frame):
+        raise KeyboardInterrupt if number == signal.SIGINT else _Stop(number)
+    _retry(number)
 
 
 def _retry(number: int) -> None:

@@ -143,9 +143,9 @@ def _cast(name: str, tensor: Tensor, value: ir.Value) -> Tensor:
     if cast.is_floating_point() and cast.numel() and not bool(torch.stack(cast.aminmax()).isfinite().all()):
         count = int((~cast.isfinite()).sum())
         raise PlumeExportError(
-            f"{name} has {count:,} of {cast.numel():,} values that {str(cast.dtype).removeprefix('torch.')} cannot hold; the "
-            f"largest magnitude is {float(tensor.abs().max()):,.0f}, the format's {torch.finfo(cast.dtype).max:,.0f}.",
-            fix="--precision bf16 or fp32",
+            f"{count:,} of the {cast.numel():,} values of {name} overflow {str(cast.dtype).removeprefix('torch.')}: the "
+            f"largest magnitude is {float(tensor.abs().max()):,.0f}, the format's maximum {torch.finfo(cast.dtype).max:,.0f}.",
+            fix="use --precision bf16 or fp32",
         )
     return cast
 

@@ -40,7 +40,7 @@ class ExclusionSearch:
         was_measured = self._count in self._measured
         self._measured[self._count] = measured
         detail_of(self._report)(
-            f"{self._count} layers kept in 16 bit: cosine {measured.mean:.4f} mean, {measured.worst:.4f} worst"
+            f"{self._count} layers excluded (16 bit): cosine {measured.mean:.4f} mean, {measured.worst:.4f} worst"
         )
         if was_measured:  # written once more, as the result
             self.is_finished = True
