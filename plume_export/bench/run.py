@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import MissingExtraError
-from ..machine.cores import check_threads
+from ..machine.cores import check_threads, usable_core_count
 from ..progress import detail_of
 from .candidates import Setup, setup_from_options
 from .hardware_limits import MachineLimits
@@ -15,7 +15,7 @@ from .latency import ColdStart, RolloutParts, latencies, latency_ratios, measure
 from .messages import AskMemory, MeasureLimits, Memory, PytorchCandidate, RolloutTimes, TimeRollout
 from .options import BenchOptions
 from .process import WarmWorkers, WorkerProcess, warm_workers
-from .report import BenchReport, MeasuredBundle, PeakMemory, core_count, environment
+from .report import BenchReport, MeasuredBundle, PeakMemory, environment
 from .roofline import roofline
 from .sweep import Sweep, measure_sweeps
 from .throughput import Throughput, measure_throughput
@@ -31,9 +31,10 @@ def run_bench(options: BenchOptions, report: Report) -> BenchReport:
     requested.
     """
     check_threads(options.threads)
-    if find_spec("onnx_ir") is None:
-        raise MissingExtraError("onnx-ir", "bench")
-    threads = options.threads or core_count()
+    for module, package in (("onnx_ir", "onnx-ir"), ("scipy", "scipy")):
+        if find_spec(module) is None:
+            raise MissingExtraError(package, "bench")
+    threads = options.threads or usable_core_count()
     setup = setup_from_options(options, threads)
     sizers = [Sizer(bundle) for bundle in setup.bundles.values()]
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,11 +1,13 @@
 """Summaries of many measured times."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
-_RESAMPLES = 2000
+from ..confidence import bootstrap_interval
+from ..stages import FloatArray
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -31,8 +33,9 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 def ratio_of(own: Sequence[float], others: Sequence[float]) -> Ratio:
     """Return how many times faster `own` is than `others`. Values with the same index were measured in the same round."""
-    pair = np.array([own, others])  # [2, rounds]
-    drawn = np.random.default_rng(0).integers(0, pair.shape[1], (_RESAMPLES, pair.shape[1]))
-    own_medians, others_medians = np.median(pair[:, drawn], axis=-1)
-    low, high = np.percentile(others_medians / own_medians, (2.5, 97.5))
-    return Ratio(float(np.median(others) / np.median(own)), float(low), float(high))
+    times_faster = float(_ratio_of_medians(np.asarray(own), np.asarray(others)))
+    return Ratio(times_faster, *bootstrap_interval([own, others], _ratio_of_medians))
+
+
+def _ratio_of_medians(own: FloatArray, others: FloatArray, axis: int = -1) -> Any:
+    return np.median(others, axis=axis) / np.median(own, axis=axis)

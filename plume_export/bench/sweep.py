@@ -1,6 +1,5 @@
 """Latency of one bundle over prompt lengths and image sizes, with a fitted curve."""
 
-import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,8 +41,10 @@ class CostCurve(msgspec.Struct, frozen=True):
 
 def cost_curve(sizes: Sequence[float], milliseconds: Sequence[float]) -> CostCurve:
     """Fit a curve to at least three sizes in ascending order."""
+    from scipy.optimize import nnls
+
     x, y = np.array(sizes, np.float64), np.array(milliseconds, np.float64)
-    coefficients = _non_negative_fit(np.stack([np.ones_like(x), x, x * x], 1) / y[:, None])
+    coefficients, _ = nnls(np.stack([np.ones_like(x), x, x * x], 1) / y[:, None], np.ones_like(y))
     fixed, linear, quadratic = (float(value) for value in coefficients)
     fitted = fixed + linear * x + quadratic * x * x
     cheapest = float(np.clip(np.sqrt(fixed / quadratic), x[0], x[-1])) if quadratic > 0 else float(x[-1])
@@ -60,19 +61,6 @@ def cost_curve(sizes: Sequence[float], milliseconds: Sequence[float]) -> CostCur
         cheapest_ms_per_unit=float(least),
         rises_at=float(root) if root <= x[-1] else None,
     )
-
-
-def _non_negative_fit(columns: np.ndarray) -> np.ndarray:
-    """Return the coefficients >= 0 whose combination of the columns is closest to 1."""
-    best, best_error = np.zeros(3), float(len(columns))
-    for count in (1, 2, 3):
-        for chosen in itertools.combinations(range(3), count):
-            part, *_ = np.linalg.lstsq(columns[:, chosen], np.ones(len(columns)), rcond=None)
-            error = float(((columns[:, chosen] @ part - 1) ** 2).sum())
-            if (part >= 0).all() and error < best_error:
-                best, best_error = np.zeros(3), error
-                best[list(chosen)] = part
-    return best
 
 
 _PROMPT_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096)

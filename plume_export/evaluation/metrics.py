@@ -1,11 +1,12 @@
-"""Retrieval metrics of a ranking, computed by trec_eval, with bootstrap confidence intervals by SciPy."""
+"""Retrieval metrics of a ranking, computed by trec_eval, with bootstrap confidence intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from ..confidence import bootstrap_interval
 from ..errors import MissingExtraError
 from ..stages import FloatArray
 from .ranking import RankedQuery, TaskRanking
@@ -18,8 +19,6 @@ MEASURES = {
     "mrr": "recip_rank",
     "ndcg@10": "ndcg_cut_10",
 }
-CONFIDENCE = 0.95
-_RESAMPLES = 2000
 # Number of queries passed to trec_eval at a time, because it takes scores as dictionaries.
 _CHUNK = 256
 
@@ -105,31 +104,14 @@ def check_evaluate_extra() -> None:
 
 
 def _estimate(values: Sequence[float]) -> Estimate:
-    return _bootstrap((values,), np.mean)
+    return Estimate(float(np.mean(values)), *bootstrap_interval([values], np.mean))
 
 
 def _estimate_change(before: Sequence[float], after: Sequence[float]) -> Estimate:
-    def mean_change(after: FloatArray, before: FloatArray, axis: int = -1) -> Any:
-        return np.mean(after, axis=axis) - np.mean(before, axis=axis)
+    return Estimate(
+        float(_mean_change(np.asarray(after), np.asarray(before))), *bootstrap_interval([after, before], _mean_change)
+    )
 
-    return _bootstrap((after, before), mean_change)
 
-
-def _bootstrap(samples: tuple[Sequence[float], ...], statistic: Callable[..., Any]) -> Estimate:
-    """Estimate a statistic of one sample, or of two paired samples."""
-    from scipy.stats import bootstrap
-
-    value = float(statistic(*map(np.asarray, samples)))
-    if len(samples[0]) < 2:
-        return Estimate(value, value, value)
-    interval = bootstrap(
-        samples,
-        statistic,
-        n_resamples=_RESAMPLES,
-        batch=100,
-        paired=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=0,
-    ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
+def _mean_change(after: FloatArray, before: FloatArray, axis: int = -1) -> Any:
+    return np.mean(after, axis=axis) - np.mean(before, axis=axis)
