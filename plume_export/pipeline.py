@@ -240,8 +240,8 @@ def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Prec
         device = Device(gpu.name, memory.total_bytes / 1e9, gpu.compute_capability)
     if recipe.backend in ("tensorrt", "tensorrt-rtx") and device is not None:
         check_plan_fits(target, recipe, model, precision, device, graphs)
-    if recipe.backend == "tensorrt-rtx" and (memory := system_memory()) is not None:
-        check_builder_fits(target, recipe, model, precision, graphs, memory.free_bytes)
+    if recipe.backend == "tensorrt-rtx":
+        check_builder_fits(target, recipe, model, precision, graphs, system_memory().free_bytes)
 
 
 def obstacle_to_running(bundle: Bundle) -> str | None:

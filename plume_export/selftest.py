@@ -14,7 +14,7 @@ import numpy as np
 from .bundle import SELFTEST_INPUTS, SELFTEST_STAGES, Bundle, Modalities, open_bundle
 from .errors import BundleError
 from .inputs import Item, item_from_json, sources_from_file
-from .machine.cores import check_threads
+from .machine.cores import check_threads, logical_cpu_count
 from .machine.resident_memory import resident_memory
 from .npz_file import read_npz
 from .parity import ParityReport, compare_inputs
@@ -38,7 +38,7 @@ class SelftestReport(msgspec.Struct, frozen=True):
     python: str
     parity: ParityReport
     milliseconds_per_input: dict[str, float]
-    peak_memory_mb: float | None
+    peak_memory_mb: float
 
 
 def capture_selftest(
@@ -71,15 +71,15 @@ def run_selftest(
         for _ in range(_TIMED_RUNS):
             embedder.embed(items, batch_size=1)
         seconds = dict(embedder.stopwatch.seconds)
-    runs, memory = _TIMED_RUNS * len(items), resident_memory()
+    runs = _TIMED_RUNS * len(items)
     return SelftestReport(
         bundle=bundle.sha256[:12],
         backend=f"{manifest.backend} {manifest.precision}",
-        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        machine=f"{platform.system()} {platform.machine()}, {logical_cpu_count()} cores",
         python=platform.python_version(),
         parity=compare_inputs(expected, actual, precision=manifest.precision, top_k=manifest.model.transition.top_k),
         milliseconds_per_input={stage: 1000 * total / runs for stage, total in seconds.items()},
-        peak_memory_mb=None if memory is None else memory.peak / (1 << 20),
+        peak_memory_mb=resident_memory().peak / (1 << 20),
     )
 
 

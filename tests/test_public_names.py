@@ -24,6 +24,14 @@ def test_the_package_is_marked_as_typed() -> None:
     assert (Path(plume_export.__file__).parent / "py.typed").is_file()
 
 
+@pytest.mark.parametrize("arguments", [["-c", "import plume_export"], ["-m", "plume_export", "--help"]])
+def test_what_is_asked_first_loads_nothing_heavy(arguments: list[str]) -> None:
+    result = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
+    loaded = {line.split("|")[-1].strip() for line in result.stderr.splitlines()}
+    assert "plume_export" in loaded
+    assert loaded & {"numpy", "onnxruntime", "PIL", "psutil", "pynvml", "scipy", "tokenizers", "torch"} == set()
+
+
 def test_modules_that_commands_import_do_not_take_a_public_name() -> None:
     """A submodule of the same name would replace the function as soon as it is imported."""
     code = """

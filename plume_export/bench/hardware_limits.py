@@ -203,8 +203,6 @@ def host_read_bytes_per_s(threads: int) -> float:
     Both reductions read every byte once, release Python's lock, and are limited by reading.
     """
     memory = system_memory()
-    if memory is None:
-        raise PlumeExportError("This system does not report how much memory is free.")
     size = min(memory.free_bytes // _SHARE_OF_FREE, _MOST_BYTES)
     if size < _LEAST_BYTES:
         raise PlumeExportError(

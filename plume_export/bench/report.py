@@ -4,10 +4,10 @@ import os
 import platform
 import re
 from datetime import datetime, timezone
-from pathlib import Path
 
 import msgspec
 
+from ..machine.cores import PROCESSOR, usable_core_count
 from ..machine.gpu import Read, find_gpus, system_memory, text_of
 from ..machine.software import package_version
 from .hardware_limits import MachineLimits
@@ -17,8 +17,6 @@ from .roofline import StageLimit
 from .sweep import Sweep
 from .throughput import Throughput
 
-_CPU_INFO = Path("/proc/cpuinfo")
-_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 _PACKAGES = (
     "plume-export",
     "onnxruntime",
@@ -38,7 +36,7 @@ class Environment(msgspec.Struct, frozen=True):
     cpu: str
     cores: int
     threads: int
-    memory_bytes: int | None
+    memory_bytes: int
     gpu: str | None
     system: str
     versions: dict[str, str]
@@ -47,15 +45,14 @@ class Environment(msgspec.Struct, frozen=True):
 
 def environment(threads: int) -> Environment:
     """Describe this machine."""
-    memory = system_memory()
     gpus = find_gpus()
     versions = {package: found for package in _PACKAGES if (found := package_version(package)) is not None}
     return Environment(
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         cpu=cpu_name(),
-        cores=core_count(),
+        cores=usable_core_count(),
         threads=threads,
-        memory_bytes=None if memory is None else memory.total_bytes,
+        memory_bytes=system_memory().total_bytes,
         gpu=gpus[0].name if gpus else None,
         system=f"{platform.system()} {platform.machine()}",
         versions={"python": platform.python_version(), **versions},
@@ -65,14 +62,8 @@ def environment(threads: int) -> Environment:
 
 def cpu_name(read: Read = text_of) -> str:
     """Return the CPU's model name as reported by the system."""
-    found = re.search(r"^model name\s*:\s*(.+)$", read(_CPU_INFO) or "", re.MULTILINE)
+    found = re.search(r"^model name\s*:\s*(.+)$", read(PROCESSOR) or "", re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def core_count(read: Read = text_of) -> int:
-    """Return the number of cores that this process may use. Two hardware threads of one core count once."""
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return len({read(Path(_SIBLINGS.format(cpu))) or str(cpu) for cpu in allowed})
 
 
 class MeasuredBundle(msgspec.Struct, frozen=True):

@@ -251,7 +251,7 @@ def warning_lines(report: BenchReport) -> list[str]:
 
 
 def _machine_line(environment: Environment) -> str:
-    memory = "" if environment.memory_bytes is None else f", {environment.memory_bytes / 1e9:.0f} GB"
+    memory = f", {environment.memory_bytes / 1e9:.0f} GB"
     gpu = "" if environment.gpu is None else f", {environment.gpu}"
     load = "" if environment.load is None else f"; load {environment.load:.1f} before"
     return (

@@ -206,5 +206,4 @@ def print_selftest(report: SelftestReport) -> None:
     click.echo(f"machine: {report.machine}, Python {report.python}")
     stages = ", ".join(f"{stage} {value:.1f} ms" for stage, value in report.milliseconds_per_input.items())
     click.echo(f"latency per input: {stages}")
-    if report.peak_memory_mb is not None:
-        click.echo(f"peak memory: {report.peak_memory_mb:.0f} MB")
+    click.echo(f"peak memory: {report.peak_memory_mb:.0f} MB")

@@ -1,6 +1,5 @@
-"""The CPU: whether its int8 sums are exact, and how many threads a user may request."""
+"""The CPU: its cores and threads, and whether its int8 sums are exact."""
 
-import os
 import platform
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from ..errors import OptionError
 from .gpu import Read, text_of
 
 PROCESSOR = Path("/proc/cpuinfo")
+_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def sums_int8_exactly(read: Read = text_of) -> bool:
@@ -24,19 +24,43 @@ def sums_int8_exactly(read: Read = text_of) -> bool:
 def check_threads(threads: int | None) -> None:
     """Raise PlumeExportError if `threads` is below one or above this machine's number of logical CPUs. None is always valid.
 
-    The limit is the machine's (`os.cpu_count`), not the number of CPUs that a container or `taskset` leaves to this process.
+    The limit is the machine's, not the number of CPUs that a container or `taskset` leaves to this process.
     Too many threads for the process are slow but harmless.
     """
     if threads is None:
         return
-    cpus = os.cpu_count() or 1
+    cpus = logical_cpu_count()
     if not 1 <= threads <= cpus:
         raise OptionError(
-            f"threads is {threads}; expected 1 to {cpus}. This process may use {_usable_cpus(cpus)} of the "
+            f"threads is {threads}; expected 1 to {cpus}. This process may use {len(usable_cpus())} of the "
             f"machine's {cpus} logical CPUs.",
             fix="choose --threads in that range, or omit it to use one thread per available core",
         )
 
 
-def _usable_cpus(cpus: int) -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus
+def logical_cpu_count() -> int:
+    """Return the number of hardware threads of this machine."""
+    import psutil
+
+    return psutil.cpu_count() or 1
+
+
+def usable_cpus() -> list[int]:
+    """Return the numbers of the logical CPUs that this process may use."""
+    import psutil
+
+    process = psutil.Process()
+    return sorted(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else [*range(logical_cpu_count())]  # not on macOS
+
+
+def usable_core_count(read: Read = text_of) -> int:
+    """Return the number of cores that this process may use. Two hardware threads of one core count once.
+
+    psutil counts the cores of the whole machine. If this process may use a part of it, Linux says which threads share a core.
+    """
+    import psutil
+
+    usable = usable_cpus()
+    if len(usable) == logical_cpu_count():
+        return psutil.cpu_count(logical=False) or len(usable)
+    return len({read(Path(_SIBLINGS.format(cpu))) or str(cpu) for cpu in usable})

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .gpu import DeviceMemory, Gpu, Jetson, Read, Run, device_memory, find_gpus, find_jetson, output_of, text_of
+from .gpu import DeviceMemory, Gpu, Jetson, ListedGpus, Read, device_memory, driver_gpus, find_gpus, find_jetson, text_of
 from .software import VARIANT_TITLES, CudaVersions, Software, cuda_version_text, find_software, package_version
 
 # Each extra and the distributions that it needs.
@@ -14,7 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("huggingface-hub", "jinja2", "onnx", "onnx-ir", "onnxscript", "safetensors", "torch", "transformers"),
     "compile": ("onnx", "onnx-ir"),
     "cpu": ("onnxruntime",),
-    "bench": ("matplotlib", "onnx", "onnx-ir"),
+    "bench": ("matplotlib", "onnx", "onnx-ir", "scipy"),
     "evaluate": ("pytrec-eval-terrier", "scipy"),
     "video": ("av",),
     "heif": ("pillow-heif",),
@@ -65,14 +65,14 @@ class Check:
         return "ok" if self.is_ok else "unusable" if self.is_unusable else "missing"
 
 
-def examine(run: Run = output_of, read: Read = text_of, software: Software | None = None) -> list[Check]:
-    """Check this machine. `run` runs a command and `read` reads a system file; if `software` is None, it is detected."""
+def examine(listed_gpus: ListedGpus = driver_gpus, read: Read = text_of, software: Software | None = None) -> list[Check]:
+    """Check this machine. `read` reads a system file; if `software` is None, it is detected."""
     software = software or find_software()
-    gpus, jetson = find_gpus(run, read), find_jetson(read)
+    gpus, jetson = find_gpus(listed_gpus, read), find_jetson(read)
     return [
         _python(),
         *_jetson_checks(jetson),
-        *_gpu_checks(gpus, device_memory(run, read)),
+        *_gpu_checks(gpus, device_memory(listed_gpus, read)),
         *_cuda_checks(software.cuda),
         *_variant_checks(software, gpus),
         *_onnxruntime_checks(software),

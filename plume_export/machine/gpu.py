@@ -1,24 +1,16 @@
-"""Detect the GPUs and the Jetson of this machine without CUDA, from text output of the driver and the system."""
+"""Detect the GPUs, the Jetson and the memory of this machine without CUDA."""
 
 import re
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-# Runs a command and returns its output; None if the command is missing or fails.
-Run = Callable[[tuple[str, ...]], str | None]
 # Returns the text of a file; None if the file is missing.
 Read = Callable[[Path], str | None]
 
-GPU_QUERY = (
-    "nvidia-smi",
-    "--query-gpu=index,name,compute_cap,memory.total,memory.free,driver_version",
-    "--format=csv,noheader,nounits",
-)
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 DEVICE_MODEL = Path("/proc/device-tree/model")
-SYSTEM_MEMORY = Path("/proc/meminfo")
 UNKNOWN = "unknown"
 # TensorRT-RTX's support matrix: these compute capabilities, and 12.x.
 _RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9")
@@ -50,6 +42,10 @@ class Gpu:
         return self.compute_capability in _RTX_CAPABILITIES or self.compute_capability.startswith(_RTX_MAJOR)
 
 
+# Returns the GPUs that the driver lists.
+ListedGpus = Callable[[], list[Gpu]]
+
+
 @dataclass(frozen=True)
 class Jetson:
     """A Jetson: its model, the release of Jetson Linux (36.4.3) and the matching JetPack (6); None where unknown."""
@@ -67,15 +63,6 @@ class DeviceMemory:
     free_bytes: int
 
 
-def output_of(command: tuple[str, ...]) -> str | None:
-    """Run a command and return its output; None if the command is missing or fails."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout if result.returncode == 0 else None
-
-
 def text_of(file: Path) -> str | None:
     """Return the text of a file; None if it cannot be read."""
     try:
@@ -84,14 +71,28 @@ def text_of(file: Path) -> str | None:
         return None
 
 
-def find_gpus(run: Run = output_of, read: Read = text_of) -> list[Gpu]:
+def driver_gpus() -> list[Gpu]:
+    """Return the GPUs that the NVIDIA driver lists; empty without a driver. Source: NVML, by nvidia-ml-py."""
+    try:
+        import pynvml as nvml
+    except ImportError:  # macOS has no NVIDIA driver
+        return []
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return []
+    try:
+        listed = (_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        return [gpu for gpu in listed if gpu is not None]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def find_gpus(listed_gpus: ListedGpus = driver_gpus, read: Read = text_of) -> list[Gpu]:
     """Return the GPUs that the NVIDIA driver lists, or the Jetson's own GPU, named like the device. Empty if there is no
     GPU.
     """
-    lines = (run(GPU_QUERY) or "").splitlines()
-    fields = [[part.strip() for part in line.split(",")] for line in lines]
-    listed = [_gpu(parts) for parts in fields if len(parts) == 6 and parts[0].isdecimal()]
-    jetson = find_jetson(read)
+    listed, jetson = listed_gpus(), find_jetson(read)
     return listed if jetson is None else [_integrated_gpu(jetson, listed)]
 
 
@@ -111,40 +112,47 @@ def tegra_release(text: str) -> str | None:
     return None if found is None else f"{found[1]}.{found[2]}"
 
 
-def device_memory(run: Run = output_of, read: Read = text_of) -> DeviceMemory | None:
+def device_memory(listed_gpus: ListedGpus = driver_gpus, read: Read = text_of) -> DeviceMemory | None:
     """Return the memory of the first GPU; None without a GPU. An integrated GPU uses system memory."""
-    gpus = find_gpus(run, read)
+    gpus = find_gpus(listed_gpus, read)
     if not gpus:
         return None
     total, free = gpus[0].memory_bytes, gpus[0].free_memory_bytes
-    return system_memory(read) if total is None or free is None else DeviceMemory(total, free)
+    return system_memory() if total is None or free is None else DeviceMemory(total, free)
 
 
-def system_memory(read: Read = text_of) -> DeviceMemory | None:
-    """Return MemTotal and MemAvailable of /proc/meminfo, which are in kB of 1024 bytes; None if the file is missing."""
-    found = dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", read(SYSTEM_MEMORY) or "", re.MULTILINE))
-    if len(found) != 2:
+def system_memory() -> DeviceMemory:
+    """Return the memory of this machine. Free is what a program can allocate without swapping."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return DeviceMemory(memory.total, memory.available)
+
+
+def _gpu(nvml: Any, index: int) -> Gpu | None:
+    """Return one GPU; None if it does not answer, such as one that fell off the bus."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        name, driver = nvml.nvmlDeviceGetName(handle), nvml.nvmlSystemGetDriverVersion()
+    except nvml.NVMLError:
         return None
-    return DeviceMemory(int(found["MemTotal"]) << 10, int(found["MemAvailable"]) << 10)
+    capability = _or_none(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    memory = _or_none(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    total, free = (None, None) if memory is None else (memory.total, memory.free)
+    return Gpu(index, name, UNKNOWN if capability is None else "{}.{}".format(*capability), total, free, driver)
 
 
-def _gpu(parts: list[str]) -> Gpu:
-    index, name, capability, total, free, driver = parts
-    return Gpu(int(index), name, _told(capability), _bytes_of_mib(total), _bytes_of_mib(free), driver)
+def _or_none(nvml: Any, function: Callable[..., Any], handle: Any) -> Any:
+    """Return None for what the device does not report: integrated GPUs have no memory of their own."""
+    try:
+        return function(handle)
+    except nvml.NVMLError:
+        return None
 
 
 def _integrated_gpu(jetson: Jetson, listed: list[Gpu]) -> Gpu:
-    """Return the Jetson's GPU. Its driver reports every Orin as "Orin (nvgpu)", and older ones have no nvidia-smi."""
-    known = next((number for word, number in _JETSON_CAPABILITIES.items() if word in jetson.model), UNKNOWN)
-    told = listed[0].compute_capability if listed else UNKNOWN
+    """Return the Jetson's GPU. Its driver reports every Orin as "Orin (nvgpu)", and older ones have no full NVML."""
+    by_model = next((number for word, number in _JETSON_CAPABILITIES.items() if word in jetson.model), UNKNOWN)
+    reported = listed[0].compute_capability if listed else UNKNOWN
     driver = listed[0].driver if listed else f"of Jetson Linux {jetson.release}"
-    return Gpu(0, jetson.model, known if told == UNKNOWN else told, None, None, driver)
-
-
-def _told(field: str) -> str:
-    return UNKNOWN if field.startswith("[") or not field else field
-
-
-def _bytes_of_mib(field: str) -> int | None:
-    """Return the bytes of a field in MiB; None for "[N/A]" and similar values."""
-    return int(field) << 20 if field.isdecimal() else None
+    return Gpu(0, jetson.model, by_model if reported == UNKNOWN else reported, None, None, driver)

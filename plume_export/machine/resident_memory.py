@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # A mapped file in /proc/self/smaps: addresses; offset, device, inode and path; resident and proportional kB.
 _MAPPING = r"^([0-9a-f]+)-([0-9a-f]+) \S+ (\S+ \S+ [1-9]\d* .*)\n(?:[A-Z]\w+: .*\n)*?Rss:\s+(\d+) kB\nPss:\s+(\d+) kB"
@@ -16,31 +16,37 @@ class ResidentMemory(NamedTuple):
     peak: int
 
 
-def resident_memory() -> ResidentMemory | None:
-    """Return the resident memory of this process; None if the system does not report it (Windows).
+def resident_memory() -> ResidentMemory:
+    """Return the resident memory of this process."""
+    import psutil
 
-    Linux uses /proc instead of getrusage, because a process started by a larger one inherits its peak in getrusage. On other
-    systems the current value is not reported, and the peak replaces it.
+    memory = psutil.Process().memory_info()
+    return ResidentMemory(memory.rss, max(memory.rss, _peak_bytes(memory)))
+
+
+def _peak_bytes(memory: Any) -> int:
+    """Return the peak, which psutil reports on Windows only.
+
+    Linux reports it in /proc. Its getrusage is the second choice, because it starts from the peak of the parent process.
     """
+    if sys.platform == "win32":
+        return int(memory.peak_wset)
+    import resource
+
     status = Path("/proc/self/status")
-    if status.is_file():
-        kilobytes = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB", status.read_text(), re.MULTILINE))
-        return ResidentMemory(int(kilobytes["VmRSS"]) << 10, int(kilobytes["VmHWM"]) << 10)
-    try:
-        import resource
-    except ImportError:
-        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.is_file() else None
+    if found is not None:
+        return int(found[1]) << 10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_bytes = peak if sys.platform == "darwin" else peak << 10
-    return ResidentMemory(peak_bytes, peak_bytes)
+    return peak if sys.platform == "darwin" else peak << 10
 
 
 def mapped_twice_bytes() -> int | None:
     """Return the bytes of resident memory that are counted more than once, because a file is mapped more than once.
 
     It is the difference between resident and proportional memory, for the parts of files that this process maps more than once.
-    It is too large if another process maps them too. Returns None if the system does not report it (only Linux does, and not
-    all kernels).
+    It is too large if another process maps them too. psutil does not report which part of a file is mapped. Returns None if the
+    system does not report it (only Linux does, and not all kernels).
     """
     try:
         mappings = Path("/proc/self/smaps").read_text(errors="replace")

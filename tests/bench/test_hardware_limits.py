@@ -48,9 +48,6 @@ def test_memory_that_is_short_is_not_measured(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("plume_export.bench.hardware_limits.system_memory", lambda: DeviceMemory(1 << 30, 1 << 30))
     with pytest.raises(PlumeExportError, match="1024 MiB of memory are free"):
         host_read_bytes_per_s(1)
-    monkeypatch.setattr("plume_export.bench.hardware_limits.system_memory", lambda: None)
-    with pytest.raises(PlumeExportError, match="does not report"):
-        host_read_bytes_per_s(1)
 
 
 SIZE = 16

@@ -14,7 +14,7 @@ def report(**changes: Any) -> BenchReport:
         "cpu": "c",
         "cores": 4,
         "threads": 2,
-        "memory_bytes": None,
+        "memory_bytes": 16 << 30,
         "gpu": None,
         "system": "s",
         "versions": {},

@@ -53,7 +53,6 @@ def work(connection: Connection, jobs: list[Job], seed: int, directory: Path, lo
         for number in range(job.first, job.last):
             outcome, detail = scratch.run(cases[number])
             memory = resident_memory()
-            assert memory is not None
             connection.send(Done(outcome, detail, memory.now, memory.peak))
 
 

@@ -1,8 +1,8 @@
 """Processors that are not here: what they tell is given as text."""
 
-import os
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -10,7 +10,7 @@ from plume_export import Embedder
 from plume_export.bundle import Bundle
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
-from plume_export.machine.cores import PROCESSOR, check_threads, sums_int8_exactly
+from plume_export.machine.cores import PROCESSOR, check_threads, sums_int8_exactly, usable_core_count, usable_cpus
 from plume_export.machine.gpu import Read
 from tests.cli.failures import assert_is_usage
 
@@ -39,9 +39,47 @@ def test_arm_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sums_int8_exactly(lambda _: None)
 
 
+def a_machine(monkeypatch: pytest.MonkeyPatch, *, logical: int, cores: int | None, usable: list[int]) -> None:
+    """A processor of which this process may use some CPUs."""
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True, all=logical: all if logical else cores)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: usable, raising=False)
+
+
+SIBLINGS = {"cpu0": "0,2", "cpu1": "1,3", "cpu2": "0,2", "cpu3": "1,3"}
+
+
+@pytest.mark.parametrize(
+    ("cores", "usable", "count"),
+    [
+        (2, [0, 1, 2, 3], 2),
+        (None, [0, 1, 2, 3], 4),  # the system does not say
+        (2, [0, 2], 1),
+        (2, [1, 0], 2),
+        (2, [0, 1, 2], 2),
+    ],
+)
+def test_hardware_threads_of_a_core_count_once(
+    cores: int | None, usable: list[int], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_machine(monkeypatch, logical=4, cores=cores, usable=usable)
+    assert usable_core_count(lambda file: SIBLINGS[file.parts[-3]]) == count
+
+
+def test_siblings_that_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_machine(monkeypatch, logical=8, cores=4, usable=[0, 1, 2])
+    assert usable_core_count(lambda _: None) == 3
+
+
+def test_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS."""
+    a_machine(monkeypatch, logical=8, cores=4, usable=[])
+    monkeypatch.delattr(psutil.Process, "cpu_affinity")
+    assert usable_cpus() == [*range(8)]
+    assert usable_core_count() == 4
+
+
 def test_as_many_as_the_machine_has_and_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
+    a_machine(monkeypatch, logical=4, cores=2, usable=[0, 2])
     for threads in (None, 1, 4):
         check_threads(threads)
     for threads in (0, -1, 5, 100_000):

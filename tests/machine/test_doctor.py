@@ -17,7 +17,7 @@ else:
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
 from plume_export.machine.doctor import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_JETPACK, Check, examine
-from plume_export.machine.gpu import Read
+from plume_export.machine.gpu import Gpu, Read
 from plume_export.machine.software import (
     CudaVersions,
     InstalledOnnxRuntime,
@@ -29,17 +29,17 @@ from plume_export.machine.software import (
 from plume_export.machine.tensorrt_variant import import_variant
 from plume_export.machine.verdict import verdict_of_this_machine
 
-from .test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER
+from .test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER, SHARED
 
 BARE = Software((), None, None)
 
 
-def checks_of(output: str | None = None, read: Read = NOTHING, software: Software = BARE) -> dict[str, Check]:
-    return {check.name: check for check in examine(lambda _: output, read, software)}
+def checks_of(gpus: list[Gpu] | None = None, read: Read = NOTHING, software: Software = BARE) -> dict[str, Check]:
+    return {check.name: check for check in examine(lambda: gpus or [], read, software)}
 
 
 def test_a_server() -> None:
-    found = [check.found for check in examine(lambda _: SERVER, NOTHING, BARE) if check.name == "GPU"]
+    found = [check.found for check in examine(lambda: SERVER, NOTHING, BARE) if check.name == "GPU"]
     assert found == [
         "NVIDIA H200, compute capability 9.0, 150.8 GB (149.9 GB free), driver 580.159.03; "
         "not listed in TensorRT-RTX's support matrix",
@@ -48,7 +48,8 @@ def test_a_server() -> None:
     ]
 
 
-def test_a_jetson() -> None:
+def test_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plume_export.machine.gpu.system_memory", lambda: SHARED)
     checks = checks_of(read=JETSON)
     assert checks["Jetson"].found == ORIN_NANO
     assert checks["Jetson Linux"].found == "36.4.3, JetPack 6"
@@ -86,8 +87,7 @@ def test_the_driver_and_the_runtime(cuda: CudaVersions, found: str | None, fix: 
 
 def test_the_variants_of_tensorrt() -> None:
     variants = (InstalledVariant("tensorrt", None, "It is broken.", "mend it"), InstalledVariant("tensorrt-rtx", "1.7.1"))
-    hopper, _ = SERVER.splitlines()
-    checks = checks_of(hopper, software=Software(variants, None, None))
+    checks = checks_of(SERVER[:1], software=Software(variants, None, None))
     assert checks["TensorRT"] == Check("TensorRT", None, "It is broken. mend it")
     assert checks["TensorRT-RTX"].found == "1.7.1, with the ONNX parser"
     assert "does not list compute capability 9.0" in checks["TensorRT-RTX on this GPU"].fix

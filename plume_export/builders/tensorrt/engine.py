@@ -4,7 +4,6 @@ The request is a file; progress, result and errors go to standard output as JSON
 """
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ...errors import PlumeExportError
+from ...machine.resident_memory import resident_memory
 from ...machine.tensorrt_log import LogFigures, figures_from_lines, layer_list_in, new_log, reasons_in
 from ...machine.tensorrt_variant import Variant, VariantName, import_variant
 from ...recipe import AxisRange, BuilderSettings
@@ -44,7 +44,7 @@ class EngineResult(msgspec.Struct, frozen=True):
     layers: tuple[EngineLayer, ...] | None
     profile: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
     seconds: float
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ def build_engine(request: EngineRequest, tell: Any) -> EngineResult:
         layers=None if layers is None else layers_from_log(layers),
         profile=profile,
         seconds=time.monotonic() - start,
-        peak_memory_bytes=_peak_memory_bytes(),
+        peak_memory_bytes=resident_memory().peak,
     )
 
 
@@ -118,16 +118,6 @@ def _new_config(variant: Variant, builder: Any, settings: BuilderSettings, tell:
     config.profiling_verbosity = variant.trt.ProfilingVerbosity.DETAILED
     config.progress_monitor = _new_monitor(variant.trt, tell)
     return config
-
-
-def _peak_memory_bytes() -> int | None:
-    """Return the peak resident memory of this process; None if the system does not report it.
-
-    getrusage is not used, because on Linux its value starts from the parent's peak.
-    """
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
-    return None if found is None else int(found[1]) * 1024
 
 
 def _set_timing_cache(config: Any, file: str | None) -> Any:
