@@ -15,7 +15,7 @@ from ..embed_file import RunSummary, check_output_file, embed_to_file, embed_to_
 from ..errors import PlumeExportError
 from ..inputs import Inputs, NoticeTally, inputs_from_arguments, inputs_from_file, inputs_from_stream
 from ..runtime.embedder import Embedder
-from ..runtime.output_dtype import OUTPUT_DTYPES, check_output_dtype
+from ..runtime.output_rows import OUTPUT_DTYPES, check_output_dtype
 from .console import print_notices, progress
 from .documents import EmbeddingDocument, EmbedDocument, SkippedDocument
 from .messages import note, warn

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import PlumeExportError
 from ..inputs.json_lines import Source
 from ..locked_file import open_hidden, open_locked
-from ..runtime.embedder import Mode
+from ..runtime.embedder_options import Mode
 from .embed import EmbedResult, OnError, Skipped
 from .write import Block
 

@@ -13,7 +13,7 @@ from ..inputs.json_lines import Inputs
 from ..inputs.notice import Notify
 from ..progress import Advance
 from ..runtime.embedder import Embedder
-from ..runtime.output_dtype import OutputDtype, check_output_dtype
+from ..runtime.output_rows import OutputDtype, check_output_dtype
 from .embed import OnError, Skipped, embed_windows
 from .partial import PartialRun, RunSettings
 from .summary import RepeatedIds, RunSummary

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..atomic import HIDDEN_NAME_BYTES, as_write_error
 from ..bundle import check_is_no_input, check_outside_bundles
 from ..errors import MissingExtraError, OptionError, PlumeExportError
-from ..runtime.output_dtype import OutputDtype, has_nan, rows_from_embeddings
+from ..runtime.output_rows import OutputDtype, has_nan, rows_from_embeddings
 from ..stages import FloatArray
 from ..whole_file import check_replaceable, replacing
 

@@ -11,7 +11,8 @@ from ..embed_file import OnError
 from ..inputs import MediaOptions, Notify
 from ..machine.cores import check_threads
 from ..progress import OpenProgress
-from ..runtime.embedder import Embedder, Mode, check_rollout
+from ..runtime.embedder import Embedder
+from ..runtime.embedder_options import Mode, check_rollout
 from ..runtime.onnx_reference import OnnxReference
 from ..spec import ModelSpec
 from .compare import compare_rankings

@@ -2,29 +2,29 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from threading import RLock
-from typing import Any, Literal, cast, get_args, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import TOKENIZER, Bundle, Verify, open_bundle
-from ..errors import InputError, OptionError, PlumeExportError
-from ..inputs import Item, ItemLike, MediaOptions, NoticeTally, PreparedInput, Preprocessor, is_image_source, item_from
+from ..errors import InputError, PlumeExportError
+from ..inputs import ItemLike, MediaOptions, NoticeTally, PreparedInput, Preprocessor, item_from
 from ..machine.cores import check_threads
 from ..progress import Advance, progress_bar
 from ..stages import FloatArray, Stages
 from .backend import Backend
+from .embedder_options import Mode, OnError, check_conversion, check_on_error, check_rollout, checked_steps, is_one_item
+from .observed_stages import observed_stages
 from .open_backend import open_backend
-from .output_dtype import OutputDtype, check_output_dtype, rows_from_embeddings
+from .output_rows import OutputDtype, check_output_dtype, rows_from_embeddings, unit_rows
 from .runner import Runner
 from .stopwatch import Stopwatch
 from .windows import embed_windows, rows_by_length
 
-Mode = Literal["gen", "disc"]
-OnError = Literal["raise", "skip"]
 _BATCH_SIZE = 8
 # Maximum number of items named in a warning.
 _NAMED_ITEMS = 10
@@ -71,7 +71,7 @@ class Embedder:
             self.bundle = bundle
             self.stopwatch = Stopwatch()
             self.mode, self.allow_control_tokens = mode, allow_control_tokens
-            self.steps = _checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
+            self.steps = checked_steps(steps, bundle.manifest.model.rollout.latent_steps)
             self.preprocessor = Preprocessor(
                 bundle.file(TOKENIZER).read_text(encoding="utf-8"),
                 bundle.manifest.model,
@@ -135,8 +135,7 @@ class Embedder:
             raise InputError(
                 f"embed takes a list of items, but got one {type(items).__name__}.", fix="embed([item]), or encode(item)"
             )
-        if on_error not in get_args(OnError):
-            raise OptionError(f"on_error is {on_error!r}.", fix=f"choose one of {', '.join(get_args(OnError))}")
+        check_on_error(on_error)
         is_skipping = on_error == "skip"
         check_output_dtype(output_dtype, is_skipping=is_skipping)
         embeddings = self._embed(items, _add_position, batch_size=batch_size, is_skipping=is_skipping)
@@ -185,7 +184,7 @@ class Embedder:
         bar on stderr. Embeddings are unit vectors in numpy, so `normalize_embeddings=False`, `convert_to_numpy=False` and
         `convert_to_tensor=True` raise PlumeExportError. Everything else is as for `embed`.
         """
-        _check_conversion(convert_to_numpy, convert_to_tensor, normalize_embeddings)
+        check_conversion(convert_to_numpy, convert_to_tensor, normalize_embeddings)
         check_output_dtype(output_dtype, is_skipping=False)
         if isinstance(sentences, np.ndarray) and sentences.dtype.kind in "OSTU":
             sentences = sentences.tolist()
@@ -262,7 +261,8 @@ class Embedder:
         """Return all stages of one item that the runtime can observe, for parity."""
         prepared = self.prepare(item)
         with self._running() as runner:
-            return self._stages(prepared, runner)
+            model, with_suffix = self.bundle.manifest.model, self.preprocessor.with_suffix
+            return observed_stages(runner, prepared, with_suffix, model=model, steps=self.steps)
 
     def close(self) -> None:
         """Free sessions, buffers and the backend. Closing again does nothing."""
@@ -320,7 +320,7 @@ class Embedder:
 
     def _embed_batch(self, batch: list[PreparedInput]) -> FloatArray:
         with self._running() as runner:
-            return _unit_rows(self._final_states(batch, runner))
+            return unit_rows(self._final_states(batch, runner))
 
     def _final_states(self, batch: list[PreparedInput], runner: Runner) -> FloatArray:
         """Return the states [batch, hidden], which are normalised to give the embeddings."""
@@ -332,77 +332,6 @@ class Embedder:
         if self.steps == 0:
             return runner.download(prefilled.buffer("state"))
         return runner.roll_out(prefilled)
-
-    def _stages(self, prepared: PreparedInput, runner: Runner) -> Stages:
-        latent_states: list[FloatArray] = []
-        probabilities: list[FloatArray] = []
-
-        def observe(step: int) -> None:
-            probabilities.append(first("router_probabilities"))
-            if step < self.steps - 1:
-                latent_states.append(first("next_state"))
-
-        def first(name: str) -> FloatArray:
-            row: FloatArray = runner.download(prefilled.buffer(name))[0]
-            return row
-
-        prefilled = runner.prefill([prepared])
-        visual_embeddings = runner.download(prefilled.visual_embeddings)[prefilled.visual_rows]
-        prefix_state, anchor = first("state"), first("anchor")
-        if self.steps > 0:
-            embedding = runner.roll_out(prefilled, observe)
-        else:
-            embedding = runner.download(runner.prefill([self.preprocessor.with_suffix(prepared)]).buffer("state"))
-        return Stages(
-            visual_embeddings=visual_embeddings,
-            position_ids=prepared.position_ids,
-            anchor=anchor,
-            prefix_state=prefix_state,
-            latent_states=np.array(latent_states, np.float32).reshape(-1, self.dimension),
-            router_probabilities=np.array(probabilities, np.float32).reshape(-1, self.bundle.manifest.model.transition.experts),
-            embedding=_unit_rows(embedding)[0],
-        )
-
-
-def is_one_item(items: object) -> bool:
-    """Return True if `items` is a single item. Iterating over it would give characters, keys, bytes or rows of pixels."""
-    if isinstance(items, np.ndarray):
-        return items.dtype.kind not in "OUS" and items.ndim in (2, 3)
-    return isinstance(items, str | Mapping | Item) or is_image_source(items)
-
-
-def check_rollout(mode: Mode, steps: int | None) -> None:
-    """Raise OptionError for values that no bundle accepts."""
-    if mode not in get_args(Mode):
-        raise OptionError(f"mode is {mode!r}.", fix=f"choose one of {', '.join(get_args(Mode))}")
-    if steps is None:
-        return
-    if mode == "disc":
-        raise OptionError(f"steps is {steps}, but the mode disc has no rollout.", fix="omit one of the two")
-    if steps < 0:
-        raise OptionError(f"steps is {steps}; expected 0 or more.", fix="choose a number of latent steps; 0 skips them")
-
-
-def _checked_steps(steps: int | None, latent_steps: int) -> int:
-    if steps is None:
-        return latent_steps
-    if steps > latent_steps:
-        raise PlumeExportError(
-            f"steps is {steps}; this bundle's rollout accepts 0 to {latent_steps}.",
-            fix="choose a number in that range, or export with a larger --latent-steps",
-        )
-    return steps
-
-
-def _check_conversion(convert_to_numpy: bool, convert_to_tensor: bool, normalize_embeddings: bool) -> None:
-    if not normalize_embeddings:
-        raise OptionError("normalize_embeddings is False, but embeddings are always unit vectors.", fix="omit it")
-    if convert_to_tensor or not convert_to_numpy:
-        raise OptionError(
-            f"convert_to_numpy is {convert_to_numpy} and convert_to_tensor is {convert_to_tensor}, but embeddings "
-            "are always in numpy.",
-            fix="omit both, then use torch.from_numpy(vectors)",
-        )
 
 
 def _add_position(error: InputError, _item: ItemLike) -> None:
@@ -417,11 +346,3 @@ def _skipped_text(errors: Sequence[InputError]) -> str:
         + " ".join(named)
         + (f" And {more} more." if more else "")
     )
-
-
-def _unit_rows(states: NDArray[np.float32]) -> FloatArray:
-    """L2-normalise in float32. A row whose norm is not finite becomes NaN."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.linalg.norm(states, axis=-1, keepdims=True)
-        unit: FloatArray = states / np.where(np.isfinite(norms), np.maximum(norms, np.float32(1e-12)), np.float32(np.nan))
-    return unit

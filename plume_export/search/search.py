@@ -1,7 +1,9 @@
 """Rank the images of a folder by a query."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,21 +94,13 @@ def search_folder(
     new = {key: files for key, files in files_by_hash.items() if key not in known}
     if on_error == "skip":
         new = _without_failures(new, cache, skipped)
-    embedded = 0
     if new:
         with progress(len(new), "images") as advance:
-            for start in range(0, len(new), _CHUNK):
-                chunk = dict(list(new.items())[start : start + _CHUNK])
-                sources = [_source(files[0]) for files in chunk.values()]
-                notices: list[Notice] = []
-                result = embed_sources(
-                    embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notices.extend
-                )
-                notify(notices)
-                cache.add_notices(bundle, _notices_by_hash(notices, chunk))
-                embeddings = _store(result, chunk, bundle, cache, skipped)
-                known |= embeddings
-                embedded += len(embeddings)
+            embed = partial(embed_sources, embedder, batch_size=batch_size, on_error=on_error, advance=advance)
+            embedded = _embed_new(new, embed, bundle, cache, skipped, notify)
+    else:
+        embedded = {}
+    known |= embedded
     ranked = {file: key for key, files in files_by_hash.items() if key in known for file in files}
     if not ranked:
         reason = next(skipped[file] for file in found.files)
@@ -116,7 +110,28 @@ def search_folder(
         )
     skipped = dict(sorted(skipped.items()))
     hits = _hits(ranked, known, query_embedding, top)
-    return SearchResult(query, folder, hits, len(ranked), embedded, skipped, is_upright)
+    return SearchResult(query, folder, hits, len(ranked), len(embedded), skipped, is_upright)
+
+
+def _embed_new(
+    new: dict[str, list[Path]],
+    embed: Callable[..., EmbedResult],
+    bundle: str,
+    cache: EmbeddingCache,
+    skipped: dict[Path, str],
+    notify: Notify,
+) -> dict[str, FloatArray]:
+    """Return the embeddings of contents by hash. Every chunk is stored before the next is embedded."""
+    embeddings: dict[str, FloatArray] = {}
+    contents = list(new.items())
+    for start in range(0, len(contents), _CHUNK):
+        chunk = dict(contents[start : start + _CHUNK])
+        notices: list[Notice] = []
+        result = embed([_source(files[0]) for files in chunk.values()], notify=notices.extend)
+        notify(notices)
+        cache.add_notices(bundle, _notices_by_hash(notices, chunk))
+        embeddings |= _store(result, chunk, bundle, cache, skipped)
+    return embeddings
 
 
 def _hits(ranked: dict[Path, str], known: dict[str, FloatArray], query: FloatArray, top: int) -> list[Hit]:

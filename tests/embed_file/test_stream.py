@@ -19,7 +19,7 @@ from plume_export import locked_file
 from plume_export.embed_file import embed_to_file, embed_to_lines, partial, stopped_run
 from plume_export.errors import InputError, PlumeExportError
 from plume_export.inputs import MediaOptions, NoticeTally, inputs_from_file
-from plume_export.runtime.output_dtype import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
+from plume_export.runtime.output_rows import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
 
 from .embedder_double import EmbedderDouble
 

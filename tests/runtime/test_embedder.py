@@ -19,9 +19,8 @@ from plume_export.bundle import Bundle, write_manifest
 from plume_export.errors import BundleError, InputError, OptionError, PlumeExportError
 from plume_export.inputs import Item
 from plume_export.runtime.backend import Array
-from plume_export.runtime.embedder import _unit_rows
 from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeBinding, OnnxRuntimeCpu, OnnxRuntimeSession
-from plume_export.runtime.output_dtype import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
+from plume_export.runtime.output_rows import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
 from plume_export.runtime.rollout import BoundRollout
 from plume_export.spec import Precision
 
@@ -310,9 +309,3 @@ def test_a_long_list_of_skipped_items_is_cut(tiny_cpu: Bundle) -> None:
             assert np.isnan(embedder.embed([" "] * 12, on_error="skip")).all()
         with pytest.raises(PlumeExportError, match=r"on_error is 'fail'\.(.|\n)*raise, skip"):
             embedder.embed(["a"], on_error="fail")  # type: ignore[arg-type]
-
-
-def test_a_state_beyond_float32_is_no_row_of_zeros() -> None:
-    rows = _unit_rows(np.array([[3, 4], [3e38, 3e38], [np.inf, 1]], np.float32))
-    np.testing.assert_allclose(rows[0], [0.6, 0.8], rtol=1e-6)
-    assert np.isnan(rows[1:]).all()

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from plume_export.errors import PlumeExportError
-from plume_export.runtime.output_dtype import check_output_dtype, rows_from_embeddings
+from plume_export.runtime.output_rows import check_output_dtype, rows_from_embeddings, unit_rows
 
 
-def unit_rows(count: int, dimension: int) -> np.ndarray:
+def random_rows(count: int, dimension: int) -> np.ndarray:
     rows = np.random.default_rng(0).normal(size=(count, dimension)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -17,7 +17,7 @@ def test_int8_is_127_times_the_element() -> None:
     converted = rows_from_embeddings(rows, "int8")
     assert converted.dtype == np.int8
     assert converted.tolist() == [[127, 0, 0], [-127, 0, 0], [76, -102, 1]]
-    rows = unit_rows(50, 1536)
+    rows = random_rows(50, 1536)
     integers = rows_from_embeddings(rows, "int8").astype(np.float32)
     assert np.abs(integers @ integers.T / 127**2 - rows @ rows.T).max() < 0.02
 
@@ -44,3 +44,9 @@ def test_what_is_refused() -> None:
     check_output_dtype("float16", is_skipping=True)
     with pytest.raises(PlumeExportError, match="binary has no NaN"):
         check_output_dtype("binary", is_skipping=True)
+
+
+def test_a_state_beyond_float32_is_no_row_of_zeros() -> None:
+    rows = unit_rows(np.array([[3, 4], [3e38, 3e38], [np.inf, 1]], np.float32))
+    np.testing.assert_allclose(rows[0], [0.6, 0.8], rtol=1e-6)
+    assert np.isnan(rows[1:]).all()

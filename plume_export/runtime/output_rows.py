@@ -1,4 +1,4 @@
-"""Output dtypes of an embedding: float32, or a smaller dtype for an index."""
+"""The rows that users get: unit vectors, in float32 or in a smaller dtype for an index."""
 
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,14 @@ OutputDtype = Literal["float32", "float16", "int8", "binary"]
 OUTPUT_DTYPES: tuple[OutputDtype, ...] = get_args(OutputDtype)
 # Elements of a unit vector are in -1 to 1, so one scale fits all and nothing saturates.
 INT8_SCALE = 127
+
+
+def unit_rows(states: NDArray[np.float32]) -> FloatArray:
+    """Return states [rows, hidden] as unit vectors, in float32. A row whose norm is not finite becomes NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(states, axis=-1, keepdims=True)
+        unit: FloatArray = states / np.where(np.isfinite(norms), np.maximum(norms, np.float32(1e-12)), np.float32(np.nan))
+    return unit
 
 
 def rows_from_embeddings(embeddings: FloatArray, dtype: OutputDtype) -> NDArray[Any]:
