@@ -120,7 +120,7 @@ def draft_bundle(
         traced = {}
         for name in names:
             detail_of(report)(f"tracing {name}")
-            traced[name] = _trace(name, model, traced_in, float32_layers)
+            traced[name] = trace_model_graph(name, model, traced_in, float32_layers)
         draft = DraftBundle(directory, manifest, checkpoint, traced, report)
         yield draft
         detail_of(report)("hashing")
@@ -128,7 +128,10 @@ def draft_bundle(
         write_manifest(directory, complete)
 
 
-def _trace(name: GraphName, model: ModelSpec, precision: Precision, float32_layers: Collection[str]) -> ir.Model:
+def trace_model_graph(
+    name: GraphName, model: ModelSpec, precision: Precision, float32_layers: Collection[str] = ()
+) -> ir.Model:
+    """Return one of a model's graphs, its parameters still without data; `float32_layers` stay in float32."""
     dtype = getattr(torch, COMPUTE_DTYPE[precision])
     modules = {
         "vision_encoder": lambda: VisionEncoder(model.vision, model.decoder.hidden, dtype),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from plume_export import portable_bundle
 from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import Checkpoint, write_random_checkpoint
@@ -15,6 +16,8 @@ from plume_export.quantise.calibrate import calibrate
 from plume_export.quantise.options import QuantiseOptions
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import Precision
+
+from .traced_graphs import cache_name, kept_traces
 
 # What tests export without a look at it: nothing is calibrated, no self-test captured.
 WITHOUT_CALIBRATION = partial(ExportOptions, selftest_inputs=None, guards_range=False)
@@ -66,6 +69,15 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the package remembers for the user stays out of this user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No graph is traced twice; those of the shared bundles are not traced at all."""
+    assert request.config.cache is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(portable_bundle, "trace_model_graph", kept_traces(request.config.cache.mkdir(cache_name())))
         yield
 
 

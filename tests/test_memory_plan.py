@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 from click.testing import CliRunner
 
 from plume_export.builders.tensorrt.engine import EngineRequest
@@ -18,11 +17,9 @@ from plume_export.builders.tensorrt.weights import SHARED_BYTES
 from plume_export.bundle import Bundle
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
-from plume_export.graphs.prefill import Prefill
-from plume_export.graphs.trace import trace_graph
-from plume_export.graphs.vision_encoder import VisionEncoder
 from plume_export.memory_plan import nearest_that_fits, plan_memory
 from plume_export.pipeline import compile_bundle
+from plume_export.portable_bundle import trace_model_graph
 from plume_export.recipe import AxisRange, BuilderSettings, Recipe, ShapeRanges, read_recipe, recipes_directory
 from plume_export.spec import COMPUTE_DTYPE, PLUME_2B, GraphName, GraphSpec, ModelSpec, TensorSpec, graph_specs
 
@@ -44,11 +41,7 @@ def recipe_of(batch: int, tokens: int, image: int) -> Recipe:
 def built_activations(graph: GraphName, model: ModelSpec, shapes: ShapeRanges, directory: Path) -> int:
     """Build the engine of a graph without weights: the large ones are inputs, the small ones zero."""
     spec = graph_specs(model, "fp16")[graph]
-    modules = {
-        "vision_encoder": lambda: VisionEncoder(model.vision, model.decoder.hidden, torch.float16),
-        "prefill": lambda: Prefill(model.decoder, torch.float16),
-    }
-    traced = trace_graph(modules[graph], spec, patches_multiple=model.vision.merged_patches)
+    traced = trace_model_graph(graph, model, "fp16")
     weights = []
     for name, value in list(traced.graph.initializers.items()):
         if value.const_value is not None:
