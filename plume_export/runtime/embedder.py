@@ -31,19 +31,25 @@ _NAMED_ITEMS = 10
 
 
 class Embedder:
-    """Embeds items with a bundle. A context manager; `close` frees sessions and memory. Threads take turns, batch by batch.
+    """Embeds items with a bundle.
 
-    `mode="gen"` runs the latent rollout; `mode="disc"` skips it and returns the discriminative embedding of a single pass.
-    `steps` reduces the number of latent steps for ablations (0 appends the suffix to the prompt). `threads` is the number of
-    CPU threads per operator, at most the machine's number of logical CPUs. `backend` runs the graphs instead of the backend
-    that the bundle was compiled for; the embedder closes it.
+    A context manager: `close` frees the sessions and their memory. Threads may share an embedder and take turns by batch.
 
-    `exif_transpose`, `video_frames` and `video_fps` set how images and videos are read (see MediaOptions). The defaults match
-    the original evaluation code. `verify_hashes=False` checks file names and sizes only; "always" hashes the files even if this
-    bundle was verified before.
+    Args:
+        bundle: The bundle's directory, or an open bundle.
+        mode: "gen" runs the latent rollout. "disc" returns the discriminative embedding of a single pass, without a rollout.
+        steps: Number of latent steps, for ablations; 0 appends the suffix to the prompt. None: the number of the bundle.
+        threads: CPU threads per operator, at most the number of logical CPUs. None: one per core that is available.
+        allow_control_tokens: Whether control tokens that are typed in a text act as such, as in the original code.
+        exif_transpose: Whether to rotate images by their EXIF orientation. The original code does not.
+        video_frames: Number of frames to sample from a video file, even. None: chosen by `video_fps`.
+        video_fps: Frames per second to sample from a video file. None: 2, as in the original code.
+        verify_hashes: False checks file names and sizes only. "always" hashes the files even if the bundle was verified before.
+        backend: Runs the graphs instead of the backend that the bundle was compiled for. The embedder closes it.
 
-    Raises BundleError for a bundle that is corrupt or that this machine cannot run, and PlumeExportError for any other invalid
-    argument.
+    Raises:
+        BundleError: The bundle is corrupt, or this machine cannot run it.
+        PlumeExportError: Any other argument is invalid.
     """
 
     def __init__(
@@ -121,15 +127,22 @@ class Embedder:
         on_error: OnError = "raise",
         output_dtype: OutputDtype = "float32",
     ) -> NDArray[Any]:
-        """Return unit vectors [items, hidden].
+        """Embed items. With many, a thread prepares items while others are embedded.
 
-        `batch_size` is by default 8, or the bundle's maximum if that is smaller. With many items, a thread prepares items while
-        others are embedded. `output_dtype` is float32, float16, int8 (round(127 x)) or binary: the bits of x > 0 in uint8
-        [items, hidden / 8], with the first element in the highest bit, as numpy.packbits does.
+        Args:
+            items: Texts, images or Items.
+            batch_size: Items per batch. None: 8, or the bundle's maximum if that is smaller.
+            on_error: "raise" stops at the first item that cannot be embedded. "skip" gives such an item a row of NaN and
+                names all of them in one UserWarning; int8 and binary have no NaN, so they cannot be combined with it.
+            output_dtype: "float32"; "float16"; "int8", which is round(127 x); or "binary": the bits of x > 0 in uint8, with
+                the first element in the highest bit, as numpy.packbits does.
 
-        Raises InputError if `items` is not a list or an item cannot be embedded; `index` of the error is the item's position.
-        With `on_error="skip"` such an item gets a row of NaN, and one UserWarning names all of them. int8 and binary have no
-        NaN, so they cannot be combined with "skip".
+        Returns:
+            Unit vectors [items, hidden] in the order of the items; binary ones are [items, hidden / 8].
+
+        Raises:
+            InputError: `items` is not a list, or an item cannot be embedded. `index` of the error is the item's position.
+            PlumeExportError: An option is invalid, or the embedder is closed.
         """
         if is_one_item(items):
             raise InputError(
@@ -180,9 +193,21 @@ class Embedder:
     ) -> NDArray[Any]:
         """Embed with the signature of SentenceTransformer's encode.
 
-        One item gives a vector [hidden]; a list or array of texts gives [items, hidden]. `show_progress_bar` shows a progress
-        bar on stderr. Embeddings are unit vectors in numpy, so `normalize_embeddings=False`, `convert_to_numpy=False` and
-        `convert_to_tensor=True` raise PlumeExportError. Everything else is as for `embed`.
+        Args:
+            sentences: One item, or a list or array of items.
+            batch_size: Items per batch, as for `embed`.
+            show_progress_bar: Whether to show a progress bar on stderr.
+            convert_to_numpy: Must be True, because embeddings are always in numpy.
+            convert_to_tensor: Must be False, for the same reason.
+            normalize_embeddings: Must be True, because embeddings are always unit vectors.
+            output_dtype: As for `embed`.
+
+        Returns:
+            A vector [hidden] for one item; [items, hidden] for a list or array.
+
+        Raises:
+            InputError: An item cannot be embedded.
+            PlumeExportError: An option is invalid, or the embedder is closed.
         """
         check_conversion(convert_to_numpy, convert_to_tensor, normalize_embeddings)
         check_output_dtype(output_dtype, is_skipping=False)
