@@ -22,7 +22,7 @@ from third_party import QuantiseFile, ThirdPartyQuantiser
 
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.checkpoint import Checkpoint
-from plume_export.evaluation.compare import compare_rankings
+from plume_export.evaluation.agreement import compare_rankings
 from plume_export.evaluation.dataset import RetrievalTask, read_dataset
 from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import TaskRanking, rank_tasks

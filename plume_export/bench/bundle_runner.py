@@ -16,7 +16,7 @@ from ..runtime.numpy_buffers import PlainReplay
 from ..runtime.open_backend import open_backend
 from ..spec import DType, GraphName
 from ..stages import FloatArray
-from .messages import BundleCandidate, RolloutTime
+from .worker_messages import BundleCandidate, RolloutTime
 
 Returned = TypeVar("Returned")
 # A graph run, or a copy.

@@ -9,9 +9,9 @@ from ..bundle import Bundle, open_bundle
 from ..errors import BundleError, OptionError, PlumeExportError
 from ..parity.same_checkpoint import check_same_checkpoint
 from ..pipeline import ModelOptions, open_checkpoint
+from .bench_options import PYTORCH, PYTORCH_FORMS, BenchOptions
 from .hardware_limits import is_on_gpu
-from .messages import BundleCandidate, Candidate, PytorchCandidate
-from .options import PYTORCH, PYTORCH_FORMS, BenchOptions
+from .worker_messages import BundleCandidate, Candidate, PytorchCandidate
 
 
 @dataclass(frozen=True)

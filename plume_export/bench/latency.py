@@ -10,9 +10,9 @@ import numpy as np
 from ..progress import Report, detail_of
 from ..stages import FloatArray
 from .inputs import InputSet
-from .messages import AskMemory, Candidate, Done, Embed, Embedded, Load, Memory, RolloutTime
 from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Ratio, Spread, ratio_of, spread_of
+from .worker_messages import AskMemory, Candidate, Done, Embed, Embedded, Load, Memory, RolloutTime
 
 # The rest of the end-to-end time, outside the stages: host arrays and the final norm.
 OTHER = "other"

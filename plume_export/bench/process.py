@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import PlumeExportError
 from ..progress import Report
-from .messages import Candidate, Done, Embed, Embedded, Failed, Load, PytorchCandidate, Reply, Request
+from .worker_messages import Candidate, Done, Embed, Embedded, Failed, Load, PytorchCandidate, Reply, Request
 
 _TAIL_LINES = 12
 _CHUNK_BYTES = 1 << 16

@@ -11,7 +11,7 @@ from ..errors import PlumeExportError
 from ..inputs import Source
 from ..reference import Reference, ReferenceProcessor
 from ..stages import FloatArray
-from .messages import PytorchCandidate, RolloutTime
+from .worker_messages import PytorchCandidate, RolloutTime
 
 
 class PytorchRunner:

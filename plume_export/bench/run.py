@@ -8,17 +8,17 @@ from pathlib import Path
 from ..errors import MissingExtraError
 from ..machine.cores import check_threads, usable_core_count
 from ..progress import detail_of
+from .bench_options import BenchOptions
 from .candidates import Setup, setup_from_options
 from .hardware_limits import MachineLimits
 from .inputs import InputSet, Sizer, latency_inputs, mixed_texts
 from .latency import ColdStart, RolloutParts, latencies, latency_ratios, measure_cold_starts, measure_turns, rollout_parts
-from .messages import AskMemory, MeasureLimits, Memory, PytorchCandidate, RolloutTimes, TimeRollout
-from .options import BenchOptions
 from .process import WarmWorkers, WorkerProcess, warm_workers
 from .report import BenchReport, MeasuredBundle, PeakMemory, environment
 from .roofline import roofline
 from .sweep import Sweep, measure_sweeps
 from .throughput import Throughput, measure_throughput
+from .worker_messages import AskMemory, MeasureLimits, Memory, PytorchCandidate, RolloutTimes, TimeRollout
 
 # Rounds over many inputs and over the sizes of a sweep can be fewer than rounds over one input.
 _FEWER_RUNS = 5

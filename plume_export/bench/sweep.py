@@ -12,9 +12,9 @@ from ..errors import InputError
 from ..inputs import sources_from_file
 from ..progress import Report, detail_of
 from .inputs import InputSize, Sizer, text_of_tokens, write_lines, write_picture
-from .messages import Embed, Embedded
 from .process import PAUSE_S, WorkerProcess
 from .statistics import Spread, spread_of
+from .worker_messages import Embed, Embedded
 
 # The factor by which a unit costs more than at the cheapest size.
 RISE = 1.25

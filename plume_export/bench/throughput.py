@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from ..progress import Report
-from .messages import BundleCandidate, Candidate, Embed, Embedded
 from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Spread, ratio_of, spread_of
+from .worker_messages import BundleCandidate, Candidate, Embed, Embedded
 
 
 class Throughput(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from ..errors import PlumeExportError
 from ..inputs import Source, sources_from_file
 from ..machine.resident_memory import mapped_twice_bytes, resident_memory
 from ..stages import FloatArray
-from .messages import (
+from .worker_messages import (
     AskMemory,
     BundleCandidate,
     Candidate,

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from ..bench.bench_options import BenchOptions, batch_sizes_from_text
 from ..bench.html_report import check_plotting
-from ..bench.options import BenchOptions, batch_sizes_from_text
 from ..bench.report import BenchReport
 from ..bench.run import run_bench
 from ..bench.text_report import environment_lines, left_out_lines, sweep_lines, tables_of, warning_lines

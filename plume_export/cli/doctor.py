@@ -4,7 +4,7 @@ from functools import partial
 
 import click
 
-from ..machine.doctor import Check, examine
+from ..machine.checks import Check, examine
 from ..machine.software import find_software
 from ..machine.target import AUTO, target_of_this_machine
 from ..machine.verdict import Verdict, verdict_of_this_machine

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from ..bundle import Backend, Bundle, EngineManifest, Modalities, Quantisation
-from ..machine.doctor import State
+from ..machine.checks import State
 from ..machine.verdict import Verdict
 from ..selftest import SelftestReport
 from ..spec import Precision

@@ -9,7 +9,14 @@ import click
 from ..evaluation.dataset import read_dataset, select_tasks
 from ..evaluation.evaluate import EvaluationOptions
 from ..evaluation.evaluate import evaluate as evaluate_bundle
-from ..evaluation.report import EvaluationReport, changed_lines, checkpoint_line, comparison_table, quality_table, skipped_lines
+from ..evaluation.quality_report import (
+    EvaluationReport,
+    changed_lines,
+    checkpoint_line,
+    comparison_table,
+    quality_table,
+    skipped_lines,
+)
 from ..inputs import NoticeTally
 from ..printable import printable
 from .console import print_notices, print_table, progress

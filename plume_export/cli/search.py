@@ -13,7 +13,7 @@ from ..inputs import Item, NoticeTally
 from ..printable import printable
 from ..runtime.embedder import Embedder
 from ..search.cache import EmbeddingCache, default_cache_file
-from ..search.report import report_from_result, skipped_line
+from ..search.results_json import report_from_result, skipped_line
 from ..search.search import SearchResult, search_folder
 from ..whole_file import replacing
 from .console import html_file, print_hits, print_notices, progress
@@ -67,7 +67,7 @@ def search(
     ):
         result = search_folder(embedder, folder, query, cache=known, progress=progress, notify=tally.add, **options)
         if page is not None:
-            from ..search.html_report import page_from_result
+            from ..search.results_page import page_from_result
 
             with replacing(page) as file:
                 file.write(page_from_result(result, embedder.bundle, image).encode("utf-8", "replace"))

@@ -1,10 +1,10 @@
 """Many inputs to one file of embeddings: inputs are read as needed, and rows are written as they are computed."""
 
-from .embed import EmbedResult, OnError, embed_sources
+from .embed_sources import EmbedResult, OnError, embed_sources
+from .embedding_file import check_output_file, check_writable
 from .partial import StoppedRun, stopped_run
 from .stream import embed_to_file, embed_to_lines
 from .summary import RunSummary
-from .write import check_output_file, check_writable
 
 __all__ = [
     "EmbedResult",

@@ -22,8 +22,8 @@ from ..errors import PlumeExportError
 from ..inputs.json_lines import Source
 from ..locked_file import open_hidden, open_locked
 from ..runtime.embedder_options import Mode
-from .embed import EmbedResult, OnError, Skipped
-from .write import Block
+from .embed_sources import EmbedResult, OnError, Skipped
+from .embedding_file import Block
 
 _FIX = "use the settings that it was started with, or --restart to discard it and start again"
 _CHANGED_FIX = (

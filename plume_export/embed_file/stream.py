@@ -14,10 +14,10 @@ from ..inputs.notice import Notify
 from ..progress import Advance
 from ..runtime.embedder import Embedder
 from ..runtime.output_rows import OutputDtype, check_output_dtype
-from .embed import OnError, Skipped, embed_windows
+from .embed_sources import OnError, Skipped, embed_windows
+from .embedding_file import Block, write_embeddings, write_jsonl
 from .partial import PartialRun, RunSettings
 from .summary import RepeatedIds, RunSummary
-from .write import Block, write_embeddings, write_jsonl
 
 
 def embed_to_file(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import PlumeExportError
 from ..inputs.json_lines import Source
-from .embed import Skipped
+from .embed_sources import Skipped
 
 # Maximum number of inputs or ids named in one line.
 _NAMED = 10

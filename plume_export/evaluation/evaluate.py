@@ -15,11 +15,11 @@ from ..runtime.embedder import Embedder
 from ..runtime.embedder_options import Mode, check_rollout
 from ..runtime.onnx_reference import OnnxReference
 from ..spec import ModelSpec
-from .compare import compare_rankings
+from .agreement import compare_rankings
 from .dataset import RetrievalTask
 from .metrics import check_evaluate_extra, measure_quality
+from .quality_report import BundleQuality, EvaluationReport
 from .ranking import TaskRanking, check_files, distinct_inputs, rank_tasks
-from .report import BundleQuality, EvaluationReport
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..recipe import Recipe, read_recipe, recipe_names
-from .doctor import EXTRAS, extras_for, has_packages
+from .checks import EXTRAS, extras_for, has_packages
 from .gpu import DeviceMemory, Gpu, Jetson, device_memory, find_gpus, find_jetson
 from .software import CUDA_PROVIDER, InstalledOnnxRuntime, InstalledVariant, Software, package_version
 from .target import Machine, choose_target, is_recipe_for

@@ -19,7 +19,7 @@ from ..progress import OpenProgress
 from ..runtime.embedder import Embedder
 from ..stages import FloatArray
 from .cache import EmbeddingCache
-from .failure import is_unreadable, reader_of_pictures, with_name, without_name
+from .unreadable_image import is_unreadable, reader_of_pictures, with_name, without_name
 
 # Embeddings are stored after this many files, so that an interrupted search continues from there.
 _CHUNK = 64

@@ -5,7 +5,7 @@ import numpy as np
 from plume_export import Embedder
 from plume_export.bench.bundle_runner import CallLog, TimedBackend
 from plume_export.bench.latency import rollout_parts
-from plume_export.bench.messages import RolloutTime
+from plume_export.bench.worker_messages import RolloutTime
 from plume_export.bundle import Bundle
 from plume_export.runtime.open_backend import open_backend
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from plume_export.bench.bench_options import BenchOptions
 from plume_export.bench.candidates import setup_from_options
 from plume_export.bench.html_report import page_from_report
-from plume_export.bench.options import BenchOptions
 from plume_export.bench.report import BenchReport
 from plume_export.bench.text_report import latency_table
 from plume_export.bundle import MANIFEST, Bundle, write_manifest

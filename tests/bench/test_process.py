@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from plume_export import Embedder
-from plume_export.bench.messages import (
+from plume_export.bench.process import WorkerError, WorkerProcess
+from plume_export.bench.worker_messages import (
     AskMemory,
     BundleCandidate,
     Done,
@@ -23,7 +24,6 @@ from plume_export.bench.messages import (
     RolloutTimes,
     TimeRollout,
 )
-from plume_export.bench.process import WorkerError, WorkerProcess
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from plume_export.bench.messages import PytorchCandidate
 from plume_export.bench.pytorch_runner import PytorchRunner
+from plume_export.bench.worker_messages import PytorchCandidate
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 

@@ -21,7 +21,7 @@ from plume_export.bundle import Bundle
 from plume_export.bundle.manifest import manifest_sha256
 from plume_export.cli import main
 from plume_export.cli.main import COMMANDS
-from plume_export.embed_file.embed import EmbedResult
+from plume_export.embed_file.embed_sources import EmbedResult
 from plume_export.embed_file.partial import PartialRun
 from plume_export.samples import sample_inputs_file
 

@@ -16,10 +16,10 @@ from plume_export.cli import main
 from plume_export.cli.documents import BundleDocument, DoctorDocument, EmbedDocument, MadeDocument
 from plume_export.cli.failure import ErrorDocument
 from plume_export.cli.main import COMMANDS
-from plume_export.evaluation.report import EvaluationReport
+from plume_export.evaluation.quality_report import EvaluationReport
 from plume_export.parity import ParityReport
 from plume_export.recipe import Recipe
-from plume_export.search.report import SearchReport
+from plume_export.search.results_json import SearchReport
 from plume_export.selftest import SelftestReport
 
 PAGE = Path(__file__).parents[2] / "docs" / "json-output.md"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plume_export.errors import InputError
-from plume_export.evaluation.compare import compare_rankings
+from plume_export.evaluation.agreement import compare_rankings
 from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import RankedQuery, TaskRanking
 

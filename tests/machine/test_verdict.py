@@ -26,7 +26,7 @@ def verdict(
     jetson: Jetson | None = None,
 ) -> Verdict:
     """Judge a machine with every package but those that are missing."""
-    for module in ("doctor", "verdict"):
+    for module in ("checks", "verdict"):
         name = f"plume_export.machine.{module}.package_version"
         monkeypatch.setattr(name, lambda package: None if package.startswith(missing or ("-",)) else "1.0")
     memory = DeviceMemory(8_000_000_000, 8_000_000_000) if jetson else None

@@ -11,7 +11,7 @@ from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onn
 from plume_export.bundle import Bundle
 from plume_export.checkpoint import expected_tensors
 from plume_export.cli import main
-from plume_export.evaluation.compare import compare_rankings
+from plume_export.evaluation.agreement import compare_rankings
 from plume_export.evaluation.dataset import RetrievalTask, read_dataset, select_tasks
 from plume_export.evaluation.metrics import measure_quality
 from plume_export.evaluation.ranking import TaskRanking, rank_tasks

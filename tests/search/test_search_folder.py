@@ -20,10 +20,10 @@ from PIL import Image
 from plume_export.cli import main
 from plume_export.errors import InputError
 from plume_export.inputs import Item, NoticeTally
-from plume_export.search import failure
+from plume_export.search import unreadable_image
 from plume_export.search.cache import EmbeddingCache
-from plume_export.search.html_report import page_from_result
-from plume_export.search.report import report_from_result, skipped_line
+from plume_export.search.results_json import report_from_result, skipped_line
+from plume_export.search.results_page import page_from_result
 from plume_export.search.search import SearchResult, search_folder
 
 from .embedder_double import ColourEmbedder
@@ -173,7 +173,7 @@ def test_it_is_tried_again_when_something_changed(
     if change == "file":
         Image.new("RGB", (56, 56), "pink").save(folder / "one.png")
     else:
-        monkeypatch.setattr(failure, "_version", lambda package: "99.0")
+        monkeypatch.setattr(unreadable_image, "_version", lambda package: "99.0")
     embedder = ColourEmbedder()
     assert search(folder, embedder=embedder).embedded == (1 if change == "file" else 0)
     assert embedder.prepared == 2

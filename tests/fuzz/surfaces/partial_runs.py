@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from plume_export import __version__
-from plume_export.embed_file.embed import EmbedResult
+from plume_export.embed_file.embed_sources import EmbedResult
 from plume_export.embed_file.partial import PartialRun, RunSettings, stopped_run
 from plume_export.inputs import Item
 from plume_export.inputs.json_lines import Source

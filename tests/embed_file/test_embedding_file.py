@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from plume_export.embed_file import check_output_file, check_writable, write
-from plume_export.embed_file.write import Block, write_embeddings, write_jsonl
+from plume_export.embed_file import check_output_file, check_writable, embedding_file
+from plume_export.embed_file.embedding_file import Block, write_embeddings, write_jsonl
 from plume_export.errors import PlumeExportError
 
 ROWS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
@@ -23,7 +23,7 @@ def test_an_npy_is_numpys_own(tmp_path: Path) -> None:
 
 
 def test_row_groups_have_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "_ROW_GROUP", 4)
+    monkeypatch.setattr(embedding_file, "_ROW_GROUP", 4)
     write_embeddings(BLOCKS, 7, 4, tmp_path / "out.parquet")
     file = pyarrow.parquet.ParquetFile(tmp_path / "out.parquet")
     assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [4, 3]

@@ -16,7 +16,7 @@ else:
 
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
-from plume_export.machine.doctor import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_JETPACK, Check, examine
+from plume_export.machine.checks import EXTRAS, EXTRAS_BESIDE_JETSON, EXTRAS_OF_JETPACK, Check, examine
 from plume_export.machine.gpu import Gpu, Read
 from plume_export.machine.software import (
     CudaVersions,
@@ -28,8 +28,7 @@ from plume_export.machine.software import (
 )
 from plume_export.machine.tensorrt_variant import import_variant
 from plume_export.machine.verdict import verdict_of_this_machine
-
-from .test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER, SHARED
+from tests.machine.test_gpu import JETSON, NOTHING, ORIN_NANO, SERVER, SHARED
 
 BARE = Software((), None, None)
 
@@ -97,13 +96,13 @@ def test_the_variants_of_tensorrt() -> None:
 
 def test_two_onnx_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
     software = Software((), InstalledOnnxRuntime("1.31.1", ("CUDAExecutionProvider", "CPUExecutionProvider")), None)
-    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: "1.31.1")
+    monkeypatch.setattr("plume_export.machine.checks.package_version", lambda package: "1.31.1")
     checks = checks_of(software=software)
     assert checks["ONNX Runtime"].found == "1.31.1, CUDAExecutionProvider, CPUExecutionProvider"
     assert "pip uninstall onnxruntime onnxruntime-gpu" in checks["one ONNX Runtime"].fix
     assert checks["one ONNX Runtime"].state == "unusable"
     monkeypatch.setattr(
-        "plume_export.machine.doctor.package_version", lambda package: "1.31.1" if package.endswith("-gpu") else None
+        "plume_export.machine.checks.package_version", lambda package: "1.31.1" if package.endswith("-gpu") else None
     )
     checks = checks_of(software=software)
     assert "one ONNX Runtime" not in checks
@@ -111,7 +110,7 @@ def test_two_onnx_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_extra_names_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: None if package == "av" else "1.0")
+    monkeypatch.setattr("plume_export.machine.checks.package_version", lambda package: None if package == "av" else "1.0")
     checks = checks_of()
     assert checks["extra video"] == Check(
         "extra video", None, "pip install 'plume-export[video]' (missing: av)", is_optional=True
@@ -120,9 +119,9 @@ def test_a_missing_extra_names_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_extra_for_gpus_does_not_go_beside_the_cpu_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: None if "gpu" in package else "1.0")
+    monkeypatch.setattr("plume_export.machine.checks.package_version", lambda package: None if "gpu" in package else "1.0")
     assert checks_of()["extra gpu"].fix.startswith("pip uninstall onnxruntime, ")
-    monkeypatch.setattr("plume_export.machine.doctor.package_version", lambda package: None)
+    monkeypatch.setattr("plume_export.machine.checks.package_version", lambda package: None)
     assert checks_of()["extra gpu"].fix.startswith("pip install ")
 
 

@@ -9,12 +9,11 @@ from PIL import Image
 from rich.console import Console
 
 from plume_export.errors import InputError
-from plume_export.evaluation.compare import ChangedAnswer, TaskComparison
+from plume_export.evaluation.agreement import ChangedAnswer, TaskComparison
 from plume_export.evaluation.dataset import read_dataset
 from plume_export.evaluation.evaluate import model_differences
 from plume_export.evaluation.metrics import MEASURES, Estimate, TaskQuality
-from plume_export.evaluation.ranking import check_files, distinct_inputs
-from plume_export.evaluation.report import (
+from plume_export.evaluation.quality_report import (
     BundleQuality,
     EvaluationReport,
     changed_lines,
@@ -22,6 +21,7 @@ from plume_export.evaluation.report import (
     comparison_table,
     skipped_lines,
 )
+from plume_export.evaluation.ranking import check_files, distinct_inputs
 from plume_export.spec import PLUME_2B
 
 METRICS = dict.fromkeys(MEASURES, Estimate(0.5, 0.25, 0.75))

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from ..inputs import MediaOptions
 from ..printable import printable, printable_line
-from .compare import TaskComparison
+from .agreement import TaskComparison
 from .metrics import Estimate, TaskQuality
 
 # Maximum number of lines printed, and of positives in one line.

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..html_page import filled_page
 from ..inputs import load_image
 from ..printable import printable
-from .report import file_uri
+from .results_json import file_uri
 from .search import Hit, SearchResult
 
 _THUMBNAIL_PIXELS = 320
