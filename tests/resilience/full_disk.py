@@ -2,9 +2,9 @@
 
     python -m tests.resilience.full_disk --command build --command embed --count 30 --seed 0
 
-Three ways, each at many places of a run: a file that may not grow further (RLIMIT_FSIZE; the system says EFBIG), os.fsync that
-fails (EIO; every call in turn), and, where a file system may be mounted, one with little room (tmpfs; ENOSPC). After each, the
-same command has to end as if nothing had been. What only SQLite calls is not reached by the second.
+Three ways, each at many places of a run: a file that may not grow further (RLIMIT_FSIZE; the system says EFBIG); os.fsync that
+fails (EIO; each of the first calls, then fewer and fewer of the later ones); and, where a file system may be mounted, one with
+little room (tmpfs; ENOSPC). After each, the same command has to end as if nothing had been. fsync by SQLite is not reached.
 """
 
 import errno
@@ -88,8 +88,10 @@ def _short_files(killable: Killable, count: int, random: Random) -> Iterator[_Di
 
 
 def _failing_syncs(_: Killable, count: int, random: Random) -> Iterator[_Disk]:
-    for number in range(_MOST_SYNCS):
+    number = 0
+    while number < _MOST_SYNCS:
         yield lambda number=number: _fail_sync(number), lambda: None  # type: ignore[misc]
+        number += 1 + number // count
 
 
 def _fail_sync(number: int) -> None:
