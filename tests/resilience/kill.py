@@ -84,7 +84,7 @@ def killable_commands(
     """Return the commands by name; bundles that they need are made in `directory` where they are not given."""
     log = directory / "made.log"
     if not is_cold and {"build", "export"} & {*names}:
-        _trace_once()
+        _trace_once(directory)
     is_compiled_here = compiled is None and bool({"embed", "search"} & {*names})
     if portable is None and (is_compiled_here or "compile" in names):
         portable = directory / "portable"
@@ -125,24 +125,13 @@ def check_success(ended: Ended) -> None:
     assert ended.code == 0, f"exit code {ended.code}\n{ended.stderr}"
 
 
-def _trace_once() -> None:
-    """Let all processes that are forked off have the same traced graphs, which `write_graphs` leaves as they are."""
+def _trace_once(cache: Path) -> None:
+    """Let all processes that are forked off take the traces that the tests keep."""
     from plume_export import portable_bundle
 
-    trace, traced = portable_bundle._trace, {}
+    from ..traced_graphs import kept_traces
 
-    def trace_once(name, model, precision, float32_layers):  # type: ignore[no-untyped-def]
-        if name not in traced:
-            traced[name] = trace(name, model, precision, float32_layers)
-        return traced[name]
-
-    portable_bundle._trace = trace_once
-    from plume_export.pipeline import ModelOptions, open_checkpoint
-    from plume_export.spec import GRAPH_NAMES
-
-    model = open_checkpoint(PLUME_TINY, ModelOptions()).model
-    for name in GRAPH_NAMES:
-        trace_once(name, model, "fp16", {})
+    portable_bundle.trace_model_graph = kept_traces(cache)
 
 
 def print_tallies(tallies: list[Tally]) -> None:
