@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import re
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,7 @@ from ..bundle import new_directory
 from ..layout import expected_tensors
 from ..progress import Report
 from ..spec import PLUME_2B, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
+from ..weight_file import TensorType, write_header
 from .config_files import write_config_files
 from .tensors import INDEX
 from .tokenizer_files import write_tokenizer
@@ -30,7 +30,7 @@ KeyLayout = Literal["flat", "nested"]
 DTypeName = Literal["float32", "bfloat16"]
 
 _DEFAULT_SHARD_BYTES = 2 << 30
-_SAFETENSORS_DTYPES = {"float32": "F32", "bfloat16": "BF16"}
+_ALIGNMENT = 8  # as safetensors has it
 # Standard deviation times sqrt(fan-in) of linear weights. Attention then focuses on few tokens, so different inputs stay
 # different through the layers. The first match applies. `deep` weights write to the residual stream and are scaled down with
 # the number of layers.
@@ -100,14 +100,15 @@ def _write_shards(
     key_prefix: str,
 ) -> None:
     shapes = expected_tensors(model)
-    shards = list(_split(shapes, shard_bytes, 4 if dtype == "float32" else 2))
+    shards = list(_split(shapes, shard_bytes, getattr(torch, dtype).itemsize))
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         keys = {name: key_prefix + stored_key(name, layout) for name in names}
         weight_map |= dict.fromkeys(keys.values(), file)
         with (directory / file).open("wb") as stream:
-            stream.write(_header({keys[name]: shapes[name] for name in names}, dtype))
+            types = {keys[name]: TensorType(dtype, shapes[name]) for name in names}
+            write_header(stream, types, alignment=_ALIGNMENT, metadata={"format": "pt"})
             for name in names:
                 tensor = _random_tensor(name, shapes[name], model, seed).to(getattr(torch, dtype))
                 stream.write(tensor.flatten().view(torch.uint8).numpy().data)
@@ -135,17 +136,6 @@ def _split(shapes: dict[str, tuple[int, ...]], shard_bytes: int | None, item_byt
         shard.append(name)
         filled += size
     yield shard
-
-
-def _header(shapes: dict[str, tuple[int, ...]], dtype: DTypeName) -> bytes:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for key, shape in shapes.items():
-        start, end = end, end + math.prod(shape) * (4 if dtype == "float32" else 2)
-        entries[key] = {"dtype": _SAFETENSORS_DTYPES[dtype], "shape": shape, "data_offsets": [start, end]}
-    text = msgspec.json.encode(entries)
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
 
 
 def _random_tensor(name: str, shape: tuple[int, ...], model: ModelSpec, seed: int) -> Tensor:

@@ -4,13 +4,11 @@ The file is a safetensors file whose byte ranges the ONNX graphs reference as ex
 on disk once for prefill and latent_step. One parameter at a time is read, arranged, cast and written.
 """
 
-import json
 import math
 import re
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Protocol
 
 import onnx_ir as ir
 import torch
@@ -18,11 +16,8 @@ from torch import Tensor
 
 from ..errors import PlumeExportError
 from ..spec import ModelSpec
+from ..weight_file import PAGE_BYTES, StoredTensor, TensorType, write_header
 
-# ONNX Runtime maps external data from the file; tensors start on a page so that it need not copy them.
-PAGE_BYTES = 4096
-
-_SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int8: "I8", torch.uint8: "U8"}
 _TORCH_DTYPES = {
     ir.DataType.FLOAT: torch.float32,
     ir.DataType.FLOAT16: torch.float16,
@@ -88,23 +83,15 @@ class TensorReader(Protocol):
     def read(self, name: str) -> Tensor: ...
 
 
-class StoredTensor(NamedTuple):
-    """Where a parameter's bytes lie in the weight file."""
-
-    offset: int
-    length: int
-
-
 def write_weights(path: Path, parameters: Mapping[str, ir.Value], read: ReadParameter) -> dict[str, StoredTensor]:
-    """Stream the parameters, read one at a time by name, into a safetensors file; return their absolute byte ranges.
+    """Stream the parameters, read one at a time by name, into a safetensors file; return where they lie in it.
 
     Resident memory is bounded by a few copies of the largest parameter. Large tensors come first and the header is padded
     to a page, so that whatever fills whole pages starts on one.
     """
     order = sorted(parameters, key=lambda name: (_byte_count(parameters[name]) % PAGE_BYTES != 0, name))
-    header, ranges = _header(order, parameters)
     with path.open("wb") as file:
-        file.write(header)
+        ranges = write_header(file, {name: _stored_type(parameters[name]) for name in order})
         for name in order:
             value = parameters[name]
             tensor = read(name)
@@ -143,7 +130,7 @@ def _cast(name: str, tensor: Tensor, value: ir.Value) -> Tensor:
     if cast.is_floating_point() and cast.numel() and not bool(torch.stack(cast.aminmax()).isfinite().all()):
         count = int((~cast.isfinite()).sum())
         raise PlumeExportError(
-            f"{count:,} of the {cast.numel():,} values of {name} overflow {str(cast.dtype).removeprefix('torch.')}: the "
+            f"{count:,} of the {cast.numel():,} values of {name} overflow {_name_of(cast.dtype)}: the "
             f"largest magnitude is {float(tensor.abs().max()):,.0f}, the format's maximum {torch.finfo(cast.dtype).max:,.0f}.",
             fix="use --precision bf16 or fp32",
         )
@@ -162,24 +149,14 @@ def _byte_count(value: ir.Value) -> int:
     return math.ceil(values * value.dtype.itemsize)
 
 
-def _header(order: list[str], parameters: Mapping[str, ir.Value]) -> tuple[bytes, dict[str, StoredTensor]]:
-    entries: dict[str, dict[str, object]] = {}
-    ranges: dict[str, StoredTensor] = {}
-    end = 0
-    for name in order:
-        value = parameters[name]
-        start, end = end, end + _byte_count(value)
-        shape = [size for size in value.shape or () if isinstance(size, int)]
-        if value.dtype == ir.DataType.INT4:
-            shape = [end - start]  # safetensors has no int4
-        entries[name] = {"dtype": _SAFETENSORS_DTYPES[_torch_dtype(value)], "shape": shape, "data_offsets": [start, end]}
-        ranges[name] = StoredTensor(start, end - start)
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-(len(text) + 8) % PAGE_BYTES)
-    data_start = len(text) + 8
-    return struct.pack("<Q", len(text)) + text, {
-        name: StoredTensor(data_start + stored.offset, stored.length) for name, stored in ranges.items()
-    }
+def _stored_type(value: ir.Value) -> TensorType:
+    if value.dtype == ir.DataType.INT4:
+        return TensorType("uint8", [_byte_count(value)])  # safetensors has no int4
+    return TensorType(_name_of(_torch_dtype(value)), [size for size in value.shape or () if isinstance(size, int)])
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def packed_int4(values: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 import gc
 import io
-import json
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import pytest
 from PIL import Image
 
 from plume_export import Embedder
-from plume_export.bundle import Bundle, write_manifest
+from plume_export.bundle import WEIGHTS, Bundle, write_manifest
 from plume_export.errors import BundleError, InputError, OptionError, PlumeExportError
 from plume_export.inputs import Item
 from plume_export.runtime.backend import Array
@@ -23,6 +22,7 @@ from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeBinding, OnnxRuntime
 from plume_export.runtime.output_rows import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
 from plume_export.runtime.rollout import BoundRollout
 from plume_export.spec import Precision
+from plume_export.weight_file import read_header
 
 PICTURE = Image.new("RGB", (70, 50), (200, 30, 60))
 
@@ -242,14 +242,12 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory, tiny_cpu: Bundle) -> Bund
     directory = Path(shutil.copytree(tiny_cpu.path, tmp_path_factory.mktemp("poisoned") / "bundle"))
     with Embedder(tiny_cpu) as embedder:
         token = (set(embedder.prepare("Z").input_ids.tolist()) - set(embedder.prepare("a").input_ids.tolist())).pop()
-    weights = bytearray((directory / "weights.safetensors").read_bytes())
-    header_bytes = int.from_bytes(weights[:8], "little")
-    entry = json.loads(weights[8 : 8 + header_bytes])["embed_tokens.weight"]
-    assert entry["dtype"] == "F32"
-    row_bytes = 4 * entry["shape"][1]
-    start = 8 + header_bytes + entry["data_offsets"][0] + token * row_bytes
-    weights[start : start + row_bytes] = np.full(entry["shape"][1], np.nan, np.float32).tobytes()
-    (directory / "weights.safetensors").write_bytes(weights)
+    table = read_header(directory / WEIGHTS)["embed_tokens.weight"]
+    assert table.dtype == "float32"
+    row = np.full(table.shape[1], np.nan, np.float32)
+    with (directory / WEIGHTS).open("r+b") as weights:
+        weights.seek(table.offset + token * row.nbytes)
+        weights.write(row.data)
     manifest = write_manifest(directory, tiny_cpu.manifest)
     return Bundle(directory, manifest)
 

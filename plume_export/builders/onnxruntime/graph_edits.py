@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ...weight_file import PAGE_BYTES
+
 
 class NewNodes:
     """New nodes in order, not yet part of the graph. Names of constants start with the name of the pass."""
@@ -47,8 +49,6 @@ class NewNodes:
         self._graph.graph.sort()
 
 
-# External data must start on a page to be memory-mapped.
-PAGE_BYTES = 4096
 # Smaller tensors are stored in the graph's own file.
 INLINE_BYTES = 65536
 

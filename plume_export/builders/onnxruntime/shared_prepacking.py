@@ -8,10 +8,7 @@ Runtime then does not find the hash in the file and prepacks in memory, twice, w
 session.save_external_prepacked_constant_initializers of onnxruntime_session_options_config_keys.h (1.21 and newer).
 """
 
-import json
 import re
-import shutil
-import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +21,8 @@ from ...errors import PlumeExportError
 from ...machine.onnxruntime_module import import_onnxruntime
 from ...runtime.onnxruntime_cpu import session_options
 from ...spec import GraphName
-from .graph_edits import INLINE_BYTES, PAGE_BYTES
+from ...weight_file import FileRange, append_parts
+from .graph_edits import INLINE_BYTES
 
 # The value of this key has the hash of the layout, its offset and its length. Matmul kernels have one such part.
 _KEY = "prepacked_0"
@@ -61,9 +59,11 @@ def share_prepacked_weights(directory: Path, manifest: Manifest, graphs: Sequenc
         }
         if not shared:
             return
-        offsets, shift = _append(directory / WEIGHTS, Path(scratch) / graphs[0] / WEIGHTS, shared)
+        parts = [FileRange(layout.offset, layout.length) for layout in shared.values()]
+        offsets, shift = append_parts(directory / WEIGHTS, _TENSOR, Path(scratch) / graphs[0] / WEIGHTS, parts)
+    layouts = {name: (layout, offset) for (name, layout), offset in zip(shared.items(), offsets, strict=True)}
     for file in directory.glob("*.onnx"):
-        _point_to(file, {name: (layout, offsets[name]) for name, layout in shared.items()}, shift)
+        _point_to(file, layouts, shift)
 
 
 def _prepacked(graph_file: Path, scratch: Path, manifest: Manifest) -> dict[str, _Prepacked]:
@@ -101,35 +101,6 @@ def _save_with_layouts(graph_file: Path, saved: Path, manifest: Manifest) -> Non
             fix="if memory or the disk is full, free up to five times the bundle's size; otherwise try another "
             "version of onnxruntime",
         ) from error
-
-
-def _append(weights: Path, source: Path, layouts: Mapping[str, _Prepacked]) -> tuple[dict[str, int], int]:
-    """Rewrite a safetensors file with layouts from `source` after its tensors.
-
-    Return the absolute offset of each layout, and the number of bytes by which the tensors moved.
-    """
-    with weights.open("rb") as old:
-        (header_bytes,) = struct.unpack("<Q", old.read(8))
-        tensors = json.loads(old.read(header_bytes))
-        end = weights.stat().st_size - 8 - header_bytes  # size of the tensors, without the header
-        starts, whole = {}, end
-        for name, layout in layouts.items():
-            starts[name] = whole + -whole % PAGE_BYTES
-            whole = starts[name] + layout.length
-        tensors[_TENSOR] = {"dtype": "U8", "shape": [whole - end], "data_offsets": [end, whole]}
-        header = json.dumps(tensors, separators=(",", ":")).encode()
-        header += b" " * (-(len(header) + 8) % PAGE_BYTES)
-        data_start = 8 + len(header)
-        rewritten = weights.with_name(f"{weights.name}.new")
-        with rewritten.open("wb") as new, source.open("rb") as saved:
-            new.write(struct.pack("<Q", len(header)) + header)
-            shutil.copyfileobj(old, new, 1 << 20)
-            for name, layout in layouts.items():
-                new.seek(data_start + starts[name])
-                saved.seek(layout.offset)
-                new.write(saved.read(layout.length))
-    rewritten.replace(weights)
-    return {name: data_start + start for name, start in starts.items()}, len(header) - header_bytes
 
 
 def _point_to(graph_file: Path, layouts: Mapping[str, tuple[_Prepacked, int]], shift: int) -> None:

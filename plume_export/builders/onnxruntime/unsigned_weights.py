@@ -6,8 +6,6 @@ Requires: int8 weights that only matmuls read, in all graphs of the bundle. Ensu
 ran; sums and results are unchanged.
 """
 
-import json
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...bundle import WEIGHTS
+from ...weight_file import change_dtypes, read_header
 
 _ZERO = np.uint8(128)
 
@@ -78,17 +77,5 @@ def add_128(directory: Path, parts: Iterable[FilePart]) -> None:
             values = np.frombuffer(file.read(part.length), np.uint8)
             file.seek(part.offset)
             file.write((values ^ _ZERO).data)
-    _declare_unsigned(directory / WEIGHTS, {part.offset for part in parts if part.file == WEIGHTS})
-
-
-def _declare_unsigned(weights: Path, offsets: set[int]) -> None:
-    with weights.open("r+b") as file:
-        (header_bytes,) = struct.unpack("<Q", file.read(8))
-        tensors = json.loads(file.read(header_bytes))
-        for tensor in tensors.values():
-            if 8 + header_bytes + tensor["data_offsets"][0] in offsets:
-                tensor["dtype"] = "U8"
-        header = json.dumps(tensors, separators=(",", ":")).encode().ljust(header_bytes)
-        assert len(header) == header_bytes
-        file.seek(8)
-        file.write(header)
+    weights, offsets = directory / WEIGHTS, {part.offset for part in parts if part.file == WEIGHTS}
+    change_dtypes(weights, {name: "uint8" for name, tensor in read_header(weights).items() if tensor.offset in offsets})
