@@ -5,7 +5,6 @@ the tensors that exist at the same time in the widest part of a layer. The tests
 """
 
 import math
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -14,18 +13,14 @@ import msgspec
 
 from .batch_memory import DTYPE_BYTES, buffer_bytes
 from .errors import OptionError, PlumeExportError
-from .layout import expected_tensors
 from .recipe import AxisRange, Device, Recipe, ShapeRanges
 from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INT4_BLOCK, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
+from .weight_names import Layer, layers_of
 
 # Code and constants of an engine besides its weights, per layer; measured with TensorRT-RTX 1.7 for the 2B model.
 _CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_090_000}
 # Memory that the builder adds to a step, whatever the shapes.
 _STEP_BYTES = 10_000_000
-# Checkpoint tensors that quantised precisions store as integers (quantise/folds.py): linear layers and the embedding table.
-_INTEGER_TENSORS = re.compile(
-    r"layers\..*_proj\.weight$|blocks\..*(qkv|proj|fc1|fc2)\.weight$|merger\.mlp\..\.weight$|embed_tokens"
-)
 # With these precisions, engines can read their weights as inputs. For others, TensorRT-RTX reformats a full copy in every run.
 SHAREABLE: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 _CANNOT_SHARE = "Engines in {} cannot share their weights: a full copy would be reformatted in every run."
@@ -153,9 +148,7 @@ def bytes_read_by_pass(model: ModelSpec, precision: Precision, graph: GraphName)
     rows.
     """
     return sum(
-        _bytes_of(name, shape, precision)
-        for name, shape in expected_tensors(model).items()
-        if _is_in(name, graph) and "embed_tokens" not in name
+        _bytes_of(layer, precision) for layer in layers_of(model) if graph in layer.graphs and layer.name != "embed_tokens"
     )
 
 
@@ -221,35 +214,22 @@ def _until(axis: AxisRange, largest: int) -> AxisRange:
     return AxisRange(*(min(size, largest) for size in axis))
 
 
-def _is_in(name: str, graph: GraphName) -> bool:
-    """Return True if a checkpoint tensor is part of a graph."""
-    if graph == "vision_encoder":
-        return name.startswith("visual.")
-    if graph == "prefill":
-        return name.startswith("model.")
-    return name.startswith("latent_moe_transition.") or (name.startswith("model.") and "embed_tokens" not in name)
-
-
-def _bytes_of(name: str, shape: tuple[int, ...], precision: Precision) -> int:
-    """Return the bytes of a tensor. Norms, the router and the step table are always float32; integers include their scales."""
-    values = math.prod(shape)
-    if any(part in name for part in ("norm", ".ln.", "ln_q", "router", "step_embed")):
-        return 4 * values
+def _bytes_of(layer: Layer, precision: Precision) -> int:
+    """Return the bytes of a layer's weight and bias. Integers include their scales."""
+    values, biases = math.prod(layer.shape), layer.shape[0] if layer.has_bias else 0
+    if layer.storage == "float32":
+        return 4 * (values + biases)
     item = DTYPE_BYTES[COMPUTE_DTYPE[precision]]
-    if precision not in INTEGER_PRECISIONS or not _INTEGER_TENSORS.search(name):
-        return item * values
-    if precision == "int4-weight" and "embed_tokens" not in name:
-        return values // 2 + item * values // INT4_BLOCK
-    return values + item * shape[0]  # one scale per output channel, or per row of the table
+    if layer.storage == "compute" or precision not in INTEGER_PRECISIONS:
+        return item * (values + biases)
+    if layer.kind == "linear" and precision == "int4-weight":
+        return values // 2 + item * values // INT4_BLOCK + item * biases
+    return values + item * (layer.shape[0] + biases)  # one scale per output channel, or per row of the table
 
 
 def _weight_bytes(model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
     """Return the bytes of the weights in any of the graphs, each counted once."""
-    return sum(
-        _bytes_of(name, shape, precision)
-        for name, shape in expected_tensors(model).items()
-        if any(_is_in(name, graph) for graph in graphs)
-    )
+    return sum(_bytes_of(layer, precision) for layer in layers_of(model) if not set(graphs).isdisjoint(layer.graphs))
 
 
 def _vision_patch_bytes(model: ModelSpec, item: int, frames: int) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +32,7 @@ from .graphs.layers import keep_in_float32
 from .graphs.prefill import Prefill
 from .graphs.trace import trace_graph
 from .graphs.vision_encoder import VisionEncoder
-from .graphs.weights import ReadParameter, bind_weights, parameters_of, read_parameter, write_weights
+from .graphs.weights import CheckpointParameters, ReadParameter, bind_weights, parameters_of, write_weights
 from .inputs import Item
 from .progress import Report, detail_of
 from .quantise.quantisation_plan import QuantisationPlan, QuantisedParameters
@@ -67,7 +66,7 @@ class DraftBundle:
         detail_of(self.report)("writing the graphs' weights")
         bundle = Bundle(self.directory, self.manifest)
         graphs = {name: graph.clone() for name, graph in self.traced.items()}
-        read: ReadParameter = partial(read_parameter, tensors=self.checkpoint.tensors, model=self.checkpoint.model)
+        read: ReadParameter = CheckpointParameters(self.checkpoint.tensors, self.checkpoint.model)
         if plan is not None:
             for name in plan.schemes:
                 quantise_graph(graphs[name], plan.schemes[name], plan.activation_scales[name])

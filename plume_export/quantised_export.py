@@ -1,12 +1,11 @@
 """The graphs of a draft in integers: plan, write, measure, exclude more layers."""
 
 from collections.abc import Collection
-from functools import partial
 from typing import cast
 
 from .bundle import MeasuredCosine, Modalities, Quantisation, graphs_of
 from .checkpoint import Checkpoint
-from .graphs.weights import read_parameter
+from .graphs.weights import CheckpointParameters
 from .portable_bundle import DraftBundle
 from .progress import Report
 from .quantise.activation_ranges import Ranges
@@ -28,7 +27,7 @@ def first_plan(
 ) -> QuantisationPlan:
     """Choose scales for all layers but the excluded ones. Names of `excluded` that are no linear layers are ignored."""
     report("choosing scales")
-    read = partial(read_parameter, tensors=checkpoint.tensors, model=checkpoint.model)
+    read = CheckpointParameters(checkpoint.tensors, checkpoint.model)
     layers = set(linear_layers(checkpoint.model))
     return plan_quantisation(checkpoint.model, read, ranges, schemes, [layer for layer in excluded if layer in layers])
 

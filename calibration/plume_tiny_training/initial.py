@@ -11,9 +11,9 @@ from torch import Tensor
 from plume_export.checkpoint.config_files import write_config_files
 from plume_export.checkpoint.tokenizer_files import write_tokenizer
 from plume_export.inputs.prompt import SYSTEM_MESSAGE
-from plume_export.layout import expected_tensors
 from plume_export.plume_tiny.tasks import TASKS, draw_answer, draw_query, sample_scene
 from plume_export.spec import INSTRUCTION, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
+from plume_export.weight_names import expected_tensors
 
 _VOCABULARY = 1000
 _CAPTIONS = 4000

@@ -9,8 +9,9 @@ from torch.func import functional_call
 from plume_export.graphs.latent_step import LatentStep
 from plume_export.graphs.prefill import Prefill
 from plume_export.graphs.vision_encoder import VisionEncoder
-from plume_export.graphs.weights import read_parameter
+from plume_export.graphs.weights import CheckpointParameters
 from plume_export.spec import ModelSpec
+from plume_export.weight_names import TOKEN_TABLE
 
 from .batches import Prompts
 
@@ -22,7 +23,7 @@ class TrainablePlume:
     """
 
     def __init__(self, model: ModelSpec, tensors: dict[str, Tensor]) -> None:
-        self._model = model
+        self._model, self._read_parameter = model, CheckpointParameters(self, model)
         self.tensors = {name: nn.Parameter(tensor) for name, tensor in tensors.items()}
         with torch.device("meta"):
             self._vision = VisionEncoder(model.vision, model.decoder.hidden, torch.float32)
@@ -44,7 +45,7 @@ class TrainablePlume:
             self._prefill,
             *(prompts.input_ids, visual, prompts.visual_index, prompts.position_ids, prompts.token_count, prompts.anchor_index),
         )
-        suffix = self.tensors["model.embed_tokens.weight"][suffix_ids]
+        suffix = self.tensors[TOKEN_TABLE][suffix_ids]
         slots = self._model.rollout.latent_steps
         decoder = self._model.decoder
         keys, values = cache[: decoder.layers], cache[decoder.layers :]
@@ -69,4 +70,4 @@ class TrainablePlume:
         return functional_call(module, self._arguments(module), inputs)
 
     def _arguments(self, module: nn.Module) -> dict[str, Tensor]:
-        return {name: read_parameter(name, self, self._model) for name, _ in module.named_parameters()}
+        return {name: self._read_parameter(name) for name, _ in module.named_parameters()}

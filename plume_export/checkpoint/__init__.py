@@ -1,6 +1,5 @@
 """From a checkpoint on disk to dimensions and named tensors; also writes random checkpoints. Independent of the graphs."""
 
-from ..layout import expected_tensors
 from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint
 from .examined import ExaminedTensors
@@ -17,7 +16,6 @@ __all__ = [
     "check_forced_texts",
     "check_tensors",
     "checkpoint_sha256",
-    "expected_tensors",
     "model_spec_from_checkpoint",
     "origin_of",
     "resolve_checkpoint",

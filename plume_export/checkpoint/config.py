@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, OptionError, PlumeExportError
-from ..layout import expected_tensors
 from ..spec import (
     DecoderSpec,
     ModelSpec,
@@ -16,10 +15,10 @@ from ..spec import (
     TransitionSpec,
     VisionSpec,
 )
+from ..weight_names import TOKEN_TABLE, TRANSITION, expected_tensors
 from .config_files import ImageStatistics, TextConfig, TrainerState, VisionConfig, read_config
 from .tensors import CheckpointTensors
 
-_TRANSITION = "latent_moe_transition."
 _TOKEN_PIXELS = 28 * 28  # one visual token
 
 
@@ -135,7 +134,7 @@ def _decoder_spec(config: TextConfig, tensors: CheckpointTensors) -> DecoderSpec
         kv_heads=config.num_key_value_heads or heads,
         head_dim=head_dim,
         mlp_width=config.intermediate_size,
-        vocab=_first_axis(tensors, "model.embed_tokens.weight"),  # the embedding table may have been resized
+        vocab=_first_axis(tensors, TOKEN_TABLE),  # the embedding table may have been resized
         norm_epsilon=config.rms_norm_eps,
         rope_theta=rope.rope_theta or config.rope_theta,
         mrope_sections=_mrope_sections(rope.mrope_section or (16, 24, 24), head_dim),
@@ -163,18 +162,18 @@ def _first_axis(tensors: CheckpointTensors, name: str) -> int:
 
 def _transition_spec(directory: Path, tensors: CheckpointTensors, top_k: int) -> TransitionSpec:
     names = set(tensors.names)
-    experts = sum(1 for name in names if name.startswith(f"{_TRANSITION}experts.") and name.endswith(".fc1.weight"))
-    if not experts or f"{_TRANSITION}step_embed.weight" not in names:
+    experts = sum(1 for name in names if name.startswith(f"{TRANSITION}experts.") and name.endswith(".fc1.weight"))
+    if not experts or f"{TRANSITION}step_embed.weight" not in names:
         raise CheckpointError(
-            f"{directory} has no latent transition weights ({_TRANSITION}*): it is a plain Qwen2-VL checkpoint, not PLUME.",
+            f"{directory} has no latent transition weights ({TRANSITION}*): it is a plain Qwen2-VL checkpoint, not PLUME.",
             fix="pass a PLUME checkpoint",
         )
     if not 1 <= top_k <= experts:
         raise CheckpointError(f"top_k is {top_k}, but the checkpoint has {experts} experts.", fix=f"--top-k 1 to {experts}")
     return TransitionSpec(
         experts=experts,
-        expert_width=_first_axis(tensors, f"{_TRANSITION}experts.0.fc1.weight"),
-        step_table_rows=_first_axis(tensors, f"{_TRANSITION}step_embed.weight"),
+        expert_width=_first_axis(tensors, f"{TRANSITION}experts.0.fc1.weight"),
+        step_table_rows=_first_axis(tensors, f"{TRANSITION}step_embed.weight"),
         top_k=top_k,
     )
 

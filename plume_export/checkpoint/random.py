@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from ..bundle import new_directory
-from ..layout import expected_tensors
 from ..progress import Report
 from ..spec import PLUME_2B, DecoderSpec, ModelSpec, PreprocessSpec, RolloutSpec, TransitionSpec, VisionSpec
 from ..weight_file import TensorType, write_header
+from ..weight_names import TOKEN_TABLE, KeyLayout, expected_tensors, stored_key
 from .config_files import write_config_files
 from .tensors import INDEX
 from .tokenizer_files import write_tokenizer
 
 Preset = Literal["tiny", "2b-slice", "2b"]
-KeyLayout = Literal["flat", "nested"]
 DTypeName = Literal["float32", "bfloat16"]
 
 _DEFAULT_SHARD_BYTES = 2 << 30
@@ -117,14 +116,6 @@ def _write_shards(
         (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def stored_key(name: str, layout: KeyLayout) -> str:
-    """Return the key under which a canonical tensor is stored."""
-    if layout == "nested":
-        name = re.sub(r"^model\.", "model.language_model.", name)
-        name = re.sub(r"^visual\.", "model.visual.", name)
-    return name
-
-
 def _split(shapes: dict[str, tuple[int, ...]], shard_bytes: int | None, item_bytes: int) -> Iterator[list[str]]:
     shard: list[str] = []
     filled = 0
@@ -151,7 +142,7 @@ def _statistics(name: str, shape: tuple[int, ...], model: ModelSpec) -> tuple[fl
         return 1.0, 0.1
     if name.endswith(".bias"):
         return 0.0, 0.3 if "_proj.bias" in name else 0.1
-    if name == "model.embed_tokens.weight":
+    if name == TOKEN_TABLE:
         return 0.0, 0.3
     if name.endswith("step_embed.weight"):
         return 0.0, 0.8

@@ -1,7 +1,6 @@
 """The named tensors of a checkpoint with any key layout, prefix or number of files."""
 
 import os
-import re
 from pathlib import Path
 
 import msgspec
@@ -9,40 +8,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from ..weight_names import canonical_name
 from .named_files import check_stands_beside
 
 INDEX = "model.safetensors.index.json"
 
-# Stored key -> canonical name. Prefixes (module., base_model.model.) are dropped. The first match applies.
-_CANONICAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(r"^(?:.*\.)?" + pattern + "$"), canonical)
-    for pattern, canonical in (
-        (r"latent_moe_transition\.(.+)", r"latent_moe_transition.\1"),
-        (r"visual\.(.+)", r"visual.\1"),
-        (r"(layers\.\d+\..+)", r"model.\1"),
-        (r"embed_tokens\.weight", "model.embed_tokens.weight"),
-        (r"norm\.weight", "model.norm.weight"),
-    )
-)
 # Other dtypes come from a quantiser, whose scales are unknown here.
 _DTYPES = ("F64", "F32", "F16", "BF16")
-_IGNORED = re.compile(r"(^|\.)lm_head\.weight$|inv_freq$")
 
 
 class _Index(msgspec.Struct):
     """The map from keys to shards."""
 
     weight_map: dict[str, str]
-
-
-def canonical_name(key: str) -> str | None:
-    """Return the layout-independent name of a stored key; None for a key that PLUME does not need."""
-    if _IGNORED.search(key):
-        return None
-    for pattern, canonical in _CANONICAL:
-        if pattern.match(key):
-            return pattern.sub(canonical, key)
-    return None
 
 
 class CheckpointTensors:

@@ -1,11 +1,11 @@
-"""The bundle's one weight file: which checkpoint tensors make each graph parameter, streamed with the cast on the way.
+"""The bundle's one weight file: the graphs' parameters from a checkpoint's tensors, streamed with the cast on the way.
 
 The file is a safetensors file whose byte ranges the ONNX graphs reference as external data, so the decoder's tensors stand
 on disk once for prefill and latent_step. One parameter at a time is read, arranged, cast and written.
 """
 
 import math
-import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Protocol
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import PlumeExportError
 from ..spec import ModelSpec
 from ..weight_file import PAGE_BYTES, StoredTensor, TensorType, write_header
+from ..weight_names import Layer, layers_of
 
 _TORCH_DTYPES = {
     ir.DataType.FLOAT: torch.float32,
@@ -25,53 +26,6 @@ _TORCH_DTYPES = {
     ir.DataType.INT8: torch.int8,
     ir.DataType.INT4: torch.uint8,  # two in one
 }
-
-# Parameter of a graph -> checkpoint tensors that are concatenated along their first (output) axis, then transposed if they
-# are the weight of a linear layer. `{}` stands for the layer number.
-_DECODER = "model.layers.{}."
-_VISION = "visual.blocks.{}."
-_TEMPLATES: dict[str, tuple[str, ...]] = {
-    "embed_tokens.weight": ("model.embed_tokens.weight",),
-    "decoder.norm.weight": ("model.norm.weight",),
-    "decoder.layers.{}.input_norm.weight": (_DECODER + "input_layernorm.weight",),
-    "decoder.layers.{}.qkv_proj.weight": tuple(_DECODER + f"self_attn.{p}_proj.weight" for p in "qkv"),
-    "decoder.layers.{}.qkv_proj.bias": tuple(_DECODER + f"self_attn.{p}_proj.bias" for p in "qkv"),
-    "decoder.layers.{}.o_proj.weight": (_DECODER + "self_attn.o_proj.weight",),
-    "decoder.layers.{}.post_attention_norm.weight": (_DECODER + "post_attention_layernorm.weight",),
-    "decoder.layers.{}.gate_up_proj.weight": (_DECODER + "mlp.gate_proj.weight", _DECODER + "mlp.up_proj.weight"),
-    "decoder.layers.{}.down_proj.weight": (_DECODER + "mlp.down_proj.weight",),
-    "visual.patch_embed.weight": ("visual.patch_embed.proj.weight",),
-    **{
-        f"visual.blocks.{{}}.{ours}.{kind}": (_VISION + f"{theirs}.{kind}",)
-        for ours, theirs in {
-            "norm1": "norm1",
-            "norm2": "norm2",
-            "qkv": "attn.qkv",
-            "proj": "attn.proj",
-            "fc1": "mlp.fc1",
-            "fc2": "mlp.fc2",
-        }.items()
-        for kind in ("weight", "bias")
-    },
-    **{
-        f"visual.merger.{ours}.{kind}": (f"visual.merger.{theirs}.{kind}",)
-        for ours, theirs in {"norm": "ln_q", "fc1": "mlp.0", "fc2": "mlp.2"}.items()
-        for kind in ("weight", "bias")
-    },
-    **{
-        f"transition.{ours}": (f"latent_moe_transition.{theirs}",)
-        for ours, theirs in {
-            "norm.weight": "ln.weight",
-            "norm.bias": "ln.bias",
-            "step_embed.weight": "step_embed.weight",
-            "router.weight": "router.weight",
-            "router.bias": "router.bias",
-        }.items()
-    },
-}
-_TRANSPOSED = re.compile(r"(_proj|qkv|proj|fc1|fc2|router|patch_embed)\.weight$")
-_EXPERT_STACK = re.compile(r"transition\.experts\.(fc[12])_(weight|bias)$")
-
 
 # Returns a graph's parameter by name.
 ReadParameter = Callable[[str], Tensor]
@@ -165,32 +119,35 @@ def packed_int4(values: Tensor) -> Tensor:
     return (low & 15) | (high << 4)
 
 
-def read_parameter(name: str, tensors: TensorReader, model: ModelSpec) -> Tensor:
-    """Return a graph's parameter, arranged from the checkpoint's tensors."""
-    if name == "decoder.inverse_frequencies":
-        return _inverse_frequencies(model.decoder.head_dim, model.decoder.rope_theta)
-    if name == "visual.inverse_frequencies":
-        return _inverse_frequencies(model.vision.head_dim // 2, 10000.0)
-    if stack := _EXPERT_STACK.match(name):
-        return _read_expert_stack(stack[1], stack[2], tensors, model)
-    layer = re.search(r"\.(\d+)\.", name)
-    template = _TEMPLATES[name if layer is None else name.replace(layer[0], ".{}.", 1)]
-    parts = [tensors.read(part.format(layer[1] if layer else "")) for part in template]
-    tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-    if _TRANSPOSED.search(name):
-        tensor = tensor.flatten(1).T  # a patch kernel [out, channels, time, height, width] is a linear weight too
-    return tensor
+class CheckpointParameters:
+    """Reads the graphs' parameters, arranged from the tensors of a checkpoint."""
+
+    def __init__(self, tensors: TensorReader, model: ModelSpec) -> None:
+        self._tensors, self._model = tensors, model
+        self._packed: dict[str, list[Layer]] = defaultdict(list)
+        for layer in layers_of(model):
+            self._packed[layer.name].append(layer)
+
+    def __call__(self, name: str) -> Tensor:
+        """Return a parameter by its name in the graphs."""
+        if name == "decoder.inverse_frequencies":
+            return _inverse_frequencies(self._model.decoder.head_dim, self._model.decoder.rope_theta)
+        if name == "visual.inverse_frequencies":
+            return _inverse_frequencies(self._model.vision.head_dim // 2, 10000.0)
+        layer, kind = name.rsplit("_" if name.startswith("transition.experts.") else ".", 1)
+        packed = self._packed[layer]
+        parts = [self._tensors.read(f"{part.stored}.{kind}") for part in packed]
+        if packed[0].kind == "expert":
+            return torch.stack([part.T if kind == "weight" else part[None] for part in parts])
+        tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if packed[0].kind == "linear" and kind == "weight":
+            tensor = tensor.flatten(1).T  # a patch kernel [out, channels, time, height, width] is a linear weight too
+        return tensor
 
 
 def _inverse_frequencies(dimensions: int, theta: float) -> Tensor:
     """Rotary frequencies in the operations and dtypes of Qwen2-VL, so that positions round alike."""
     return 1.0 / (theta ** (torch.arange(0, dimensions, 2, dtype=torch.float) / dimensions))
-
-
-def _read_expert_stack(layer: str, kind: str, tensors: TensorReader, model: ModelSpec) -> Tensor:
-    names = [f"experts.{index}" for index in range(model.transition.experts)] + ["shared_expert"]
-    parts = [tensors.read(f"latent_moe_transition.{name}.{layer}.{kind}") for name in names]
-    return torch.stack([part.T if kind == "weight" else part[None] for part in parts])
 
 
 def _write_tensor(file: IO[bytes], tensor: Tensor) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spec import ModelSpec
+from ..weight_names import layers_of
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,9 @@ def linear_layers(model: ModelSpec) -> list[str]:
 
     The patch embedding, the router and the experts stay as they are: together a fiftieth of the weights.
     """
-    blocks = [f"visual.blocks.{layer}.{name}" for layer in range(model.vision.depth) for name in ("qkv", "proj", "fc1", "fc2")]
-    decoder = [
-        f"decoder.layers.{layer}.{name}"
-        for layer in range(model.decoder.layers)
-        for name in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
-    ]
-    return [*blocks, "visual.merger.fc1", "visual.merger.fc2", *decoder]
+    layers = [layer.name for layer in layers_of(model) if layer.kind == "linear" and layer.storage == "integer"]
+    parts = ("visual.blocks.", "visual.merger.", "decoder.")
+    return [name for part in parts for name in dict.fromkeys(layers) if name.startswith(part)]
 
 
 def scale_by_producer(

@@ -16,11 +16,12 @@ from ..graphs.latent_step import LatentStep
 from ..graphs.layers import attend
 from ..graphs.prefill import Prefill
 from ..graphs.vision_encoder import VisionBlock, VisionEncoder
-from ..graphs.weights import TensorReader, read_parameter
+from ..graphs.weights import CheckpointParameters, ReadParameter, TensorReader
 from ..inputs import Patches, PreparedInput, normalised_together, patch_positions
 from ..progress import Report, detail_of
 from ..runtime.batch import prompt_arrays
 from ..spec import DecoderSpec, ModelSpec
+from ..weight_names import TOKEN_TABLE
 from .activation_ranges import Phase
 from .observe import Observer
 
@@ -31,11 +32,12 @@ def stream_parameters(module: nn.Module, tensors: TensorReader, model: ModelSpec
     A part that holds others is never called itself: what it has of its own (rotary frequencies) is read for good. Forward
     hooks that look at parameters must be registered before.
     """
+    read = CheckpointParameters(tensors, model)
     for name, part in module.named_modules():
         parameters = dict(part.named_parameters(recurse=False))
         if not parameters:
             continue
-        load = partial(_load, name, list(parameters), tensors, model)
+        load = partial(_load, name, list(parameters), read)
         if next(part.children(), None) is not None:
             load(part)
         else:
@@ -43,9 +45,9 @@ def stream_parameters(module: nn.Module, tensors: TensorReader, model: ModelSpec
             part.register_forward_hook(partial(_drop, parameters))
 
 
-def _load(name: str, parameters: list[str], tensors: TensorReader, model: ModelSpec, part: nn.Module, *_: Any) -> None:
+def _load(name: str, parameters: list[str], read: ReadParameter, part: nn.Module, *_: Any) -> None:
     for parameter in parameters:
-        value = read_parameter(f"{name}.{parameter}", tensors, model).to(torch.float32)
+        value = read(f"{name}.{parameter}").to(torch.float32)
         setattr(part, parameter, nn.Parameter(value, requires_grad=False))
 
 
@@ -117,7 +119,7 @@ class StreamedModel:
     def embed(self, inputs: Sequence[NamedInput], suffix_ids: NDArray[np.int64]) -> Tensor:
         """Return the embeddings, float32 [inputs, hidden], unit length."""
         visual = self._encode_media(inputs)
-        suffix = self._tensors.read_rows("model.embed_tokens.weight", torch.from_numpy(suffix_ids)).float()
+        suffix = self._tensors.read_rows(TOKEN_TABLE, torch.from_numpy(suffix_ids)).float()
         counts = [item.prepared.token_count for item in inputs]
         decoder = self._spec.decoder
         states = torch.empty(len(inputs), decoder.hidden)

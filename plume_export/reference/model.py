@@ -14,10 +14,9 @@ from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen
 from ..checkpoint import CheckpointTensors, return_large_blocks_to_the_system
 from ..spec import ModelSpec
 from ..stages import FloatArray, Stages
+from ..weight_names import TOKEN_TABLE, TRANSITION
 from .processor import ReferenceInputs
 from .transition import LatentTransition
-
-_TABLE = "model.embed_tokens.weight"
 
 
 class Reference:
@@ -49,7 +48,7 @@ class Reference:
         # Buffers that no checkpoint holds.
         self._qwen.language_model.rotary_emb = qwen.Qwen2VLRotaryEmbedding(config.text_config).to(self._device)
         self._qwen.visual.rotary_pos_emb = qwen.Qwen2VLVisionRotaryEmbedding(config.vision_config).to(self._device)
-        self._table = self._read(_TABLE) if resident else None
+        self._table = self._read(TOKEN_TABLE) if resident else None
         for name, unit in self._units():
             if resident:
                 self._load(name, unit)
@@ -145,11 +144,11 @@ class Reference:
     def _embed(self, ids: Tensor) -> Tensor:
         if self._table is not None:
             return self._table[ids.to(self._device)]
-        return self._tensors.read_rows(_TABLE, ids).to(self._device, self._dtype)
+        return self._tensors.read_rows(TOKEN_TABLE, ids).to(self._device, self._dtype)
 
     def _units(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules that are loaded as a whole, with the canonical prefix of their tensors."""
-        yield "latent_moe_transition.", self._transition
+        yield TRANSITION, self._transition
         yield "visual.patch_embed.", self._qwen.visual.patch_embed
         for index, block in enumerate(self._qwen.visual.blocks):
             yield f"visual.blocks.{index}.", block

@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from plume_export import Embedder
 from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
 from plume_export.bundle import Bundle
-from plume_export.checkpoint import expected_tensors
 from plume_export.cli import main
 from plume_export.evaluation.agreement import compare_rankings
 from plume_export.evaluation.dataset import RetrievalTask, read_dataset, select_tasks
@@ -20,6 +19,7 @@ from plume_export.plume_tiny.sample_data import write_sample_data
 from plume_export.runtime.onnx_reference import OnnxReference
 from plume_export.samples import PLUME_TINY, plume_tiny_directory
 from plume_export.spec import Precision
+from plume_export.weight_names import expected_tensors
 
 from ..conftest import WITHOUT_CALIBRATION
 

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,7 +10,7 @@ import torch
 
 from plume_export.bundle import CONSTANTS, TOKENIZER, Bundle, MeasuredCosine
 from plume_export.checkpoint import Checkpoint
-from plume_export.graphs.weights import ReadParameter, read_parameter
+from plume_export.graphs.weights import CheckpointParameters, ReadParameter
 from plume_export.portable_bundle import DraftBundle
 from plume_export.quantise.activation_ranges import Ranges
 from plume_export.quantise.folds import linear_layers
@@ -50,7 +49,7 @@ def without_weights(graph: ir.Model) -> ir.Model:
 
 
 def reader(checkpoint: Checkpoint) -> ReadParameter:
-    return partial(read_parameter, tensors=checkpoint.tensors, model=checkpoint.model)
+    return CheckpointParameters(checkpoint.tensors, checkpoint.model)
 
 
 def plan_of(checkpoint: Checkpoint, ranges: Ranges, scheme: IntegerPrecision) -> QuantisationPlan:

@@ -16,7 +16,7 @@ from plume_export.bundle import Bundle
 from plume_export.checkpoint import Checkpoint, CheckpointTensors, tokenizer_json_from_checkpoint
 from plume_export.graphs.latent_step import ExpertStack
 from plume_export.graphs.layers import Linear
-from plume_export.graphs.weights import read_parameter
+from plume_export.graphs.weights import CheckpointParameters
 from plume_export.inputs import Item, Preprocessor, sources_from_file
 from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.quantise import streamed_model
@@ -146,9 +146,10 @@ def test_streaming_changes_nothing(golden: Checkpoint, items: list[Item], monkey
 
 
 def load_for_good(module: nn.Module, tensors: CheckpointTensors, model: ModelSpec) -> None:
+    read = CheckpointParameters(tensors, model)
     for name, _ in list(module.named_parameters()):
         part, _, parameter = name.rpartition(".")
-        value = read_parameter(name, tensors, model).float()
+        value = read(name).float()
         setattr(module.get_submodule(part), parameter, nn.Parameter(value, requires_grad=False))
 
 

@@ -11,9 +11,9 @@ import safetensors.numpy
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from plume_export.layout import expected_tensors
 from plume_export.pipeline import ModelOptions, open_checkpoint
 from plume_export.spec import DecoderSpec, ModelSpec, TransitionSpec, VisionSpec
+from plume_export.weight_names import expected_tensors
 from tests.golden_model import GOLDEN_MODEL
 
 from ..mutation import INTEGERS, mutated, mutated_json
