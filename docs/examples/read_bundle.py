@@ -1,4 +1,4 @@
-"""Embed a text or a picture with a bundle, from the page on the bundle format alone: no plume-export is installed here.
+"""Embed a text or an image with a bundle, from the page on the bundle format alone: no plume-export is installed here.
 
     python read_bundle.py BUNDLE --text "a red circle" --image circle.png
 
@@ -143,7 +143,7 @@ def run(bundle, graph, **inputs):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Embed a text or a picture with a bundle.")
+    parser = argparse.ArgumentParser(description="Embed a text or an image with a bundle.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--text", default="")
     parser.add_argument("--image", type=Path)
