@@ -12,7 +12,7 @@ from .software import VARIANT_TITLES, CudaVersions, Software, cuda_version_text,
 # Each extra and the distributions that it needs.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "export": ("huggingface-hub", "jinja2", "onnx", "onnx-ir", "onnxscript", "safetensors", "torch", "transformers"),
-    "compile": ("onnx", "onnx-ir"),
+    "compile": ("onnx", "onnx-ir", "onnxscript"),
     "cpu": ("onnxruntime",),
     "bench": ("matplotlib", "onnx", "onnx-ir", "scipy"),
     "evaluate": ("pytrec-eval-terrier", "scipy"),

@@ -1,170 +1,113 @@
 """Replace plain attention by ONNX Runtime's fused operators, so that memory grows linearly with the sequence.
 
-The pattern is the trace of `graphs.layers.attend`: MatMul, optional Where, Softmax (optionally between casts), MatMul.
-Requires: scaled queries, [batch, heads, rows, head_dim]. Ensures: the same values, no score tensor. Source: operators
-MultiHeadAttention and GroupQueryAttention of domain com.microsoft.
+The patterns are traces of `graphs.layers.attend`. The casts around the Softmax exist in 16-bit graphs only. Queries are scaled
+before. Ensures: the same values, no score tensor. Source: operators MultiHeadAttention and GroupQueryAttention of domain
+com.microsoft.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.rewriter.pattern import ANY_VALUE, MatchResult, OrValue, RewriteRuleClassBase
 
 from ...machine.software import ONNXRUNTIME_DOMAIN
-from ...spec import ModelSpec
+from ...spec import DecoderSpec, VisionSpec
 
 
-@dataclass(frozen=True)
-class Attention:
-    """One matched attention: its operands and its result in the rest of the graph, [batch, rows, heads, head_dim].
+def attention_pattern(op: Any, queries: Any, keys: Any, values: Any, mask: Any = None) -> Any:
+    """Return the attention of queries, keys and values [batch, heads, rows, head_dim], as [batch, rows, heads, head_dim].
 
-    `transpose` reads the keys, `product` the values, and `where` the mask, if there is a mask.
+    `mask`, if any, is True where a key is seen. Names `transposed_keys`, `masked_scores` and `attended` of values within.
+    """
+    scores = op.MatMul(queries, op.Transpose(keys, perm=[0, 1, 3, 2], _outputs=["transposed_keys"]))
+    if mask is not None:
+        scores = op.Where(mask, scores, ANY_VALUE, _outputs=["masked_scores"])
+    weights = op.Softmax(OrValue([op.Cast(scores), scores]), axis=-1)
+    attended = op.MatMul(OrValue([op.Cast(weights), weights]), values, _outputs=["attended"])
+    return op.Transpose(attended, perm=[0, 2, 1, 3])
+
+
+class VisionAttention(RewriteRuleClassBase):
+    """Full attention, which becomes MultiHeadAttention."""
+
+    def __init__(self, vision: VisionSpec) -> None:
+        super().__init__()
+        self._heads, self._head_dim = vision.heads, vision.head_dim
+
+    def pattern(self, op: Any, queries: Any, keys: Any, values: Any) -> Any:
+        return attention_pattern(op, queries, keys, values)
+
+    def rewrite(self, op: Any, queries: ir.Value, keys: ir.Value, values: ir.Value, **_: ir.Value) -> Any:
+        operands = [_heads_in_rows(op, value, self._heads * self._head_dim) for value in (queries, keys, values)]
+        attended = op.MultiHeadAttention(*operands, num_heads=self._heads, scale=1.0, _domain=ONNXRUNTIME_DOMAIN)
+        return op.Reshape(attended, _integers(op, 0, 0, self._heads, self._head_dim))
+
+
+class CausalAttention(RewriteRuleClassBase):
+    """Causal attention with keys and values repeated for their query heads, which becomes GroupQueryAttention without that.
+
+    The attention of prefill's last layer is not causal, because it has queries for two rows per prompt only.
     """
 
-    queries: ir.Value
-    keys: ir.Value
-    values: ir.Value
-    output: ir.Value
-    transpose: ir.Node
-    product: ir.Node
-    where: ir.Node | None
+    def __init__(self, decoder: DecoderSpec) -> None:
+        super().__init__()
+        self._decoder = decoder
 
-    @property
-    def is_of_kept_rows(self) -> bool:
-        """Whether it is the attention of prefill's last layer, which has queries for a few rows only."""
-        transpose = _producer(self.queries)
-        source = None if transpose is None or transpose.op_type != "Transpose" else _producer(transpose.inputs[0])
-        return source is not None and source.op_type == "GatherND"
+    def setup(self) -> None:
+        self._lengths: tuple[ir.Value, ir.Value] | None = None
 
+    def pattern(self, op: Any, queries: Any, keys: Any, values: Any, mask: Any) -> Any:
+        return attention_pattern(op, queries, _repeated_heads(op, keys), _repeated_heads(op, values), mask)
 
-def fuse_vision_attention(graph: ir.Model, model: ModelSpec) -> int:
-    """Replace full attention by MultiHeadAttention. Return the number of replacements."""
-    heads, head_dim = model.vision.heads, model.vision.head_dim
-    found = matched_attentions(graph, is_masked=False)
-    for attention in found:
-        operands = [_flat_heads(value, heads * head_dim) for value in (attention.queries, attention.keys, attention.values)]
-        node = ir.node("MultiHeadAttention", operands, {"num_heads": heads, "scale": 1.0}, domain=ONNXRUNTIME_DOMAIN)
-        _replace(graph, attention, node, heads, head_dim)
-    return _finish(graph, len(found))
+    def check(self, op: Any, mask: ir.Value, **_: ir.Value) -> MatchResult:
+        return MatchResult() if _is_causal(mask) else MatchResult().fail("the mask is not causal", mask)
+
+    def rewrite(self, op: Any, queries: ir.Value, keys: ir.Value, values: ir.Value, **_: ir.Value) -> Any:
+        decoder = self._decoder
+        if self._lengths is None:
+            self._lengths = _sequence_lengths(op, queries)
+        flat_queries = _heads_in_rows(op, queries, decoder.query_heads * decoder.head_dim)
+        flat = [_heads_in_rows(op, value, decoder.kv_heads * decoder.head_dim) for value in (keys, values)]
+        heads = {"num_heads": decoder.query_heads, "kv_num_heads": decoder.kv_heads, "scale": 1.0}
+        operands = (flat_queries, *flat, None, None, *self._lengths)
+        attended, *_ = op.GroupQueryAttention(*operands, **heads, _domain=ONNXRUNTIME_DOMAIN, _outputs=3)
+        return op.Reshape(attended, _integers(op, 0, 0, decoder.query_heads, decoder.head_dim))
 
 
-def fuse_prefill_attention(graph: ir.Model, model: ModelSpec) -> int:
-    """Replace causal attention by GroupQueryAttention on the unexpanded heads. Return the number of replacements.
-
-    The last layer is not replaced, because it attends from only two rows per prompt.
-    """
-    decoder = model.decoder
-    found = [attention for attention in matched_attentions(graph, is_masked=True) if not attention.is_of_kept_rows]
-    if found:
-        lengths = _sequence_lengths(graph)
-    for attention in found:
-        kv_width = decoder.kv_heads * decoder.head_dim
-        queries = _flat_heads(attention.queries, decoder.query_heads * decoder.head_dim)
-        keys, values = (_flat_heads(_unexpanded(value), kv_width) for value in (attention.keys, attention.values))
-        attributes = {"num_heads": decoder.query_heads, "kv_num_heads": decoder.kv_heads, "scale": 1.0}
-        operands = [queries, keys, values, None, None, *lengths]
-        node = ir.node("GroupQueryAttention", operands, attributes, domain=ONNXRUNTIME_DOMAIN, num_outputs=3)
-        _replace(graph, attention, node, decoder.query_heads, decoder.head_dim)
-    return _finish(graph, len(found))
+def _repeated_heads(op: Any, value: Any) -> Any:
+    """Match the repetition of key/value heads [batch, kv_heads, rows, head_dim] for the query heads of their group."""
+    return op.Reshape(op.Expand(op.Unsqueeze(value, [2]), ANY_VALUE), ANY_VALUE)
 
 
-def matched_attentions(graph: ir.Model, *, is_masked: bool) -> list[Attention]:
-    """Return the attentions of a graph that are not fused, in order."""
-    return [attention for node in graph.graph if (attention := _match(node, is_masked=is_masked)) is not None]
+def _is_causal(mask: ir.Value) -> bool:
+    """Return True for indices <= indices[:, None] of a Range."""
+    node = mask.producer()
+    if node is None or node.op_type != "LessOrEqual":
+        return False
+    keys, queries = node.inputs
+    indices, column = (None if value is None else value.producer() for value in (keys, queries))
+    if indices is None or column is None or (indices.op_type, column.op_type) != ("Range", "Unsqueeze"):
+        return False
+    source, axes = column.inputs
+    axis = None if axes is None else ir.convenience.get_const_tensor(axes)
+    return source is keys and axis is not None and axis.numpy().tolist() in ([1], [-1])
 
 
-def _match(softmax: ir.Node, *, is_masked: bool) -> Attention | None:
-    """Match the attention around a Softmax. Return None for another use of Softmax."""
-    if softmax.op_type != "Softmax":
-        return None
-    scores, where = _producer(_behind_cast(softmax.inputs[0])), None
-    if is_masked:
-        if scores is None or scores.op_type != "Where":
-            return None
-        scores, where = _producer(scores.inputs[1]), scores
-    product = _only_consumer(softmax.outputs[0])
-    if product is not None and product.op_type == "Cast":
-        product = _only_consumer(product.outputs[0])
-    if scores is None or product is None or scores.op_type != "MatMul" or product.op_type != "MatMul":
-        return None
-    queries, transposed_keys = scores.inputs
-    transpose = _producer(transposed_keys)
-    output = _only_consumer(product.outputs[0])
-    if transpose is None or output is None or transpose.op_type != "Transpose" or output.op_type != "Transpose":
-        return None
-    keys, values = transpose.inputs[0], product.inputs[1]
-    assert queries is not None
-    assert keys is not None
-    assert values is not None
-    return Attention(queries, keys, values, output.outputs[0], transpose, product, where)
+def _heads_in_rows(op: Any, value: ir.Value, width: int) -> Any:
+    """Return [batch, heads, rows, head_dim] as [batch, rows, heads * head_dim]."""
+    return op.Reshape(op.Transpose(value, perm=[0, 2, 1, 3]), _integers(op, 0, 0, width))
 
 
-def _producer(value: ir.Value | None) -> ir.Node | None:
-    return None if value is None else value.producer()
-
-
-def _behind_cast(value: ir.Value | None) -> ir.Value | None:
-    node = _producer(value)
-    return node.inputs[0] if node is not None and node.op_type == "Cast" else value
-
-
-def _only_consumer(value: ir.Value) -> ir.Node | None:
-    consumers = value.consumers()
-    return consumers[0] if len(consumers) == 1 else None
-
-
-def _unexpanded(value: ir.Value) -> ir.Value:
-    """Walk back over the repetition of key/value heads: Reshape, Expand, Unsqueeze."""
-    for op_type in ("Reshape", "Expand", "Unsqueeze"):
-        node = _producer(value)
-        assert node is not None
-        assert node.op_type == op_type, (node.op_type, op_type)
-        source = node.inputs[0]
-        assert source is not None
-        value = source
-    return value
-
-
-def _flat_heads(value: ir.Value, width: int) -> ir.Value:
-    """Return [batch, heads, rows, head_dim] as [batch, rows, heads * head_dim]. The nodes are not yet in the graph."""
-    transposed = ir.node("Transpose", [value], {"perm": [0, 2, 1, 3]}).outputs[0]
-    shape = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, width]))}).outputs[0]
-    return ir.node("Reshape", [transposed, shape]).outputs[0]
-
-
-def _sequence_lengths(graph: ir.Model) -> list[ir.Value]:
+def _sequence_lengths(op: Any, queries: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return the operator's seqlens_k [batch] (length - 1) and total_sequence_length. Padding counts as tokens."""
-    input_ids = next(value for value in graph.graph.inputs if value.name == "input_ids")
-    tokens = ir.node("Shape", [input_ids], {"start": 1, "end": 2})
-    one = ir.node("Constant", [], {"value": ir.tensor(np.array([1]))})
-    last = ir.node("Sub", [tokens.outputs[0], one.outputs[0]])
-    batch = ir.node("Shape", [input_ids], {"start": 0, "end": 1})
-    last_of_each = ir.node("Expand", [last.outputs[0], batch.outputs[0]])
-    seqlens = ir.node("Cast", [last_of_each.outputs[0]], {"to": ir.DataType.INT32.value})
-    total = ir.node("Cast", [tokens.outputs[0]], {"to": ir.DataType.INT32.value})
-    nodes = [tokens, one, last, batch, last_of_each, seqlens, total]
-    graph.graph.insert_before(next(iter(graph.graph)), nodes)
-    return [seqlens.outputs[0], total.outputs[0]]
+    assert queries.graph is not None
+    input_ids = next(value for value in queries.graph.inputs if value.name == "input_ids")
+    tokens, batch = op.Shape(input_ids, start=1, end=2), op.Shape(input_ids, start=0, end=1)
+    last_of_each = op.Expand(op.Sub(tokens, _integers(op, 1)), batch)
+    int32 = ir.DataType.INT32.value
+    return op.Cast(last_of_each, to=int32), op.Cast(tokens, to=int32)
 
 
-def _replace(graph: ir.Model, attention: Attention, node: ir.Node, heads: int, head_dim: int) -> None:
-    """Put the fused node in place of the matched output [batch, rows, heads, head_dim]."""
-    anchor = attention.output.producer()
-    assert anchor is not None
-    shape = ir.node("Constant", [], {"value": ir.tensor(np.array([0, 0, heads, head_dim]))})
-    split = ir.node("Reshape", [node.outputs[0], shape.outputs[0]])
-    new_nodes: list[ir.Node] = []
-    for operand in node.inputs[:3]:
-        reshape = _producer(operand)
-        assert reshape is not None
-        new_nodes += [p for p in (_producer(value) for value in reshape.inputs) if p is not None] + [reshape]
-    graph.graph.insert_before(anchor, [*new_nodes, node, shape, split])
-    ir.convenience.replace_all_uses_with(attention.output, split.outputs[0])
-
-
-def _finish(graph: ir.Model, count: int) -> int:
-    RemoveUnusedNodesPass()(graph)
-    if count:
-        graph.graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
-    return count
+def _integers(op: Any, *values: int) -> Any:
+    return op.Constant(value=ir.tensor(np.array(values)))

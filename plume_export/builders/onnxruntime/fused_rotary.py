@@ -5,96 +5,67 @@ Their cosines and sines become the operator's table, in which every row of the b
 RotaryEmbedding of domain com.microsoft.
 """
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.rewriter.pattern import MatchResult, RewriteRuleClassBase
 
 from ...machine.software import ONNXRUNTIME_DOMAIN
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """One matched rotation: its input [batch, heads, rows, head_dim], its cosines and sines, and its result."""
+class _Table(NamedTuple):
+    """The operator's position_ids [batch, rows], cos_cache and sin_cache [batch * rows, head_dim / 2]."""
 
-    source: ir.Value
+    positions: ir.Value
     cos: ir.Value
     sin: ir.Value
-    output: ir.Value
 
 
-def fuse_rotary(graph: ir.Model) -> int:
-    """Replace every rotary embedding. Return the number of replacements."""
-    found = [rotation for node in graph.graph if (rotation := _match(node)) is not None]
-    operands: list[ir.Value] = []
-    for rotation in found:
-        concat = rotation.output.producer()
-        assert concat is not None
-        if not operands:  # all layers have the same angles
-            nodes, operands = _table(rotation)
-            graph.graph.insert_before(concat, nodes)
-        node = ir.node("RotaryEmbedding", [rotation.source, *operands], domain=ONNXRUNTIME_DOMAIN)
-        rotated, output = node.outputs[0], rotation.output  # rotated keys are named outputs of the graph
-        rotated.name, rotated.type, rotated.shape = output.name, output.type, output.shape
-        graph.graph.insert_before(concat, node)
-        ir.convenience.replace_all_uses_with(output, rotated, replace_graph_outputs=True)
-    if found:
-        assert len({(rotation.cos, rotation.sin) for rotation in found}) == 1, "layers with different angles"
-        graph.graph.opset_imports[ONNXRUNTIME_DOMAIN] = 1
-    RemoveUnusedNodesPass()(graph)
-    return len(found)
+class RotaryEmbedding(RewriteRuleClassBase):
+    """[first * cos - second * sin, second * cos + first * sin] for the halves of x [batch, heads, rows, head_dim], float32.
+
+    All rotations of a graph must have the same angles: they share one table, made for the first.
+    """
+
+    def setup(self) -> None:
+        self._angles: tuple[ir.Value, ir.Value] | None = None
+        self._table: _Table | None = None
+
+    def pattern(self, op: Any, x: Any, cos: Any, sin: Any, split_axis: Any, concat_axis: Any) -> Any:
+        first, second = op.Split(x, axis=split_axis, num_outputs=2, _outputs=2)
+        rotated_first = op.Sub(op.Mul(first, cos), op.Mul(second, sin))
+        rotated_second = op.Add(op.Mul(second, cos), op.Mul(first, sin))
+        return op.Concat(rotated_first, rotated_second, axis=concat_axis)
+
+    def check(
+        self, op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, split_axis: ir.Attr, concat_axis: ir.Attr
+    ) -> MatchResult:
+        if not {split_axis.as_int(), concat_axis.as_int()} <= {-1, 3}:
+            return MatchResult().fail("not along head_dim", x)
+        if x.dtype != ir.DataType.FLOAT:
+            return MatchResult().fail("not in float32", x)
+        if self._angles not in (None, (cos, sin)):
+            return MatchResult().fail("other angles than those of the first rotation", cos)
+        return MatchResult()
+
+    def rewrite(self, op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value, **_: ir.Attr) -> Any:
+        if self._table is None:
+            self._angles, self._table = (cos, sin), _table(op, x, cos, sin)
+        return op.RotaryEmbedding(x, *self._table, _domain=ONNXRUNTIME_DOMAIN)
 
 
-def _match(concat: ir.Node) -> Rotation | None:
-    """Match [first * cos - second * sin, second * cos + first * sin]. Return None for another use of Concat."""
-    if concat.op_type != "Concat" or len(concat.inputs) != 2:
-        return None
-    products = []
-    for value, op_type in zip(concat.inputs, ("Sub", "Add"), strict=True):
-        node = None if value is None else value.producer()
-        if node is None or node.op_type != op_type:
-            return None
-        for operand in node.inputs:
-            product = None if operand is None else operand.producer()
-            if product is None or product.op_type != "Mul":
-                return None
-            products.append(tuple(product.inputs))
-    (first, cos), (second, sin), *rest = products
-    if rest != [(second, cos), (first, sin)]:
-        return None
-    assert first is not None
-    assert cos is not None
-    assert sin is not None
-    split = first.producer()
-    assert split is not None
-    assert split.op_type == "Split"
-    assert split.inputs[0] is not None
-    return Rotation(split.inputs[0], cos, sin, concat.outputs[0])
-
-
-def _table(rotation: Rotation) -> tuple[list[ir.Node], list[ir.Value]]:
-    """Return the new nodes, and the operator's position_ids [batch, rows], cos_cache and sin_cache [batch * rows, head_dim /
-    2].
+def _table(op: Any, x: ir.Value, cos: ir.Value, sin: ir.Value) -> _Table:
+    """Return the operator's table.
 
     Angles [batch, 1, rows, head_dim / 2] may lack the batch axis if they are the same for the whole batch.
     """
-    one, zero, everything = (ir.node("Constant", [], {"value": ir.tensor(np.array(value))}) for value in (1, 0, [-1]))
-    axis = ir.node("Constant", [], {"value": ir.tensor(np.array([1]))})
-    batch = ir.node("Shape", [rotation.source], {"start": 0, "end": 1})
-    rows = ir.node("Shape", [rotation.source], {"start": 2, "end": 3})
-    half = ir.node("Shape", [rotation.cos], {"start": -1})
-    whole = ir.node("Concat", [batch.outputs[0], axis.outputs[0], rows.outputs[0], half.outputs[0]], {"axis": 0})
-    flat = ir.node("Concat", [everything.outputs[0], half.outputs[0]], {"axis": 0})
-    nodes = [one, zero, everything, axis, batch, rows, half, whole, flat]
-    caches = []
-    for angles in (rotation.cos, rotation.sin):
-        expanded = ir.node("Expand", [angles, whole.outputs[0]])
-        cache = ir.node("Reshape", [expanded.outputs[0], flat.outputs[0]])
-        nodes += [expanded, cache]
-        caches.append(cache.outputs[0])
-    pair = ir.node("Concat", [batch.outputs[0], rows.outputs[0]], {"axis": 0})
-    count = ir.node("ReduceProd", [pair.outputs[0]], {"keepdims": 0})
-    order = ir.node("Range", [zero.outputs[0], count.outputs[0], one.outputs[0]])
-    positions = ir.node("Reshape", [order.outputs[0], pair.outputs[0]])
-    return [*nodes, pair, count, order, positions], [positions.outputs[0], *caches]
+    one, zero, everything, axis = (op.Constant(value=ir.tensor(np.array(value))) for value in (1, 0, [-1], [1]))
+    batch, rows, half = op.Shape(x, start=0, end=1), op.Shape(x, start=2, end=3), op.Shape(cos, start=-1)
+    whole = op.Concat(batch, axis, rows, half, axis=0)
+    flat = op.Concat(everything, half, axis=0)
+    caches = [op.Reshape(op.Expand(angles, whole), flat) for angles in (cos, sin)]
+    batch_and_rows = op.Concat(batch, rows, axis=0)
+    count = op.ReduceProd(batch_and_rows, keepdims=0)
+    positions = op.Reshape(op.Range(zero, count, one), batch_and_rows)
+    return _Table(positions, *caches)

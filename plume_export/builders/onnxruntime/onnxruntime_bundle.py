@@ -5,6 +5,7 @@ everything else is float32.
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 
 from ...bundle import (
     Bundle,
-    ProductWeights,
+    Manifest,
     copy_file,
     move_file,
     new_bundle,
@@ -25,7 +26,7 @@ from ...errors import BundleError, MissingExtraError, OptionError
 from ...machine.cores import sums_int8_exactly
 from ...progress import Report
 from ...recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
-from ...spec import INTEGER_PRECISIONS, GraphName, GraphSpec, ModelSpec, Precision, TensorSpec
+from ...spec import INTEGER_PRECISIONS, GraphName, GraphSpec, Precision, TensorSpec
 
 _WIDENS_WEIGHTS = "CPU provider has no float16 kernels and would convert whole weights to float32 in every run"
 _CPU_INTEGERS = "choose --precision int8 for a CPU; quantised weights with 16-bit activations are for GPU targets"
@@ -33,8 +34,6 @@ _NO_CUDA_INTEGERS = "CUDA provider would convert quantised weights in every run"
 _CUDA_INTEGERS = (
     "choose --precision fp16 or bf16 for cuda; quantised precisions are for TensorRT, TensorRT-RTX and, as int8, for a CPU"
 )
-# Beside weights.safetensors: tensors that the CPU graphs store in another dtype than the portable graphs.
-ADDED_WEIGHTS = "weights-cpu.bin"
 # Graphs with the same weights, and precisions in which the CPU provider reads weights as they are stored.
 _SHARED_WEIGHTS: tuple[GraphName, ...] = ("prefill", "latent_step")
 _PREPACKED: tuple[Precision, ...] = ("fp32", "int8")
@@ -128,75 +127,54 @@ def _write_fused_bundle(
     bundle: Bundle, output: Path, changes: dict[str, Any], *, is_source_kept: bool, report: Report
 ) -> Bundle:
     """Write a bundle with rewritten graphs and with the given manifest fields changed."""
-    try:
-        import onnx_ir as ir
-    except ImportError:
-        raise MissingExtraError("onnx-ir", "compile") from None
-    from .cached_start import cache_prompt_start
-    from .dynamic_quantisation import quantise_dynamically
-    from .graph_edits import AddedWeights
-    from .shared_prepacking import share_prepacked_weights
-    from .source_graph import expecting_exported, read_source_graph
-    from .unsigned_weights import FilePart, add_128, take_unsigned_weights
+    for module, package in {"onnx_ir": "onnx-ir", "onnxscript": "onnxscript"}.items():
+        if find_spec(module) is None:
+            raise MissingExtraError(package, "compile")
+    from .compiled_weights import CompiledWeights
+    from .graph_passes import compile_graph
 
-    manifest = bundle.manifest
-    is_dynamic = changes["backend"] == "onnxruntime" and manifest.precision == "int8"
-    if is_dynamic:
-        product_weights: ProductWeights = "int8" if sums_int8_exactly() else "uint8"
-        graphs = {name: _widened(spec) for name, spec in manifest.graphs.items()}
-        changes = {**changes, "graphs": graphs, "product_weights": product_weights}
-        if manifest.quantisation is not None:  # the accuracy was measured for the portable graph
-            changes["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)
-    rewritten = {f"{name}.onnx": name for name in manifest.graphs}
-    bring = copy_file if is_source_kept else move_file
+    if changes["backend"] == "onnxruntime" and bundle.manifest.precision == "int8":
+        changes = changes | _integer_fields(bundle.manifest)
+    manifest = msgspec.structs.replace(bundle.manifest, **changes)
+    bring, graph_files = copy_file if is_source_kept else move_file, {f"{name}.onnx" for name in manifest.graphs}
     with new_bundle(output, report) as directory:
-        weights = AddedWeights(directory / ADDED_WEIGHTS)
-        unsigned: set[FilePart] = set()
-        for name in manifest.files:
-            if name not in rewritten:
-                bring(bundle.file(name), directory / name)
-        for name, graph_name in rewritten.items():
-            # The graph is read from its new directory, so that weights are found there after copying and moving alike.
-            copy_file(bundle.checked_graph_file(graph_name), directory / name)
-            graph = read_source_graph(directory / name, manifest.graphs[graph_name], bundle.graph_file(graph_name))
-            with expecting_exported(bundle.graph_file(graph_name)):
-                if is_dynamic:
-                    quantise_dynamically(graph, weights)
-                    if product_weights == "uint8":
-                        unsigned |= take_unsigned_weights(graph)
-                _fuse_operators(graph, graph_name, manifest.model)
-                ir.save(graph, directory / name)
+        for file in bundle.manifest.files:
+            if file not in graph_files:
+                bring(bundle.file(file), directory / file)
+        weights = CompiledWeights(directory)
+        for name in manifest.graphs:
+            compile_graph(bundle, name, directory, manifest.product_weights, weights)
         bundle.check_not_replaced()
-        manifest = msgspec.structs.replace(manifest, **changes)
-        with expecting_exported(bundle.graph_file("prefill")):
-            if unsigned:
-                add_128(directory, unsigned)
-            if manifest.backend == "onnxruntime":
-                manifest = msgspec.structs.replace(manifest, cached_start=cache_prompt_start(directory, manifest))
-        if manifest.backend == "onnxruntime" and manifest.precision in _PREPACKED:
-            with expecting_exported(bundle.graph_file("latent_step")):
-                share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)
+        weights.convert_to_uint8()
+        if manifest.backend == "onnxruntime":
+            manifest = _prepare_for_cpu(bundle, directory, manifest)
         write_manifest(directory, manifest)
     return open_written(output)
 
 
-def _fuse_operators(graph: Any, name: GraphName, model: ModelSpec) -> None:
-    """Fuse norms, rotary embeddings and attention. Attention of the latent step has few queries and is not fused."""
-    from .fused_attention import fuse_prefill_attention, fuse_vision_attention
-    from .fused_norms import fuse_norms
-    from .fused_rotary import fuse_rotary
+def _prepare_for_cpu(source: Bundle, directory: Path, manifest: Manifest) -> Manifest:
+    """Cache the start of prompts and prepack the weights that two graphs share. Return the manifest with the cached start."""
+    from .cached_start import cache_prompt_start
+    from .shared_prepacking import share_prepacked_weights
+    from .source_graph import expecting_exported
 
-    depth, layers = model.vision.depth, model.decoder.layers
-    is_vision = name == "vision_encoder"
-    attentions = {"vision_encoder": depth, "prefill": layers - 1, "latent_step": 0}
-    expected = (0 if is_vision else 2 * layers + 1, 2 * (depth if is_vision else layers), attentions[name])
-    fused_attentions = 0
-    if is_vision:
-        fused_attentions = fuse_vision_attention(graph, model)
-    elif name == "prefill":
-        fused_attentions = fuse_prefill_attention(graph, model)
-    fused = (fuse_norms(graph), fuse_rotary(graph), fused_attentions)
-    assert fused == expected, f"{name}: fused {fused} norms, rotations and attentions, expected {expected}"
+    with expecting_exported(source.graph_file("prefill")):
+        manifest = msgspec.structs.replace(manifest, cached_start=cache_prompt_start(directory, manifest))
+    if manifest.precision in _PREPACKED:
+        with expecting_exported(source.graph_file("latent_step")):
+            share_prepacked_weights(directory, manifest, _SHARED_WEIGHTS)
+    return manifest
+
+
+def _integer_fields(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest fields that differ in a compiled int8 bundle."""
+    fields: dict[str, Any] = {
+        "graphs": {name: _widened(spec) for name, spec in manifest.graphs.items()},
+        "product_weights": "int8" if sums_int8_exactly() else "uint8",
+    }
+    if manifest.quantisation is not None:  # the accuracy was measured for the portable graph
+        fields["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)
+    return fields
 
 
 def _widened(spec: GraphSpec) -> GraphSpec:

@@ -22,7 +22,7 @@ from ...machine.onnxruntime_module import import_onnxruntime
 from ...runtime.onnxruntime_cpu import session_options
 from ...spec import GraphName
 from ...weight_file import FileRange, append_parts
-from .graph_edits import INLINE_BYTES
+from .compiled_weights import INLINE_BYTES
 
 # The value of this key has the hash of the layout, its offset and its length. Matmul kernels have one such part.
 _KEY = "prepacked_0"

@@ -47,14 +47,22 @@ def expecting_exported(file: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (PlumeExportError, OSError, MemoryError):
-        raise
-    except Exception as error:  # from asserts, look-ups, and libraries that parse and rewrite
+    except Exception as raised:  # from asserts, look-ups, and libraries that parse and rewrite
+        error = _cause(raised)
+        if isinstance(error, PlumeExportError | OSError | MemoryError):
+            raise error from error.__cause__
         reason = " ".join(str(error).split()).rstrip(".")
         raise BundleError(
             f"{file} is not the graph that plume-export export writes for this model: {reason or type(error).__name__}.",
             fix=_FIX,
         ) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the error that stopped a pass, without those that a sequence of passes wraps around it."""
+    while isinstance(error, ir.passes.PassError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _check_value(file: Path, kind: str, expected: TensorSpec, found: ir.Value | None) -> None:

@@ -1,120 +1,159 @@
-"""Prefill with the start of prompts cached: what it returns for any batch is what it returned before, with less computed."""
+"""A small prefill with the start of prompts cached: the same results for any batch, with fewer tokens computed."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnxruntime import InferenceSession
-from PIL import Image
 
-from plume_export import Embedder
-from plume_export.builders.onnxruntime import cached_start
-from plume_export.builders.onnxruntime.cached_start import CACHED_TOKENS
-from plume_export.builders.onnxruntime.onnxruntime_bundle import compile_for_onnxruntime
-from plume_export.bundle import CONSTANTS, TOKENIZER, Bundle, CachedStart, Manifest
-from plume_export.errors import PlumeExportError
-from plume_export.inputs import Item, Preprocessor
+from plume_export.builders.onnxruntime.cached_start import CACHED_TOKENS, PromptStart, StartAfterCachedTokens
 from plume_export.runtime.backend import Array
-from plume_export.runtime.batch import prompt_arrays
-from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeSession, session_options
+from tests.onnx_text import check_same_results, graph_from_text, run, values
 
 Batch = dict[str, Array]
+RANDOM = np.random.default_rng(0)
 
 
-class Prefills(NamedTuple):
-    """The same graph with and without a cached start, and the bundles."""
-
-    cached: InferenceSession
-    plain: InferenceSession
-    bundle: Bundle
-    plain_bundle: Bundle
-
-    @property
-    def start(self) -> CachedStart:
-        start = self.bundle.manifest.cached_start
-        assert start is not None
-        return start
-
-    def batch(self, *items: Item) -> Batch:
-        """Return the inputs for items; pictures get random visual embeddings, texts those of the blank image."""
-        manifest = self.bundle.manifest
-        preprocessor = Preprocessor(self.bundle.file(TOKENIZER).read_text(), manifest.model)
-        prompts = [preprocessor.prepare(item) for item in items]
-        arrays = prompt_arrays(prompts, max(prompt.token_count for prompt in prompts))
-        with np.load(self.bundle.file(CONSTANTS)) as constants:
-            blank = constants["blank_visual_embeddings"]
-        random = np.random.default_rng(0)
-        media = [medium for prompt in prompts for medium in prompt.media]
-        rows = [
-            blank if medium.is_blank else random.standard_normal((np.prod(medium.grid) // 4, blank.shape[1]))
-            for medium in media
-        ]
-        dtype = manifest.graphs["prefill"].inputs[1].dtype
-        return arrays | {"visual_embeddings": np.concatenate(rows).astype(dtype)}
-
-    def texts(self) -> Batch:
-        """Return a batch of two texts that have the first one's visual embeddings."""
-        batch = self.batch(Item(text="two dogs"), Item(text="a red car"))
-        batch["visual_index"][1] = batch["visual_index"][0]
-        return batch | {"visual_embeddings": batch["visual_embeddings"][:4].copy()}
-
-    def cached_tokens(self, batch: Mapping[str, Array]) -> int:
-        (count,) = self.cached.run([CACHED_TOKENS], dict(batch))
-        return int(count.item())
-
-    def compare(self, batch: Mapping[str, Array]) -> int:
-        """Assert that both give the same; return how many tokens were taken from the cache."""
-        names = [tensor.name for tensor in self.bundle.manifest.graphs["prefill"].outputs]
-        cached, plain = (session.run(names, dict(batch)) for session in (self.cached, self.plain))
-        for name, value, expected in zip(names, cached, plain, strict=True):
-            assert value.dtype == expected.dtype
-            np.testing.assert_allclose(value, expected, rtol=0, atol=2e-5 * np.abs(expected).max(), err_msg=name)
-        return self.cached_tokens(batch)
+@dataclass(frozen=True)
+class Decoder:
+    layers: int = 2
+    query_heads: int = 2
+    kv_heads: int = 1
+    head_dim: int = 8
 
 
-@pytest.fixture(scope="module", params=["tiny_fp32", "tiny_fp16", "plume_tiny_int8"])
-def prefills(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prefills:
-    directory = tmp_path_factory.mktemp("prefills")
-    source: Bundle = request.getfixturevalue(request.param)
-    bundle = compile_for_onnxruntime(source, directory / "cached")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(cached_start, "cache_prompt_start", lambda directory, manifest: None)
-        plain = compile_for_onnxruntime(source, directory / "plain")
-    graph = onnx.load(bundle.graph_file("prefill"), load_external_data=False)
-    graph.graph.output.add(name=CACHED_TOKENS)
-    onnx.save(graph, bundle.path / "shown.onnx")
-    files = (bundle.path / "shown.onnx", plain.graph_file("prefill"))
-    options = session_options(bundle.manifest)
-    return Prefills(*(InferenceSession(file, options, ["CPUExecutionProvider"]) for file in files), bundle, plain)
+def projection(name: str, *shape: int) -> str:
+    return f"float[{', '.join(map(str, shape))}] {name} = {values(RANDOM.normal(size=shape, scale=0.5).astype(np.float32))}"
 
 
-def picture(width: int, height: int) -> Item:
-    return Item(text="What is this?", images=(Image.new("RGB", (width, height), (200, 30, 60)),))
+# Layer 0 has fused attention; layer 1 has it for two rows, the last token's and the anchor's.
+PREFILL = f"""
+prefill (int64[batch, tokens] input_ids, float[visual, 16] visual_embeddings, int64[batch, tokens] visual_index,
+    int64[3, batch, tokens] position_ids, int64[batch] token_count, int64[batch] anchor_index)
+    => (float[batch, 16] state, float[batch, 16] anchor, float[batch, 1, tokens, 8] prefix_keys_0,
+    float[batch, 1, tokens, 8] prefix_values_0, float[batch, 1, tokens, 8] prefix_keys_1,
+    float[batch, 1, tokens, 8] prefix_values_1)
+<{projection("table", 10, 16)}, {projection("key_0", 16, 8)}, {projection("value_0", 16, 8)}, {projection("key_1", 16, 8)},
+ {projection("value_1", 16, 8)}, int64 zero = {{0}}, int64 one = {{1}}, int64[1] first = {{0}}, int64[1] second = {{1}},
+ int64[1] third = {{2}}, int64[1] last = {{-1}}, int64[2] around_rows = {{1, 3}}, int64[4] by_head = {{0, 0, -1, 8}},
+ int64[3] joined = {{0, 0, -1}}, int64[5] groups = {{1, 1, 2, 1, 1}}, int64[4] query_heads = {{0, 2, -1, 8}},
+ float masked = {{-65504}}>
+{{
+    index = Max (visual_index, zero)
+    pictures = Gather <axis: int = 0> (visual_embeddings, index)
+    words = Gather <axis: int = 0> (table, input_ids)
+    is_visual = GreaterOrEqual (visual_index, zero)
+    is_visual_row = Unsqueeze (is_visual, last)
+    embeddings = Where (is_visual_row, pictures, words)
+    all_positions = Cast <to: int = 1> (position_ids)
+    positions = ReduceSum <keepdims: int = 0> (all_positions, first)
+    angle = Unsqueeze (positions, last)
+    turned = Sin (angle)
+    hidden = Add (embeddings, turned)
+
+    keys_0 = MatMul (hidden, key_0)
+    keys_0_by_head = Reshape (keys_0, by_head)
+    prefix_keys_0 = Transpose <perm: ints = [0, 2, 1, 3]> (keys_0_by_head)
+    values_0 = MatMul (hidden, value_0)
+    values_0_by_head = Reshape (values_0, by_head)
+    prefix_values_0 = Transpose <perm: ints = [0, 2, 1, 3]> (values_0_by_head)
+    size = Shape <start: int = 1, end: int = 2> (input_ids)
+    batch_size = Shape <start: int = 0, end: int = 1> (input_ids)
+    last_index = Sub (size, one)
+    last_indices = Expand (last_index, batch_size)
+    lengths = Cast <to: int = 6> (last_indices)
+    total = Cast <to: int = 6> (size)
+    attended_0, unused_keys, unused_values = com.microsoft.GroupQueryAttention
+        <num_heads: int = 2, kv_num_heads: int = 1, scale: float = 1.0> (hidden, keys_0, values_0, , , lengths, total)
+    hidden_1 = Add (hidden, attended_0)
+
+    keys_1 = MatMul (hidden_1, key_1)
+    keys_1_by_head = Reshape (keys_1, by_head)
+    prefix_keys_1 = Transpose <perm: ints = [0, 2, 1, 3]> (keys_1_by_head)
+    values_1 = MatMul (hidden_1, value_1)
+    values_1_by_head = Reshape (values_1, by_head)
+    prefix_values_1 = Transpose <perm: ints = [0, 2, 1, 3]> (values_1_by_head)
+    last_token = Sub (token_count, one)
+    last_token_row = Unsqueeze (last_token, last)
+    anchor_row = Unsqueeze (anchor_index, last)
+    rows = Concat <axis: int = 1> (last_token_row, anchor_row)
+    row_indices = Unsqueeze (rows, last)
+    picked = GatherND <batch_dims: int = 1> (hidden_1, row_indices)
+    picked_by_head = Reshape (picked, by_head)
+    queries = Transpose <perm: ints = [0, 2, 1, 3]> (picked_by_head)
+
+    key_groups = Unsqueeze (prefix_keys_1, third)
+    repeated_keys = Expand (key_groups, groups)
+    all_keys = Reshape (repeated_keys, query_heads)
+    value_groups = Unsqueeze (prefix_values_1, third)
+    repeated_values = Expand (value_groups, groups)
+    all_values = Reshape (repeated_values, query_heads)
+    token_total = Squeeze (size)
+    indices = Range (zero, token_total, one)
+    rows_of_heads = Unsqueeze (rows, around_rows)
+    mask = LessOrEqual (indices, rows_of_heads)
+    transposed = Transpose <perm: ints = [0, 1, 3, 2]> (all_keys)
+    scores = MatMul (queries, transposed)
+    seen = Where (mask, scores, masked)
+    weights = Softmax <axis: int = -1> (seen)
+    by_query_head = MatMul (weights, all_values)
+    by_row = Transpose <perm: ints = [0, 2, 1, 3]> (by_query_head)
+    attended_1 = Reshape (by_row, joined)
+    states = Add (picked, attended_1)
+    state_row, anchor_state_row = Split <axis: int = 1, num_outputs: int = 2> (states)
+    state = Squeeze (state_row, second)
+    anchor = Squeeze (anchor_state_row, second)
+}}
+"""
+# Six tokens, of which the third and fourth are visual.
+START_IDS, START_VISUAL = np.array([[1, 2, 0, 0, 3, 4]]), np.array([[-1, -1, 0, 1, -1, -1]])
+BLANK = RANDOM.normal(size=(2, 16)).astype(np.float32)
 
 
-TEXT, OTHER_TEXT, PICTURE = Item(text="two dogs"), Item(text="a red car on a long road by the sea"), picture(112, 84)
-LINES = Item(text="\n\n!")
-SMALL_PICTURE = picture(28, 28)  # as many visual tokens as the blank image, with other embeddings
-VIDEO = Item(text="What moves?", video=tuple(Image.new("RGB", (112, 112)) for _ in range(4)))
+def positions(batch: int, tokens: int) -> Array:
+    return np.broadcast_to(np.arange(tokens), (3, batch, tokens)).copy()
 
 
-def test_the_manifest_tells_how_much_is_cached(tiny_cpu: Bundle) -> None:
-    """The system message and what opens an image; four visual tokens and what closes it."""
-    assert tiny_cpu.manifest.cached_start == CachedStart(any_prompt_tokens=16, text_tokens=21)
+def start_inputs() -> Batch:
+    return {
+        "input_ids": START_IDS,
+        "visual_embeddings": BLANK,
+        "visual_index": START_VISUAL,
+        "position_ids": positions(1, 6),
+        "token_count": np.array([6]),
+        "anchor_index": np.array([5]),
+    }
 
 
-@pytest.mark.parametrize("items", [(TEXT,), (LINES,), (TEXT, OTHER_TEXT, Item(text="x"))])
-def test_texts(prefills: Prefills, items: tuple[Item, ...]) -> None:
-    assert prefills.compare(prefills.batch(*items)) == prefills.start.text_tokens
+def two_prompts() -> Batch:
+    """Return prompts of 9 and 10 tokens with the start, padded."""
+    ids = np.concatenate([START_IDS.repeat(2, 0), RANDOM.integers(0, 10, (2, 4))], 1)
+    visual_index = np.concatenate([START_VISUAL.repeat(2, 0), np.full((2, 4), -1)], 1)
+    counts = {"token_count": np.array([10, 9]), "anchor_index": np.array([8, 7])}
+    rest = {"visual_embeddings": BLANK.copy(), "visual_index": visual_index, "position_ids": positions(2, 10)}
+    return {"input_ids": ids} | rest | counts
 
 
-@pytest.mark.parametrize("items", [(PICTURE,), (SMALL_PICTURE,), (VIDEO,), (TEXT, PICTURE), (SMALL_PICTURE, TEXT)])
-def test_other_prompts(prefills: Prefills, items: tuple[Item, ...]) -> None:
-    assert prefills.compare(prefills.batch(*items)) == prefills.start.any_prompt_tokens
+def cached() -> ir.Model:
+    """Return the rewritten graph, with the number of cached tokens as another output."""
+    plain = graph_from_text(PREFILL)
+    names = [str(value.name) for value in plain.graph.outputs]
+    cache = dict(zip(names[2:], run(plain, start_inputs())[2:], strict=True))
+    model = StartAfterCachedTokens(PromptStart(start_inputs(), cache), Decoder())(plain).model
+    model.graph.outputs.append(next(value for node in model.graph for value in node.outputs if value.name == CACHED_TOKENS))
+    return model
+
+
+def compare(batch: Batch) -> int:
+    """Check that the graph computes the same with a cached start. Return the number of tokens taken from the cache."""
+    *results, count = run(cached(), batch)
+    check_same_results(run(graph_from_text(PREFILL), batch), results, atol=1e-5)
+    return int(count.item())
+
+
+def test_prompts_with_the_start() -> None:
+    assert compare(two_prompts()) == 6
 
 
 def another_first_token(batch: Batch) -> None:
@@ -126,11 +165,15 @@ def another_token(batch: Batch) -> None:
 
 
 def another_position(batch: Batch) -> None:
-    batch["position_ids"][2, 0, 3] += 1
+    batch["position_ids"][2, 0, 1] += 1
 
 
 def a_picture_in_place_of_a_text(batch: Batch) -> None:
-    batch["visual_index"][0, 5] = 0
+    batch["visual_index"][0, 1] = 0
+
+
+def another_picture(batch: Batch) -> None:
+    batch["visual_embeddings"][1, -1] += 1
 
 
 def an_early_anchor(batch: Batch) -> None:
@@ -142,99 +185,70 @@ def the_first_token_as_anchor(batch: Batch) -> None:
 
 
 def a_short_prompt(batch: Batch) -> None:
-    batch["token_count"][1] = 6
+    batch["token_count"][1] = 4
+    batch["anchor_index"][1] = 3
+
+
+def a_batch_shorter_than_the_start(batch: Batch) -> None:
+    for name in ("input_ids", "visual_index", "position_ids"):
+        batch[name] = batch[name][..., :5]
+    batch |= {"token_count": np.array([5, 5]), "anchor_index": np.array([4, 4])}
+
+
+def one_token(batch: Batch) -> None:
+    for name in ("input_ids", "visual_index", "position_ids"):
+        batch[name] = batch[name][..., :1]
+    batch |= {"token_count": np.array([1, 1]), "anchor_index": np.array([0, 0])}
+
+
+def other_rows_of_the_same_embeddings(batch: Batch) -> None:
+    index = batch["visual_index"]
+    batch["visual_index"] = np.where(index >= 0, 3 - index, -1)
+    batch["visual_embeddings"] = np.concatenate([BLANK[::-1]] * 2)
 
 
 @pytest.mark.parametrize(
-    ("change", "cached"),
+    ("change", "count"),
     [
         (another_first_token, 0),
         (another_token, 4),
-        (another_position, 3),
-        (a_picture_in_place_of_a_text, 5),
+        (another_position, 1),
+        (a_picture_in_place_of_a_text, 1),
+        (another_picture, 3),
         (an_early_anchor, 4),
         (the_first_token_as_anchor, 0),
-        (a_short_prompt, 5),
+        (a_short_prompt, 3),
+        (a_batch_shorter_than_the_start, 4),
+        (one_token, 0),
+        (other_rows_of_the_same_embeddings, 6),
     ],
 )
-def test_only_what_agrees_is_taken_from_the_cache(prefills: Prefills, change: Callable[[Batch], None], cached: int) -> None:
-    batch = prefills.texts()
+def test_only_what_agrees_is_taken_from_the_cache(change: Callable[[Batch], None], count: int) -> None:
+    batch = two_prompts()
     change(batch)
-    assert prefills.compare(batch) == cached
+    assert compare(batch) == count
 
 
-def test_visual_embeddings_count_by_what_they_hold(prefills: Prefills) -> None:
-    first_visual = prefills.start.any_prompt_tokens
-    batch = prefills.texts()
-    batch["visual_embeddings"][2, -1] += 1
-    assert prefills.compare(batch) == first_visual + 2
+def test_a_picture_that_is_not_a_number_is_not_in_the_cache() -> None:
+    batch = two_prompts()
     batch["visual_embeddings"][1, 0] = np.nan  # nothing to compare: it poisons both
-    assert prefills.cached_tokens(batch) == first_visual + 1
+    *_, count = run(cached(), batch)
+    assert count.item() == 3
 
 
-def test_where_visual_embeddings_lie_does_not_count(prefills: Prefills) -> None:
-    batch = prefills.texts()
-    index = batch["visual_index"]
-    batch["visual_index"] = np.where(index >= 0, 7 - index, -1)
-    batch["visual_embeddings"] = np.concatenate([batch["visual_embeddings"][::-1]] * 2)
-    assert prefills.compare(batch) == prefills.start.text_tokens
-
-
-@pytest.mark.parametrize("tokens", [1, 6])
-def test_a_batch_shorter_than_the_start(prefills: Prefills, tokens: int) -> None:
-    batch = prefills.texts()
-    short = {name: batch[name][..., :tokens] for name in ("input_ids", "visual_index", "position_ids")}
-    short |= {"token_count": np.array([tokens] * 2), "anchor_index": np.array([tokens - 1] * 2)}
-    assert prefills.compare(batch | short) == tokens - 1
-
-
-@pytest.mark.parametrize("options", [{}, {"mode": "disc"}, {"steps": 0}, {"allow_control_tokens": True}])
-def test_embeddings_are_those_without_it(prefills: Prefills, options: dict[str, Any]) -> None:
-    items = [TEXT, PICTURE, OTHER_TEXT, VIDEO, SMALL_PICTURE]
-    with Embedder(prefills.plain_bundle, **options) as before, Embedder(prefills.bundle, **options) as after:
-        np.testing.assert_allclose(after.embed(items), before.embed(items), rtol=0, atol=5e-5)
-
-
-def test_the_runtime_s_batches_agree_with_it(prefills: Prefills, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit: a blank image that were rounded once more would quietly be computed again for every text."""
-    batches: list[Batch] = []
-    bind = OnnxRuntimeSession.bind
-
-    def recorded(session: OnnxRuntimeSession, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> object:
-        if "input_ids" in inputs:
-            batches.append({name: array.copy() for name, array in inputs.items()})
-        return bind(session, inputs, outputs)
-
-    monkeypatch.setattr(OnnxRuntimeSession, "bind", recorded)
-    with Embedder(prefills.bundle) as embedder:
-        embedder.embed([TEXT, OTHER_TEXT], batch_size=2)
-        embedder.embed([PICTURE])
-    start = prefills.start
-    *texts, of_picture = [prefills.cached_tokens(batch) for batch in batches]
-    assert set(texts) == {start.text_tokens}
-    assert of_picture == start.any_prompt_tokens
-
-
-def test_shapes_within_the_graph_are_not_those_of_whole_prompts(prefills: Prefills) -> None:
+def test_shapes_within_the_graph_are_not_those_of_whole_prompts() -> None:
     """ONNX Runtime plans which values share a buffer by the names of their axes."""
-    graph = ir.load(prefills.bundle.graph_file("prefill")).graph
+    graph = cached().graph
     assert all(value.shape is None for node in graph for value in node.outputs if not value.is_graph_output())
 
 
-def test_nothing_is_computed_in_vain(prefills: Prefills) -> None:
-    graph = ir.load(prefills.bundle.graph_file("prefill")).graph
-    for node in graph:
+def test_nothing_is_computed_in_vain() -> None:
+    for node in cached().graph:
         assert any(value.uses() or value.is_graph_output() for value in node.outputs), node.op_type
 
 
-def test_where_onnxruntime_fails(tiny_fp32: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache_prompt_start = cached_start.cache_prompt_start
-
-    def damaged(directory: Path, manifest: Manifest) -> CachedStart:
-        (directory / "prefill.onnx").write_bytes(b"no graph")
-        return cache_prompt_start(directory, manifest)
-
-    monkeypatch.setattr(cached_start, "cache_prompt_start", damaged)
-    with pytest.raises(PlumeExportError, match=r"could not compute the cached start of prompts with prefill\.onnx"):
-        compile_for_onnxruntime(tiny_fp32, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("layers", [1, 3])
+def test_another_number_of_fused_attentions_is_an_error(layers: int) -> None:
+    start = PromptStart(start_inputs(), {})
+    with pytest.raises(ir.passes.PreconditionError, match=f"1 attentions are fused, expected {layers - 1}"):
+        StartAfterCachedTokens(start, Decoder(layers))(graph_from_text(PREFILL))

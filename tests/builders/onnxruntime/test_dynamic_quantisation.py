@@ -1,169 +1,152 @@
-"""An int8 bundle for the CPU: integers in the products, float32 elsewhere, near the float32 embeddings."""
+"""Quantised layers become integer matmuls, everything else float32; what is not quantised stays a MatMul."""
 
-import warnings
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from safetensors.numpy import load_file
+from numpy.typing import NDArray
 
-from plume_export import Embedder
-from plume_export.builders.onnxruntime import onnxruntime_bundle as builder
-from plume_export.builders.onnxruntime.graph_edits import INLINE_BYTES
-from plume_export.builders.onnxruntime.integer_products import is_dequantised
-from plume_export.builders.onnxruntime.onnxruntime_bundle import check_onnxruntime_precision, compile_for_onnxruntime
-from plume_export.bundle import WEIGHTS, Bundle
-from plume_export.errors import PlumeExportError
-from plume_export.inputs import sources_from_file
-from plume_export.machine.cores import sums_int8_exactly
-from plume_export.runtime import onnxruntime_cpu
-from plume_export.samples import sample_inputs_file
-from plume_export.spec import GRAPH_NAMES, GraphName, IntegerPrecision
+from plume_export.builders.onnxruntime.compiled_weights import ADDED_WEIGHTS, CompiledWeights
+from plume_export.builders.onnxruntime.dynamic_quantisation import DynamicQuantisation
+from tests.onnx_text import graph_from_text, operators, run, values
+
+RANDOM = np.random.default_rng(0)
+LAYER = RANDOM.integers(-127, 128, (8, 4)).astype(np.int8)
+TABLE = RANDOM.integers(-127, 128, (6, 8)).astype(np.int8)
+EXPERTS = RANDOM.normal(size=(2, 8, 4)).astype(np.float16)
+SCALES = RANDOM.uniform(0.01, 0.02, 8).astype(np.float16)
 
 
-@pytest.fixture(scope="module", params=["int8", "uint8"])
-def compiled(plume_tiny_int8: Bundle, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """As a processor compiles it that sums uint8 by int8 exactly, and as one that wants uint8."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(builder, "sums_int8_exactly", lambda: request.param == "int8")
-        return compile_for_onnxruntime(plume_tiny_int8, tmp_path_factory.mktemp("dynamic") / f"{request.param}-cpu")
+def halves(array: NDArray[Any]) -> str:
+    """Return float16 values as ONNX text has them: their bits."""
+    return values(np.asarray(array, np.float16).view(np.uint16))
 
 
-def is_unsigned(bundle: Bundle) -> bool:
-    return bundle.path.name == "uint8-cpu"
+# As `quantise_graph` writes them: a layer in int8, one whose input stays in 16 bit, and the embedding table.
+LAYERS = f"""
+layers (int64[rows] ids) => (float16[rows, 4] y, float16[rows, 4] z, float16[rows, 4] plain)
+<int8[8, 4] layer = {values(LAYER)}, float16[4] layer_scale = {halves(SCALES[:4])},
+ int8[8, 4] weight_only = {values(LAYER[::-1])}, float16[4] weight_only_scale = {halves(SCALES[4:])},
+ float16[8, 4] unquantised = {halves(RANDOM.normal(size=(8, 4)))},
+ int8[6, 8] table = {values(TABLE)}, float16[6] table_scale = {halves(SCALES[:6])},
+ float16 input_scale = {halves(np.array(0.02))}, int8 zero = {{0}},
+ float16[rows, 8] x, float[rows, 8] wide, float16[rows, 8] narrow>
+{{
+    rows = DequantizeLinear <axis: int = 0> (table, table_scale)
+    x = Gather <axis: int = 0> (rows, ids)
+    integers = QuantizeLinear (x, input_scale, zero)
+    activation = DequantizeLinear (integers, input_scale, zero)
+    weight = DequantizeLinear <axis: int = 1> (layer, layer_scale)
+    y = MatMul (activation, weight)
+    second_weight = DequantizeLinear <axis: int = 1> (weight_only, weight_only_scale)
+    z = MatMul (x, second_weight)
+    wide = Cast <to: int = 1> (x)
+    narrow = Cast <to: int = 10> (wide)
+    plain = MatMul (narrow, unquantised)
+}}
+"""
+INPUTS = {"ids": np.array([5, 0, 3])}
+# All experts read one input, by Unsqueeze; or each has its own.
+SHARED_INPUT = f"""
+experts (float16[rows, 8] x, float16[2, rows, 8] xs) => (float16[2, rows, 4] y)
+<float16[2, 8, 4] stack = {halves(EXPERTS)}, int64[1] first = {{0}}>
+{{
+    one = Unsqueeze (x, first)
+    y = MatMul (one, stack)
+}}
+"""
+OWN_INPUTS = SHARED_INPUT.replace("MatMul (one", "MatMul (xs")
 
 
-@pytest.fixture(scope="module")
-def graphs(compiled: Bundle) -> dict[GraphName, ir.Model]:
-    return {name: ir.load(compiled.graph_file(name)) for name in GRAPH_NAMES}
+def quantised(text: str, directory: Path) -> ir.Model:
+    model = graph_from_text(text)
+    DynamicQuantisation(CompiledWeights(directory))(model)
+    return model
 
 
-def test_every_quantised_product_is_of_integers(plume_tiny_int8: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
-    experts = plume_tiny_int8.manifest.model.transition.experts + 1  # one is shared by all
-    for name, graph in graphs.items():
-        weights = [
-            node.inputs[1].producer() for node in ir.load(plume_tiny_int8.graph_file(name)).graph if node.op_type == "MatMul"
-        ]
-        integers = [weight for weight in weights if weight is not None and weight.op_type == "DequantizeLinear"]
-        after = Counter(node.op_type for node in graph.graph)
-        assert not any(is_dequantised(output) for node in graph.graph for output in node.outputs)
-        products = len(integers) + (2 * experts if name == "latent_step" else 0)
-        assert after["MatMulIntegerToFloat"] == products
-
-
-def test_inputs_that_the_plan_left_in_16_bit_are_in_two_parts(
-    plume_tiny_int8: Bundle, graphs: dict[GraphName, ir.Model]
-) -> None:
-    def is_in_two_parts(product: ir.Node) -> bool:
-        rows = product.inputs[0].producer() if product.inputs[0] is not None else None
-        return rows is not None and rows.op_type == "Concat"
-
-    quantisation = plume_tiny_int8.manifest.quantisation
-    assert quantisation is not None
-    assert quantisation.weight_only
-    for name in ("prefill", "latent_step"):
-        products = [node for node in graphs[name].graph if node.op_type == "MatMulIntegerToFloat" and is_in_two_parts(node)]
-        names = {str(product.inputs[1].name).removesuffix(".weight") for product in products if product.inputs[1] is not None}
-        assert names == {layer for layer in quantisation.weight_only if layer.startswith("decoder.")}
-
-
-def test_nothing_is_16_bit(compiled: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
-    for name, graph in graphs.items():
-        values = [*graph.graph.inputs, *graph.graph.outputs, *graph.graph.initializers.values()]
-        assert ir.DataType.FLOAT16 not in {value.dtype for value in values}
-        casts = [node.attributes["to"].value for node in graph.graph if node.op_type == "Cast"]
-        assert ir.DataType.FLOAT16 not in casts
-        spec = compiled.manifest.graphs[name]
-        assert "float16" not in {tensor.dtype for tensor in (*spec.inputs, *spec.outputs)}
-
-
-def test_embedding_table_is_gathered_in_int8(graphs: dict[GraphName, ir.Model]) -> None:
-    table = graphs["prefill"].graph.initializers["embed_tokens.weight"]
-    assert table.dtype == ir.DataType.INT8
-    assert [node.op_type for node in table.consumers()] == ["Gather"]
-
-
-def test_integers_stay_in_the_weight_file(plume_tiny_int8: Bundle, compiled: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
-    before, after = load_file(plume_tiny_int8.file(WEIGHTS)), load_file(compiled.file(WEIGHTS))
-    for name, weight in before.items():
-        if after[name].dtype == np.uint8 != weight.dtype:
-            np.testing.assert_array_equal(after[name], weight.astype(np.int16) + 128)
-        else:
-            np.testing.assert_array_equal(after[name], weight)
-    for graph in graphs.values():
-        layers = [value for name, value in graph.graph.initializers.items() if name.endswith("_proj.weight")]
-        for value in layers:
-            assert isinstance(value.const_value, ir.ExternalTensor)
-            assert value.const_value.location == WEIGHTS
-            assert value.const_value.dtype == value.dtype == (ir.DataType.UINT8 if is_unsigned(compiled) else ir.DataType.INT8)
-
-
-@pytest.mark.filterwarnings("ignore:.*which this CPU's matmuls use:UserWarning")
-def test_both_kinds_of_weights_embed_alike_on_any_processor(
-    plume_tiny_int8: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    embeddings = []
-    for exactly in (True, False):
-        monkeypatch.setattr(builder, "sums_int8_exactly", lambda exactly=exactly: exactly)
-        bundle = compile_for_onnxruntime(plume_tiny_int8, tmp_path / str(exactly))
-        for here in (True, False) if not exactly or sums_int8_exactly() else (False,):
-            monkeypatch.setattr(onnxruntime_cpu, "sums_int8_exactly", lambda here=here: here)
-            with Embedder(bundle) as embedder:
-                embeddings.append(embedder.embed(["three large cyan stars", "a page"]))
-    for other in embeddings[1:]:
-        np.testing.assert_allclose(other, embeddings[0], atol=1e-5)
-
-
-@pytest.mark.parametrize("is_exact", [True, False])
-def test_another_kind_of_processor_is_told(compiled: Bundle, is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert compiled.manifest.product_weights == ("uint8" if is_unsigned(compiled) else "int8")
-    monkeypatch.setattr(onnxruntime_cpu, "sums_int8_exactly", lambda: is_exact)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        Embedder(compiled).close()
-    cost = "more slowly than int8" if is_unsigned(compiled) else "each graph holds a converted copy in memory"
-    assert [cost in str(warning.message) for warning in caught] == ([True] if is_exact == is_unsigned(compiled) else [])
-    assert {warning.filename for warning in caught} <= {__file__}  # who opened it
-
-
-def test_decoder_is_laid_out_once_where_integers_are_exact(compiled: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
-    if not is_unsigned(compiled) and not sums_int8_exactly():
-        assert "prepacked" not in load_file(compiled.file(WEIGHTS))  # ONNX Runtime lays out what it changed in memory
-        return
-    integers = {ir.DataType.INT8, ir.DataType.UINT8}
-    large = {
-        name
-        for name, value in graphs["prefill"].graph.initializers.items()
-        if name.endswith("_proj.weight") and value.dtype in integers and value.const_value.nbytes >= INLINE_BYTES
+def test_each_layer_is_quantised_as_the_plan_has_it(tmp_path: Path) -> None:
+    model = quantised(LAYERS, tmp_path)
+    after = operators(model)
+    assert after.count("MatMulIntegerToFloat") == 2
+    assert after.count("MatMul") == 1
+    in_two_parts = {
+        node.inputs[1].name: node.inputs[0].producer().op_type == "Concat"
+        for node in model.graph
+        if node.op_type == "MatMulIntegerToFloat"
     }
-    assert large
-    for name in ("prefill", "latent_step"):
-        initializers = onnx.load(compiled.graph_file(name), load_external_data=False).graph.initializer
-        laid_out = {one.name for one in initializers for entry in one.external_data if entry.key == "prepacked_0"}
-        assert large <= laid_out
+    assert in_two_parts == {"layer": False, "weight_only": True}
+    for name, weight in (("layer", LAYER), ("weight_only", LAYER[::-1]), ("table", TABLE)):
+        np.testing.assert_array_equal(model.graph.initializers[name].const_value.numpy(), weight)
+    for expected, actual in zip(run(graph_from_text(LAYERS), INPUTS), run(model, INPUTS), strict=True):
+        assert actual.dtype == np.float32
+        np.testing.assert_allclose(actual, expected, atol=0.02 * np.abs(expected).max())
 
 
-@pytest.mark.filterwarnings("ignore:.*which this CPU's matmuls use:UserWarning")
-def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, tmp_path: Path) -> None:
-    items = [source.read() for source in sources_from_file(sample_inputs_file())]
-    # float16 in the file alone: ONNX Runtime's CPU provider computes it in float32.
-    with Embedder(compile_for_onnxruntime(plume_tiny_fp16, tmp_path / "fp16-cpu")) as embedder:
-        expected = embedder.embed(items)
-    with Embedder(compiled) as embedder:
-        actual = embedder.embed(items)
-        alone = embedder.embed(items, batch_size=1)
-    cosines = (expected * actual).sum(-1)
-    assert cosines.mean() >= 0.999  # 0.9999
-    assert cosines.min() >= 0.997
-    # Rows have scales of their own: the rest of a batch moves nothing across more than a rounding here and there.
-    np.testing.assert_allclose((actual * alone).sum(-1), 1, atol=1e-4)
+def test_the_table_is_gathered_before_it_is_widened(tmp_path: Path) -> None:
+    model = quantised(LAYERS, tmp_path)
+    assert [node.op_type for node in model.graph.initializers["table"].consumers()] == ["Gather"]
 
 
-@pytest.mark.parametrize("precision", ["int8-weight", "int4-weight"])
-def test_integer_weights_alone_are_refused(precision: IntegerPrecision) -> None:
-    with pytest.raises(PlumeExportError, match="convert whole weights") as error:
-        check_onnxruntime_precision("onnxruntime-cpu", precision)
-    assert "--precision int8" in str(error.value.fix)
+def test_no_float16_and_no_idle_cast_remains(tmp_path: Path) -> None:
+    model = quantised(LAYERS, tmp_path)
+    computed = [value for node in model.graph for value in node.outputs]
+    assert ir.DataType.FLOAT16 not in {value.dtype for value in (*computed, *model.graph.initializers.values())}
+    (cast,) = (node for node in model.graph if node.op_type == "Cast")  # of the table's rows
+    assert cast.inputs[0].producer().op_type == "Gather"
+
+
+@pytest.mark.parametrize("text", [SHARED_INPUT, OWN_INPUTS])
+def test_experts_are_quantised_one_by_one(text: str, tmp_path: Path) -> None:
+    inputs = {"x": RANDOM.normal(size=(3, 8)), "xs": RANDOM.normal(size=(2, 3, 8))}
+    (expected,) = run(graph_from_text(text), {name: array.astype(np.float16) for name, array in inputs.items()})
+    model = quantised(text, tmp_path)
+    assert operators(model).count("MatMulIntegerToFloat") == 2
+    assert {"stack.0", "stack.1", "stack.0_scale", "stack.1_scale"} <= set(model.graph.initializers)
+    assert "stack" not in model.graph.initializers
+    (actual,) = run(model, {name: array.astype(np.float32) for name, array in inputs.items()})
+    np.testing.assert_allclose(actual, expected, atol=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        pytest.param("int8[8, 4] layer =", "uint8[8, 4] layer =", id="another dtype"),
+        pytest.param(
+            "weight = DequantizeLinear <axis: int = 1> (layer, layer_scale)",
+            "weight = Cast <to: int = 10> (layer)",
+            id="a cast",
+        ),
+        pytest.param("MatMul (activation, weight)", "Gemm (activation, weight)", id="another operator"),
+    ],
+)
+def test_what_is_not_a_quantised_matmul_stays(text: str, instead: str, tmp_path: Path) -> None:
+    altered = LAYERS.replace(text, instead)
+    if instead.startswith("uint8"):
+        altered = altered.replace(values(LAYER), values(LAYER.astype(np.int16) + 128), 1)
+    model = quantised(altered, tmp_path)
+    (y,) = (value for value in model.graph.outputs if value.name == "y")
+    assert y.producer().op_type in ("MatMul", "Gemm")
+    assert operators(model).count("MatMulIntegerToFloat") == 1
+
+
+def test_large_tensors_that_are_widened_go_to_a_file(tmp_path: Path) -> None:
+    large = LAYERS.replace("float16[8, 4] unquantised", "float16[8, 4096] unquantised").replace(
+        "float16[rows, 4] plain", "float16[rows, 4096] plain"
+    )
+    start = large.index("unquantised = {") + len("unquantised = ")
+    end = large.index("}", start) + 1
+    data = RANDOM.normal(size=(8, 4096)).astype(np.float16)
+    model = quantised(large[:start] + halves(data) + large[end:], tmp_path)
+    stored = model.graph.initializers["unquantised"].const_value
+    assert isinstance(stored, ir.ExternalTensor)
+    np.testing.assert_array_equal(stored.numpy(), data.astype(np.float32))
+    assert [file.name for file in tmp_path.iterdir()] == [ADDED_WEIGHTS]
+
+
+def test_bfloat16_is_an_error(tmp_path: Path) -> None:
+    text = SHARED_INPUT.replace("float16", "bfloat16")
+    with pytest.raises(ir.passes.PreconditionError) as error:
+        quantised(text, tmp_path)
+    assert "x is bfloat16" in str(error.value.__cause__)

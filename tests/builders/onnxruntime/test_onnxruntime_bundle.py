@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from plume_export.builders.onnxruntime.onnxruntime_bundle import check_onnxruntime_precision
-from plume_export.bundle import Bundle, write_manifest
+from plume_export.bundle import WEIGHTS, Bundle, write_manifest
 from plume_export.errors import BundleError, InputError, PlumeExportError
 from plume_export.pipeline import check_target, compile_bundle
 from plume_export.recipe import read_recipe
@@ -105,6 +105,15 @@ def test_a_recipe_for_the_cpu_is_kept_to(tiny_fp32: Bundle, tmp_path: Path) -> N
         with pytest.raises(InputError, match="the limit is 512 in this compiled bundle"):
             embedder.embed(["word " * 600])
         assert embedder.embed(["a", "b", "c"]).shape == (3, 128)
+
+
+def test_the_portable_bundle_is_untouched(tiny_fp32: Bundle, tiny_cpu: Bundle) -> None:
+    operators = {
+        node.op_type for node in onnx.load(tiny_fp32.graph_file("vision_encoder"), load_external_data=False).graph.node
+    }
+    assert "MultiHeadAttention" not in operators
+    # onnx refuses external data with a second name ("a potential hardlink attack").
+    assert [bundle.file(WEIGHTS).stat().st_nlink for bundle in (tiny_fp32, tiny_cpu)] == [1, 1]
 
 
 def test_the_cpu_that_ships_has_no_limits(tiny_cpu: Bundle, tiny_fp32: Bundle) -> None:
