@@ -20,7 +20,7 @@ from .pipeline import (
 )
 from .progress import Report
 from .quantise.options import QuantiseOptions, precisions_from_text
-from .recipe import read_recipe
+from .recipe import Target, read_target
 from .samples import sample_inputs_file
 
 _Path = str | os.PathLike[str]
@@ -91,13 +91,12 @@ def compile(
         PlumeExportError: The target does not exist, cannot run the bundle's precision or does not fit in its device's memory,
             or the output cannot be written. Existing output is left unchanged.
     """
-    target = _resolved(target)
-    read_recipe(target)  # refuse a target that does not exist first
+    chosen = _chosen(target)
     path = Path(output)
     check_output(path, [bundle.path if isinstance(bundle, Bundle) else Path(bundle)])
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
-    report(f"compiling for {target}")
-    return compile_bundle(opened, path, target, report=report, progress=progress)
+    report(f"compiling for {chosen.name}")
+    return compile_bundle(opened, path, chosen, report=report, progress=progress)
 
 
 def build(
@@ -123,13 +122,13 @@ def build(
 
     Raises the errors of `export` and `compile`.
     """
-    target = _resolved(target)
-    recipe = read_recipe(target)
+    chosen = _chosen(target)
+    recipe = chosen.recipe
     options = _options(recipe.precision if precision is None else precision, modalities, quantise, range_guard, selftest)
     check_target(recipe, options.precision)
-    path = _checked_output(checkpoint, output, options, target)
+    path = _checked_output(checkpoint, output, options, chosen.name)
     opened = open_checkpoint(os.fspath(checkpoint), model or ModelOptions(), revision=revision, offline=offline)
-    return build_bundle(opened, path, options, target=target, report=report, progress=progress)
+    return build_bundle(opened, path, options, target=chosen, report=report, progress=progress)
 
 
 def _options(
@@ -154,5 +153,6 @@ def _checked_output(checkpoint: _Path, output: _Path | None, options: ExportOpti
     return path
 
 
-def _resolved(target: str) -> str:
-    return target_of_this_machine().name if target == AUTO else target
+def _chosen(target: str) -> Target:
+    """Return the target with its recipe, which is read and checked here and nowhere else."""
+    return read_target(target_of_this_machine().name if target == AUTO else target)

@@ -21,7 +21,7 @@ from .machine.tensorrt_variant import import_variant
 from .memory_plan import check_builder_fits, check_plan_fits
 from .progress import Report, detail_of
 from .quantise.options import QuantiseOptions, check_quantise_options
-from .recipe import Device, Recipe, read_recipe
+from .recipe import Device, Recipe, Target
 from .samples import sample_inputs_file
 from .spec import INTEGER_PRECISIONS, PRECISIONS, GraphName, ModelSpec, Precision, RouterContext
 
@@ -168,46 +168,54 @@ def build_bundle(
     output: Path,
     options: ExportOptions,
     *,
-    target: str,
+    target: Target,
     report: Report,
     progress: BuildProgress = lambda *_: None,
 ) -> Bundle:
-    """Export and compile for `target` in one go; only the compiled bundle stays."""
-    recipe = read_recipe(target)
-    check_target(recipe, options.precision)
-    _check_memory(target, recipe, checkpoint.model, options.precision, graphs_of(options.modalities))
+    """Export and compile for `target` in one go; only the compiled bundle stays.
+
+    Requires a target that passed `check_target`. Raises PlumeExportError like `export_checkpoint` and `compile_bundle`.
+    """
+    _check_memory(target, checkpoint.model, options.precision, graphs_of(options.modalities))
     check_output(output, _inputs(checkpoint, options))
     with staged_bundle(output, report) as staged, tempfile.TemporaryDirectory(dir=staged.parent) as scratch:
         exported = export_checkpoint(checkpoint, Path(scratch) / "onnx", options, report)
-        report(f"compiling for {target}")
-        compiled = compile_bundle(exported, staged, target, is_source_kept=False, progress=progress)
+        report(f"compiling for {target.name}")
+        compiled = _compile(exported, staged, target, is_source_kept=False, progress=progress)
     return replace(compiled, path=output)
 
 
 def compile_bundle(
     source: Bundle,
     output: Path,
-    target: str,
+    target: Target,
+    *,
+    progress: BuildProgress = lambda *_: None,
+    report: Report = lambda _: None,
+) -> Bundle:
+    """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch. Raises PlumeExportError."""
+    _check_compilable(source)
+    check_output(output, [source.path])
+    _check_memory(target, source.manifest.model, source.manifest.precision, list(source.manifest.graphs))
+    return _compile(source, output, target, progress=progress, report=report)
+
+
+def _compile(
+    source: Bundle,
+    output: Path,
+    target: Target,
     *,
     is_source_kept: bool = True,
     progress: BuildProgress = lambda *_: None,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Compile a portable bundle for a target that ships, or for a recipe file. Needs no torch.
-
-    With `is_source_kept=False` files that do not change are moved out of the source. Raises PlumeExportError.
-    """
-    _check_compilable(source)
-    check_output(output, [source.path])
-    recipe = read_recipe(target)
+    """Compile for the target's backend. With `is_source_kept=False` files that do not change are moved out of the source."""
+    name, recipe = target
     if recipe.backend == "onnxruntime-cpu":
-        return compile_for_onnxruntime(
-            source, output, target=target, recipe=recipe, is_source_kept=is_source_kept, report=report
-        )
+        return compile_for_onnxruntime(source, output, target=name, recipe=recipe, is_source_kept=is_source_kept, report=report)
     if recipe.backend == "onnxruntime-cuda":
-        return compile_for_onnxruntime_cuda(source, output, target, recipe, is_source_kept=is_source_kept, report=report)
-    _check_memory(target, recipe, source.manifest.model, source.manifest.precision, list(source.manifest.graphs))
-    return compile_for_tensorrt(source, output, target, recipe, is_source_kept=is_source_kept, progress=progress, report=report)
+        return compile_for_onnxruntime_cuda(source, output, name, recipe, is_source_kept=is_source_kept, report=report)
+    return compile_for_tensorrt(source, output, name, recipe, is_source_kept=is_source_kept, progress=progress, report=report)
 
 
 def check_target(recipe: Recipe, precision: Precision) -> None:
@@ -229,19 +237,20 @@ def _check_compilable(source: Bundle) -> None:
         )
 
 
-def _check_memory(target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> None:
+def _check_memory(target: Target, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> None:
     """Raise where a device cannot hold the engines: this machine's for TensorRT, else the one that the recipe names.
 
     And where this machine cannot hold the builder of TensorRT-RTX, whose needs were measured.
     """
+    name, recipe = target
     device = recipe.device
     if recipe.backend == "tensorrt" and (memory := device_memory()) is not None:
         gpu = find_gpus()[0]
         device = Device(gpu.name, memory.total_bytes / 1e9, gpu.compute_capability)
     if recipe.backend in ("tensorrt", "tensorrt-rtx") and device is not None:
-        check_plan_fits(target, recipe, model, precision, device, graphs)
+        check_plan_fits(name, recipe, model, precision, device, graphs)
     if recipe.backend == "tensorrt-rtx":
-        check_builder_fits(target, recipe, model, precision, graphs, system_memory().free_bytes)
+        check_builder_fits(name, recipe, model, precision, graphs, system_memory().free_bytes)
 
 
 def obstacle_to_running(bundle: Bundle) -> str | None:

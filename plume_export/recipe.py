@@ -104,6 +104,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.shapes
 
 
+class Target(NamedTuple):
+    """A recipe that was read and checked, with the name or the file by which the user chose it."""
+
+    name: str
+    recipe: Recipe
+
+
+def read_target(name: str) -> Target:
+    """Return a built-in target or a TOML file with its recipe. Raises like `read_recipe`."""
+    return Target(name, read_recipe(name))
+
+
 def recipes_directory() -> Path:
     """Return the directory of the built-in recipes (engines/ in a checkout, package data in a wheel)."""
     package = Path(__file__).parent

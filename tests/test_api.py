@@ -2,16 +2,22 @@
 
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
+import msgspec
 import numpy as np
 import pytest
 
 import plume_export
+from plume_export import api, pipeline
 from plume_export.bundle import Bundle
 from plume_export.cli.build import build as build_command
 from plume_export.cli.build import export as export_command
 from plume_export.samples import PLUME_TINY
+from plume_export.spec import PLUME_2B
+
+from .bundle.small_bundle import write_small_bundle
 
 FUNCTIONS = (plume_export.build, plume_export.compile, plume_export.export)
 
@@ -42,6 +48,33 @@ def test_an_output_that_is_no_bundle_stays(tmp_path: Path) -> None:
         with pytest.raises(plume_export.PlumeExportError, match=r"index\.html|not a bundle"):
             make(PLUME_TINY, tmp_path / "site")
     assert (tmp_path / "site" / "index.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["build", "compile"])
+def test_recipe_is_read_and_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    read, checked = list[str](), list[str]()
+    decode = msgspec.toml.decode
+
+    def compile_for_cpu(_source: Bundle, output: Path, *, target: str, **_: object) -> Bundle:
+        assert target == "cpu"
+        return plume_export.open_bundle(write_small_bundle(output))
+
+    def count_read(data: bytes, *, type: Any) -> Any:
+        read.append("a recipe")
+        return decode(data, type=type)
+
+    monkeypatch.setattr(msgspec.toml, "decode", count_read)
+    monkeypatch.setattr(pipeline, "import_onnxruntime", lambda: checked.append("ONNX Runtime"))
+    monkeypatch.setattr(pipeline, "compile_for_onnxruntime", compile_for_cpu)
+    monkeypatch.setattr(api, "open_checkpoint", lambda *_, **__: SimpleNamespace(directory=tmp_path / "from", model=PLUME_2B))
+    source = plume_export.open_bundle(write_small_bundle(tmp_path / "onnx"))
+    monkeypatch.setattr(pipeline, "export_checkpoint", lambda *_: source)
+    if name == "build":
+        built = plume_export.build("a checkpoint", tmp_path / "out", target="cpu", precision="fp32")
+    else:
+        built = plume_export.compile(source, tmp_path / "out", target="cpu")
+    assert built.path == tmp_path / "out"
+    assert (len(read), len(checked)) == (1, 1 if name == "build" else 0)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -12,7 +12,7 @@ from plume_export.machine.gpu import DeviceMemory
 from plume_export.machine.target import TargetChoice
 from plume_export.memory_plan import builder_peak_bytes
 from plume_export.pipeline import ExportOptions, ModelOptions, build_bundle, open_checkpoint
-from plume_export.recipe import read_recipe
+from plume_export.recipe import read_recipe, read_target
 from plume_export.spec import GRAPH_NAMES
 
 
@@ -33,7 +33,7 @@ def test_a_builder_that_this_machine_cannot_hold(
     monkeypatch.setattr("plume_export.pipeline.system_memory", lambda: DeviceMemory(8 << 30, 100 << 20))
     checkpoint = open_checkpoint(str(tiny_checkpoint), ModelOptions())
     with pytest.raises(PlumeExportError, match=r'this machine.s memory; 105 MB are free(.|\n)*weights = "shared"'):
-        build_bundle(checkpoint, tmp_path / "out", ExportOptions(), target="rtx", report=pytest.fail)
+        build_bundle(checkpoint, tmp_path / "out", ExportOptions(), target=read_target("rtx"), report=pytest.fail)
     assert not list(tmp_path.iterdir())
 
 

@@ -20,7 +20,7 @@ from plume_export.errors import PlumeExportError
 from plume_export.memory_plan import nearest_that_fits, plan_memory
 from plume_export.pipeline import compile_bundle
 from plume_export.portable_bundle import trace_model_graph
-from plume_export.recipe import AxisRange, BuilderSettings, Recipe, ShapeRanges, read_recipe, recipes_directory
+from plume_export.recipe import AxisRange, BuilderSettings, Recipe, ShapeRanges, read_recipe, read_target, recipes_directory
 from plume_export.spec import COMPUTE_DTYPE, PLUME_2B, GraphName, GraphSpec, ModelSpec, TensorSpec, graph_specs
 
 # The 2B model's widths with two vision blocks and two decoder layers.
@@ -122,7 +122,7 @@ def test_engines_that_the_device_can_not_hold_are_not_built(tiny_fp16: Bundle, t
     with pytest.raises(
         PlumeExportError, match=r"need [\d,]+ MB of device memory.*; Orin Nano has 530 MB(.|\n)*nearest that fits"
     ):
-        compile_bundle(tiny_fp16, tmp_path / "out", str(tmp_path / "small.toml"))
+        compile_bundle(tiny_fp16, tmp_path / "out", read_target(str(tmp_path / "small.toml")))
     assert not (tmp_path / "out").exists()
 
 

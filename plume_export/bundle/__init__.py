@@ -33,10 +33,9 @@ from .manifest import (
     graphs_of,
 )
 from .output import (
-    check_is_no_input,
     check_new_directory,
     check_output,
-    check_outside_bundles,
+    check_writable,
     new_bundle,
     new_directory,
     staged_bundle,
@@ -65,10 +64,9 @@ __all__ = [
     "ProductWeights",
     "Quantisation",
     "Verify",
-    "check_is_no_input",
     "check_new_directory",
     "check_output",
-    "check_outside_bundles",
+    "check_writable",
     "copy_file",
     "graphs_of",
     "is_plain_name",

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from ..atomic import HIDDEN_NAME_BYTES, as_write_error, check_not_locked, put_in_place, scratch_directory
-from ..errors import BundleError, PlumeExportError
+from ..errors import BundleError, OptionError, PlumeExportError
 from ..progress import Report
+from ..whole_file import check_replaceable
 from .bundle import is_bundle, open_bundle, read_manifest
 from .manifest import MANIFEST, Manifest
 
@@ -73,6 +74,30 @@ def check_new_directory(output: Path) -> None:
         _check_place(output)
         _check_free(output)
         check_not_locked(output)
+
+
+def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Sequence[str] = ()) -> None:
+    """Raise unless a file can be written to `output`, before any work is done.
+
+    It must end in one of `suffixes`, if any are given, and must not be an input or inside an input directory. It must also be
+    outside every bundle, which contains only its own files.
+    """
+    check_replaceable(output)
+    if suffixes and output.suffix not in suffixes:
+        one_of = "one of " if len(suffixes) > 1 else ""
+        raise OptionError(
+            f"The output {output} has the suffix {output.suffix!r}."
+            if output.suffix
+            else f"The output {output} has no suffix.",
+            fix=f"end it in {one_of}{', '.join(suffixes)}",
+        )
+    with as_write_error(output):
+        if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
+            raise PlumeExportError(f"{output} cannot be written.", fix="choose a file in an existing, writable directory")
+        if len(os.fsencode(output.name)) > os.pathconf(output.parent, "PC_NAME_MAX") - HIDDEN_NAME_BYTES:
+            raise PlumeExportError(f"The name of the output {output} is too long.", fix="choose a shorter --output")
+        check_outside_bundles(output)
+        check_is_no_input(output, inputs)
 
 
 def check_outside_bundles(output: Path) -> None:

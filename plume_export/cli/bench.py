@@ -11,7 +11,7 @@ from ..bench.html_report import check_plotting
 from ..bench.report import BenchReport
 from ..bench.run import run_bench
 from ..bench.text_report import environment_lines, left_out_lines, sweep_lines, tables_of, warning_lines
-from ..embed_file import check_writable
+from ..bundle import check_writable
 from ..whole_file import replacing
 from .console import html_file, print_table
 from .messages import report_step

@@ -13,7 +13,7 @@ from ..machine.target import AUTO, target_of_this_machine
 from ..memory_plan import check_shareable, nearest_that_fits, plan_memory
 from ..pipeline import ModelOptions, obstacle_to_running, open_checkpoint, require_export_packages
 from ..quantise.options import QuantiseOptions
-from ..recipe import read_recipe, recipe_names
+from ..recipe import Target, read_recipe, read_target, recipe_names
 from ..samples import PLUME_TINY
 from ..selftest import SelftestReport, run_selftest
 from ..spec import PLUME_2B, PRECISIONS
@@ -205,17 +205,18 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _planned(_context: click.Context, _parameter: click.Parameter, target: str) -> str:
+def _planned(_context: click.Context, _parameter: click.Parameter, target: str) -> Target:
     """Return the target to plan for: this machine's, or `rtx` if this machine's target has no engines."""
     if target != AUTO:
-        return target
+        return read_target(target)
     choice = target_of_this_machine()
-    if not read_recipe(choice.name).backend.startswith("onnxruntime"):
+    chosen = read_target(choice.name)
+    if not chosen.recipe.backend.startswith("onnxruntime"):
         note(f"target {AUTO}: {choice.name} ({choice.reason})")
-        return choice.name
+        return chosen
     reason = f"{choice.name} has no engines to plan ({choice.reason})"
     note(f"target {AUTO}: {reason}; planning for {_PLANNED}. Choose another with --target")
-    return _PLANNED
+    return read_target(_PLANNED)
 
 
 @command()
@@ -238,16 +239,15 @@ def _planned(_context: click.Context, _parameter: click.Parameter, target: str) 
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id.  [default: main]")
 @click.option("--offline", is_flag=True, help="Use only the local Hugging Face cache; do not download.")
-def plan(target: str, precision: Any, weights: Any, checkpoint: str | None, revision: str | None, offline: bool) -> Answer:
+def plan(target: Target, precision: Any, weights: Any, checkpoint: str | None, revision: str | None, offline: bool) -> Answer:
     """Compute the device memory that a target's engines need."""
     check_shareable(weights, precision)
-    recipe = read_recipe(target)
-    recipe = msgspec.structs.replace(recipe, weights=weights or recipe.weights)
+    recipe = msgspec.structs.replace(target.recipe, weights=weights or target.recipe.weights)
     model = PLUME_2B
     if checkpoint is not None:
         model = open_checkpoint(checkpoint, ModelOptions(), revision=revision, offline=offline).model
-    made = plan_memory(target, recipe, model, precision or recipe.precision)
-    nearest = nearest_that_fits(target, recipe, model, made.precision) if made.fits is False else None
+    made = plan_memory(target.name, recipe, model, precision or recipe.precision)
+    nearest = nearest_that_fits(target.name, recipe, model, made.precision) if made.fits is False else None
     document = {"plan": made, "total": made.total, "fits": made.fits, "nearest": nearest}
     return Answer(document, partial(print_plan, made, nearest), 1 if made.fits is False else 0)
 

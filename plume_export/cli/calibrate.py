@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ..embed_file import check_writable
+from ..bundle import check_writable
 from ..pipeline import ModelOptions, check_checkpoint_name, open_checkpoint
 from ..samples import PLUME_TINY, calibration_inputs_file
 from .documents import document_from_path

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..embed_file import check_writable
+from ..bundle import check_writable
 from ..inputs import Item, NoticeTally
 from ..printable import printable
 from ..runtime.embedder import Embedder

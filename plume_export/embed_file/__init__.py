@@ -1,7 +1,7 @@
 """Many inputs to one file of embeddings: inputs are read as needed, and rows are written as they are computed."""
 
 from .embed_sources import EmbedResult, OnError, embed_sources
-from .embedding_file import check_output_file, check_writable
+from .embedding_file import check_output_file
 from .partial import StoppedRun, stopped_run
 from .stream import embed_to_file, embed_to_lines
 from .summary import RunSummary
@@ -12,7 +12,6 @@ __all__ = [
     "RunSummary",
     "StoppedRun",
     "check_output_file",
-    "check_writable",
     "embed_sources",
     "embed_to_file",
     "embed_to_lines",

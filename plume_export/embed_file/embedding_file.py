@@ -9,16 +9,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import HIDDEN_NAME_BYTES, as_write_error
-from ..bundle import check_is_no_input, check_outside_bundles
-from ..errors import MissingExtraError, OptionError, PlumeExportError
+from ..bundle import check_writable
+from ..errors import MissingExtraError
 from ..runtime.output_rows import OutputDtype, has_nan, rows_from_embeddings
 from ..stages import FloatArray
-from ..whole_file import check_replaceable, replacing
+from ..whole_file import replacing
 
 OUTPUT_SUFFIXES = (".npy", ".jsonl", ".parquet")
 _ROW_GROUP = 4096
-_FIX = "choose a file in an existing, writable directory"
 
 
 class Block(NamedTuple):
@@ -38,30 +36,6 @@ def check_output_file(output: Path, inputs: Sequence[Path] = ()) -> None:
         except ImportError:
             raise MissingExtraError("pyarrow", "parquet") from None
     check_writable(output, [given for given in inputs if os.path.isfile(given)], suffixes=OUTPUT_SUFFIXES)
-
-
-def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Sequence[str] = ()) -> None:
-    """Raise unless a file can be written to `output`, before any work is done.
-
-    It must end in one of `suffixes`, if any are given, and must not be an input or inside an input directory. It must also be
-    outside every bundle, which contains only its own files.
-    """
-    check_replaceable(output)
-    if suffixes and output.suffix not in suffixes:
-        one_of = "one of " if len(suffixes) > 1 else ""
-        raise OptionError(
-            f"The output {output} has the suffix {output.suffix!r}."
-            if output.suffix
-            else f"The output {output} has no suffix.",
-            fix=f"end it in {one_of}{', '.join(suffixes)}",
-        )
-    with as_write_error(output):
-        if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
-            raise PlumeExportError(f"{output} cannot be written.", fix=_FIX)
-        if len(os.fsencode(output.name)) > os.pathconf(output.parent, "PC_NAME_MAX") - HIDDEN_NAME_BYTES:
-            raise PlumeExportError(f"The name of the output {output} is too long.", fix="choose a shorter --output")
-        check_outside_bundles(output)
-        check_is_no_input(output, inputs)
 
 
 def write_embeddings(

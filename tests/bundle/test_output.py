@@ -11,12 +11,12 @@ from plume_export.bundle import (
     MANIFEST,
     check_new_directory,
     check_output,
-    check_outside_bundles,
+    check_writable,
     new_bundle,
     new_directory,
     open_bundle,
 )
-from plume_export.embed_file import check_writable
+from plume_export.bundle.output import check_outside_bundles
 from plume_export.errors import PlumeExportError
 
 from .small_bundle import write_small_bundle

@@ -14,6 +14,7 @@ from plume_export.bundle import CONSTANTS, MANIFEST, TOKENIZER, Bundle, Quantisa
 from plume_export.checkpoint import Checkpoint
 from plume_export.errors import BundleError, PlumeExportError
 from plume_export.pipeline import ModelOptions, compile_bundle, open_checkpoint
+from plume_export.recipe import read_target
 
 TEXTS, STEPS = 16, 8
 
@@ -62,7 +63,7 @@ def test_the_manifest_says_what_was_found(bundle: Bundle) -> None:
 
 def test_it_is_not_compiled(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"quantised by rewriter 1\.0.*(?s:.*)precision int8"):
-        compile_bundle(bundle, tmp_path / "out", "cpu")
+        compile_bundle(bundle, tmp_path / "out", read_target("cpu"))
 
 
 def test_a_model_that_does_not_fit_a_file(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

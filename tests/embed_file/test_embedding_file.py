@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from plume_export.embed_file import check_output_file, check_writable, embedding_file
+from plume_export.bundle import check_writable
+from plume_export.embed_file import check_output_file, embedding_file
 from plume_export.embed_file.embedding_file import Block, write_embeddings, write_jsonl
 from plume_export.errors import PlumeExportError
 

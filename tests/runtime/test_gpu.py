@@ -14,6 +14,7 @@ from plume_export.inputs import Item, sources_from_file
 from plume_export.machine.software import CUDA_PROVIDER
 from plume_export.parity.reference_run import measure_parity
 from plume_export.pipeline import ModelOptions, compile_bundle, open_checkpoint
+from plume_export.recipe import read_target
 from plume_export.runtime.cuda.device import CudaDevice
 from plume_export.runtime.cuda.tensorrt import TensorRt
 from plume_export.samples import sample_inputs_file
@@ -45,7 +46,7 @@ def bundle(
     if target == "cuda" and CUDA_PROVIDER not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no CUDA provider")
     try:
-        return compile_bundle(tiny_fp16, tmp_path_factory.mktemp("gpu") / target, target)
+        return compile_bundle(tiny_fp16, tmp_path_factory.mktemp("gpu") / target, read_target(target))
     except MissingExtraError as error:
         pytest.skip(str(error))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plume_export.pipeline import ExportOptions, ModelOptions, build_bundle, open_checkpoint
+from plume_export.recipe import read_target
 from plume_export.samples import sample_inputs_file
 
 REPOSITORY = Path(__file__).parents[2]
@@ -44,7 +45,9 @@ print(json.dumps(list(sys.modules)))
 def text_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
     output = tmp_path_factory.mktemp("text") / "bundle"
     options = ExportOptions("fp32", modalities="text", selftest_inputs=sample_inputs_file(), guards_range=False)
-    build_bundle(open_checkpoint(str(tiny_checkpoint), ModelOptions()), output, options, target="cpu", report=lambda _: None)
+    build_bundle(
+        open_checkpoint(str(tiny_checkpoint), ModelOptions()), output, options, target=read_target("cpu"), report=lambda _: None
+    )
     return output
 
 

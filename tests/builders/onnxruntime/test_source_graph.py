@@ -14,6 +14,7 @@ from plume_export.bundle import MANIFEST, Bundle, open_bundle, write_manifest
 from plume_export.cli import main
 from plume_export.errors import BundleError, PlumeExportError
 from plume_export.pipeline import compile_bundle
+from plume_export.recipe import read_target
 from plume_export.spec import GraphName
 from tests.onnx_text import graph_from_text
 
@@ -103,7 +104,7 @@ def test_an_altered_graph_is_named(tiny_fp32: Bundle, tmp_path: Path, case: str)
     name, edit, text = CASES[case]
     bundle = altered(tiny_fp32, tmp_path / "bundle", name, edit)
     with pytest.raises(PlumeExportError) as raised:
-        compile_bundle(bundle, tmp_path / "compiled", "cpu")
+        compile_bundle(bundle, tmp_path / "compiled", read_target("cpu"))
     assert f"{name}.onnx" in raised.value.message
     assert text in raised.value.message
     assert raised.value.fix is not None

@@ -7,6 +7,7 @@ import pytest
 
 from plume_export.bundle import Bundle, EngineManifest
 from plume_export.pipeline import compile_bundle
+from plume_export.recipe import read_target
 
 _RECIPE = """
 description = "Small, for tests"
@@ -51,12 +52,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_engines(tmp_path_factory: pytest.TempPathFactory, tiny_fp16: Bundle, recipe: str) -> Built:
-    return Built(tiny_fp16, compile_bundle(tiny_fp16, tmp_path_factory.mktemp("engines") / "tiny", recipe))
+    return Built(tiny_fp16, compile_bundle(tiny_fp16, tmp_path_factory.mktemp("engines") / "tiny", read_target(recipe)))
 
 
 @pytest.fixture(scope="session")
 def plume_tiny_engines(tmp_path_factory: pytest.TempPathFactory, plume_tiny_fp16: Bundle, recipe: str) -> Built:
-    return Built(plume_tiny_fp16, compile_bundle(plume_tiny_fp16, tmp_path_factory.mktemp("engines") / "plume-tiny", recipe))
+    return Built(
+        plume_tiny_fp16, compile_bundle(plume_tiny_fp16, tmp_path_factory.mktemp("engines") / "plume-tiny", read_target(recipe))
+    )
 
 
 @pytest.fixture(scope="session", params=["tiny_fp16", "tiny_bf16", "plume_tiny_fp16", "plume_tiny_bf16"])
@@ -66,4 +69,4 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         engines: Built = request.getfixturevalue(request.param.replace("fp16", "engines"))
         return engines
     source: Bundle = request.getfixturevalue(request.param)
-    return Built(source, compile_bundle(source, tmp_path_factory.mktemp("engines") / request.param, recipe))
+    return Built(source, compile_bundle(source, tmp_path_factory.mktemp("engines") / request.param, read_target(recipe)))

@@ -11,6 +11,7 @@ from plume_export.bundle import open_bundle
 from plume_export.machine.tensorrt_log import new_log
 from plume_export.machine.tensorrt_variant import import_variant
 from plume_export.pipeline import compile_bundle
+from plume_export.recipe import read_target
 from plume_export.spec import GRAPH_NAMES, graph_specs
 
 from .conftest import Built, write_recipe
@@ -119,6 +120,6 @@ def test_activations_grow_linearly(name: str, request: pytest.FixtureRequest, tm
     """Attention is fused: four times the tokens and patches take at most 4.4 times the memory."""
     small: Built = request.getfixturevalue(name)
     recipe = write_recipe(tmp_path, tokens=4096, image=1024)
-    large = Built(small.source, compile_bundle(small.source, tmp_path / "large", recipe))
+    large = Built(small.source, compile_bundle(small.source, tmp_path / "large", read_target(recipe)))
     for graph, entry in large.engines.graphs.items():
         assert entry.activation_bytes <= 4.4 * small.engines.graphs[graph].activation_bytes, graph

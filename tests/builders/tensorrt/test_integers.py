@@ -12,6 +12,7 @@ from plume_export.pipeline import ModelOptions, compile_bundle, export_checkpoin
 from plume_export.quantise.activation_ranges import write_ranges
 from plume_export.quantise.calibrate import calibrate
 from plume_export.quantise.options import QuantiseOptions
+from plume_export.recipe import read_target
 from plume_export.samples import PLUME_TINY, sample_inputs_file
 from plume_export.spec import GRAPH_NAMES, INTEGER_PRECISIONS, Precision
 
@@ -44,7 +45,7 @@ def portable(calibrated: tuple[Checkpoint, Path], precision: Precision, tmp_path
 
 
 def test_baked(portable: Bundle, tmp_path: Path) -> None:
-    bundle = compile_bundle(portable, tmp_path / "engines", write_recipe(tmp_path))
+    bundle = compile_bundle(portable, tmp_path / "engines", read_target(write_recipe(tmp_path)))
     manifest = bundle.manifest
     assert manifest.engines is not None
     assert tuple(manifest.engines.graphs) == GRAPH_NAMES
@@ -57,11 +58,11 @@ def test_baked(portable: Bundle, tmp_path: Path) -> None:
 def test_shared(portable: Bundle, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, weights="shared")
     if portable.manifest.precision == "int8":
-        compiled = compile_bundle(portable, tmp_path / "engines", recipe)
+        compiled = compile_bundle(portable, tmp_path / "engines", read_target(recipe))
         assert compiled.manifest.files[WEIGHTS] == portable.manifest.files[WEIGHTS]
     else:
         with pytest.raises(PlumeExportError, match=r"cannot share the weights.*reformatted in every run"):
-            compile_bundle(portable, tmp_path / "engines", recipe)
+            compile_bundle(portable, tmp_path / "engines", read_target(recipe))
 
 
 def weight_values(bundle: Bundle, graph: str) -> int:

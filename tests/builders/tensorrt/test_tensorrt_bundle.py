@@ -21,12 +21,13 @@ from plume_export.bundle import Bundle, open_bundle
 from plume_export.cli import main
 from plume_export.errors import BundleError, PlumeExportError
 from plume_export.pipeline import compile_bundle
+from plume_export.recipe import read_target
 from tests.builders.tensorrt.conftest import Built, write_recipe
 
 
 def test_shared_weights_leave_small_engines(tiny_engines: Built, tmp_path: Path) -> None:
     source = tiny_engines.source
-    shared = Built(source, compile_bundle(source, tmp_path / "shared", write_recipe(tmp_path, weights="shared")))
+    shared = Built(source, compile_bundle(source, tmp_path / "shared", read_target(write_recipe(tmp_path, weights="shared"))))
     assert shared.bundle.manifest.files["weights.safetensors"] == source.manifest.files["weights.safetensors"]
     assert not list(shared.bundle.path.glob("*.onnx"))
     entries = shared.engines.graphs
@@ -56,7 +57,7 @@ def test_a_contract_that_a_graph_does_not_keep(tiny_fp16: Bundle, recipe: str, t
     source = Bundle(tiny_fp16.path, msgspec.structs.replace(manifest, graphs={**manifest.graphs, "vision_encoder": changed}))
     message = r"vision_encoder\.onnx: The network's input patches is float32 \[-1, -1, 1176\]; expected float16"
     with pytest.raises(PlumeExportError, match=message):
-        compile_bundle(source, tmp_path / "out", recipe)
+        compile_bundle(source, tmp_path / "out", read_target(recipe))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -66,13 +67,13 @@ def test_a_defective_engine_is_refused(tiny_fp16: Bundle, recipe: str, tmp_path:
     with pytest.raises(
         PlumeExportError, match=r"engine of vision_encoder holds .* its graph has 1,000: some weights are held more than"
     ):
-        compile_bundle(tiny_fp16, tmp_path / "out", recipe)
+        compile_bundle(tiny_fp16, tmp_path / "out", read_target(recipe))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_engines_are_not_compiled_again(tiny_engines: Built, recipe: str, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="already compiled for tensorrt-rtx"):
-        compile_bundle(tiny_engines.bundle, tmp_path / "again", recipe)
+        compile_bundle(tiny_engines.bundle, tmp_path / "again", read_target(recipe))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,7 +82,7 @@ def test_a_graph_that_can_not_be_parsed(tiny_fp16: Bundle, recipe: str, tmp_path
     shutil.copytree(tiny_fp16.path, broken)
     (broken / "prefill.onnx").write_bytes(b"no graph")
     with pytest.raises(PlumeExportError, match=r"prefill\.onnx is corrupt: it is not an ONNX graph"):
-        compile_bundle(open_bundle_unchecked(broken, tiny_fp16), tmp_path / "out", recipe)
+        compile_bundle(open_bundle_unchecked(broken, tiny_fp16), tmp_path / "out", read_target(recipe))
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
@@ -104,7 +105,7 @@ def test_a_builder_that_is_killed_is_reported(tiny_fp16: Bundle, recipe: str, tm
     killer.start()
     try:
         with pytest.raises(PlumeExportError, match=r"vision_encoder\.onnx was killed, most likely because memory ran out"):
-            compile_bundle(tiny_fp16, tmp_path / "out", recipe)
+            compile_bundle(tiny_fp16, tmp_path / "out", read_target(recipe))
     finally:
         stop.set()
         killer.join()

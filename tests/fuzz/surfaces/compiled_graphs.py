@@ -12,6 +12,7 @@ from hypothesis.strategies import DrawFn
 from plume_export.bundle import MANIFEST, open_bundle, write_manifest
 from plume_export.bundle.bundle import read_manifest
 from plume_export.pipeline import ExportOptions, ModelOptions, compile_bundle, export_checkpoint, open_checkpoint
+from plume_export.recipe import read_target
 
 from ..mutation import mutated
 from ..sample_bundle import GOLDEN_CHECKPOINT
@@ -134,7 +135,7 @@ def _read(directory: Path) -> None:
     (source / MANIFEST).unlink()
     write_manifest(source, manifest)
     try:
-        compile_bundle(open_bundle(source), output, "cpu")
+        compile_bundle(open_bundle(source), output, read_target("cpu"))
     finally:
         shutil.rmtree(output, ignore_errors=True)
     assert not [file for file in directory.iterdir() if file.name != "bundle"]
