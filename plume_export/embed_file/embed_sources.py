@@ -65,7 +65,8 @@ def embed_sources(
     """
     result = EmbedResult([], np.empty((0, embedder.dimension), np.float32))
     parts = [result.embeddings]
-    windows = embed_windows(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify)
+    size = embedder.checked_batch_size(batch_size)
+    windows = embed_windows(embedder, sources, batch_size=size, on_error=on_error, advance=advance, notify=notify)
     for window in windows:
         result.skipped |= {len(result.sources) + row: reason for row, reason in window.skipped.items()}
         result.sources += window.sources
@@ -78,7 +79,7 @@ def embed_windows(
     embedder: Embedder,
     sources: Iterable[Source],
     *,
-    batch_size: int | None,
+    batch_size: int,
     on_error: OnError,
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,

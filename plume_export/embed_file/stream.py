@@ -56,7 +56,7 @@ def embed_to_file(
         advance(partial.inputs)
         try:
             windows = embed_windows(
-                embedder, remaining, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify
+                embedder, remaining, batch_size=settings.batch_size, on_error=on_error, advance=advance, notify=notify
             )
             with closing(windows):
                 for window in windows:
@@ -86,9 +86,10 @@ def embed_to_lines(
 ) -> RunSummary:
     """Write one {"id": ..., "embedding": [...]} per line as windows are computed."""
     check_output_dtype(output_dtype, is_skipping=False)
+    size = embedder.checked_batch_size(batch_size)
     ids, skipped, count = RepeatedIds(), list[Skipped](), 0
     sources = ids.watched(inputs.sources)
-    windows = embed_windows(embedder, sources, batch_size=batch_size, on_error=on_error, advance=advance, notify=notify)
+    windows = embed_windows(embedder, sources, batch_size=size, on_error=on_error, advance=advance, notify=notify)
     with closing(windows):
         for window in windows:
             write_jsonl([Block(window.ids, window.embeddings)], file, output_dtype)

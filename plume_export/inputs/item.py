@@ -20,6 +20,8 @@ ImageSource: TypeAlias = EncodedSource | Image.Image | NDArray[np.uint8]
 VideoSource: TypeAlias = tuple[ImageSource, ...] | str | os.PathLike[str]
 
 _KEYS = ("id", "text", "image", "video")
+_MEDIA_KEYS = ("image", "video")
+_FIX_OF_REPEATED = "give each key of an object once"
 
 
 @dataclass(frozen=True)
@@ -77,26 +79,74 @@ def is_image_source(value: object) -> TypeGuard[ImageSource]:
 
 def item_from_json(line: str, base_dir: Path) -> Item:
     """Return the Item of one JSON line. Relative paths are resolved against `base_dir`. Raises InputError."""
-    try:
-        value = json.loads(line, object_pairs_hook=object_from_pairs)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The line is not JSON: {error}.", fix='write one object per line, such as {"text": "..."}') from None
-    if not isinstance(value, dict):
-        raise InputError(f"The line is a JSON {type(value).__name__}; expected an object.", fix='write {"text": "..."}')
-    for key in ("image", "video"):
-        if key in value:
-            value[key] = _resolved(value[key], base_dir)
-    return _item_from_mapping(value)
+    return JsonLine.parse(line, base_dir).item()
+
+
+@dataclass(frozen=True)
+class JsonLine:
+    """One JSON line, parsed once. `problem` is the message and the fix if it cannot be an input.
+
+    `fields` are those that could be read, with paths resolved against the directory of the file.
+    """
+
+    fields: dict[str, Any]
+    problem: tuple[str, str] | None = None
+
+    @classmethod
+    def parse(cls, line: str, base_dir: Path) -> "JsonLine":
+        """Parse a line. Nothing is raised: a line that is not read is no error."""
+        repeated: list[str] = []
+
+        def last_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            if (key := _repeated_key(pairs)) is not None:
+                repeated.append(key)
+            return dict(pairs)
+
+        fields, problem = dict[str, Any](), None
+        try:
+            value = json.loads(line, object_pairs_hook=last_of_pairs)
+            if isinstance(value, dict):
+                fields = value
+            else:
+                problem = f"The line is a JSON {type(value).__name__}; expected an object.", 'write {"text": "..."}'
+        except (ValueError, RecursionError) as error:
+            problem = f"The line is not JSON: {error}.", 'write one object per line, such as {"text": "..."}'
+        if repeated:
+            problem = f"The key {repeated[0]!r} is repeated.", _FIX_OF_REPEATED
+        for key in _MEDIA_KEYS:
+            if key in fields:
+                fields[key] = _resolved(fields[key], base_dir)
+        return cls(fields, problem)
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of images and videos."""
+        media = [self.fields.get(key) for key in _MEDIA_KEYS]
+        names = [name for value in media for name in (value if isinstance(value, list) else [value])]
+        return [name for name in names if isinstance(name, str)]
+
+    def item(self) -> Item:
+        """Return the input. Raises InputError."""
+        if self.problem is not None:
+            message, fix = self.problem
+            raise InputError(message, fix=fix)
+        return _item_from_mapping(self.fields)
 
 
 def object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; an `object_pairs_hook` for `json.loads`. Raises InputError if a key is repeated."""
-    value: dict[str, Any] = {}
-    for key, content in pairs:
-        if key in value:
-            raise InputError(f"The key {key!r} is repeated.", fix="give each key of an object once")
-        value[key] = content
-    return value
+    if (key := _repeated_key(pairs)) is not None:
+        raise InputError(f"The key {key!r} is repeated.", fix=_FIX_OF_REPEATED)
+    return dict(pairs)
+
+
+def _repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
+    seen = set[str]()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    return None
 
 
 def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
@@ -112,14 +162,13 @@ def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
     )
 
 
-def _resolved(value: object, base_dir: Path) -> object:
-    if isinstance(value, str):
-        is_address = "://" in value or value.startswith("data:")  # URLs are passed on unchanged and refused when the image is
-        # read
-        return value if is_address else str(base_dir / value)
-    if isinstance(value, list):
-        return [_resolved(element, base_dir) for element in value]
-    return value
+def _resolved(media: object, base_dir: Path) -> object:
+    """Return one path or a list of paths, resolved. Addresses are passed on and refused when the image is read."""
+    if isinstance(media, list):
+        return [_resolved(name, base_dir) if isinstance(name, str) else name for name in media]
+    if not isinstance(media, str) or "://" in media or media.startswith("data:"):
+        return media
+    return str(base_dir / media)
 
 
 def _check_text(text: object) -> None:

@@ -1,15 +1,14 @@
 """Sources of inputs: the lines of a file, standard input, or command-line arguments."""
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from ..errors import InputError
-from .item import Item, item_from_json
+from .item import Item, JsonLine
 from .media_files import VIDEO_SUFFIXES, find_media
 
 
@@ -108,13 +107,12 @@ class _Lines:
     blank: BlankLines = field(default_factory=BlankLines)
 
     def __iter__(self) -> Iterator[Source]:
-        for number, line in self.numbered():
-            fields = _fields(line)
-            states = [_state_of(self.directory / name) for key in ("image", "video") for name in _names(fields.get(key))]
-            identity = fields.get("id")
+        for number, text in self.numbered():
+            line = JsonLine.parse(text, self.directory)
+            identity = line.fields.get("id")
             name = f"line {number}" if identity is None else str(identity)
-            reader = _LineReader(f"{self.name} line {number}", self.directory, line)
-            yield Source(name, reader, " ".join((line, *states)), number)
+            states = [_state_of(Path(file)) for file in line.files]
+            yield Source(name, _LineReader(f"{self.name} line {number}", line), " ".join((text, *states)), number)
 
     def numbered(self) -> Iterator[tuple[int, str]]:
         """Yield the number and the text of every line that is not blank, and count the others."""
@@ -134,12 +132,11 @@ class _Lines:
 @dataclass(frozen=True)
 class _LineReader:
     place: str
-    directory: Path
-    line: str
+    line: JsonLine
 
     def __call__(self) -> Item:
         try:
-            return item_from_json(self.line, self.directory)
+            return self.line.item()
         except InputError as error:
             error.add_place(self.place)
             raise
@@ -154,20 +151,6 @@ class _FileReader:
         if Path(self.file).suffix.lower() in VIDEO_SUFFIXES:
             return Item(text=self.text, video=self.file)
         return Item(text=self.text, images=(self.file,))
-
-
-def _fields(line: str) -> dict[str, Any]:
-    """Return the fields of a line; {} if the line cannot be parsed."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _names(media: object) -> list[str]:
-    """Return the file names in a line's "image" or "video"."""
-    return [name for name in (media if isinstance(media, list) else [media]) if isinstance(name, str)]
 
 
 def _state_of(file: Path) -> str:

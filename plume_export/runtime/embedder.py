@@ -233,27 +233,28 @@ class Embedder:
             return self.preprocessor.prepare(item)
 
     def embed_prepared(
-        self,
-        prepared: Sequence[PreparedInput],
-        *,
-        batch_size: int | None = None,
-        advance: Advance = lambda _: None,
-        allow_non_finite: bool = False,
+        self, prepared: Sequence[PreparedInput], *, batch_size: int | None = None, advance: Advance = lambda _: None
     ) -> FloatArray:
         """Return unit vectors [inputs, hidden]. Prompts of similar lengths share a batch to reduce padding.
 
-        Raises InputError with the `index` of the first input whose embedding is not finite. With `allow_non_finite` that input
-        gets a row of NaN instead. The other rows of its batch are not affected.
+        Raises InputError with the `index` of the first input whose embedding is not finite.
         """
-        batch_size = self.checked_batch_size(batch_size)
+        embeddings = self.embed_batches(prepared, self.checked_batch_size(batch_size), advance)
+        is_finite = np.isfinite(embeddings).all(axis=1)
+        if not is_finite.all():
+            raise self.non_finite_error(int(is_finite.argmin()))
+        return embeddings
+
+    def embed_batches(self, prepared: Sequence[PreparedInput], batch_size: int, advance: Advance) -> FloatArray:
+        """Return unit vectors like `embed_prepared`, with a row of NaN for an input whose embedding is not finite.
+
+        `batch_size` comes from `checked_batch_size`. The other rows of a batch are not affected.
+        """
         embeddings = np.empty((len(prepared), self.dimension), np.float32)
         for rows in rows_by_length([item.token_count for item in prepared], batch_size):
             embeddings[rows] = self._embed_batch([prepared[row] for row in rows])
             advance(len(rows))
-        is_finite = np.isfinite(embeddings).all(axis=1)
-        if not is_finite.all() and not allow_non_finite:
-            raise self.non_finite_error(int(is_finite.argmin()))
-        embeddings[~is_finite] = np.nan
+        embeddings[~np.isfinite(embeddings).all(axis=1)] = np.nan
         return embeddings
 
     def non_finite_error(self, index: int) -> InputError:
@@ -329,7 +330,7 @@ class Embedder:
             items,
             read=lambda item: item,
             identify=identify,
-            batch_size=batch_size,
+            batch_size=self.checked_batch_size(batch_size),
             is_skipping=is_skipping,
             advance=advance,
             notify=tally.add,

@@ -114,7 +114,7 @@ def embed_windows(
     *,
     read: Callable[[Given], Any],
     identify: Callable[[InputError, Given], None],
-    batch_size: int | None,
+    batch_size: int,
     is_skipping: bool,
     advance: Advance = lambda _: None,
     notify: Notify = lambda _: None,
@@ -124,7 +124,6 @@ def embed_windows(
     `read` returns what the embedder accepts. An InputError gets its item's `index`. Unless `is_skipping`, it is raised, after
     `identify` has added the name by which the user knows the item.
     """
-    batch_size = embedder.checked_batch_size(batch_size)
 
     def prepared(numbered: tuple[int, Given]) -> _PreparedItem[Given]:
         index, item = numbered
@@ -149,9 +148,7 @@ def embed_windows(
             inputs = [entry.prepared for entry in window if entry.prepared is not None]
             advance(len(result.errors))
             notify(notice for entry in inputs for notice in entry.notices)
-            result.embeddings[rows] = embedder.embed_prepared(
-                inputs, batch_size=batch_size, advance=advance, allow_non_finite=True
-            )
+            result.embeddings[rows] = embedder.embed_batches(inputs, batch_size, advance)
             for row in rows:
                 if np.isnan(result.embeddings[row, 0]):
                     error = embedder.non_finite_error(window[row].index)

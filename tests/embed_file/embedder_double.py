@@ -31,10 +31,12 @@ class EmbedderDouble:
         self.media_options = MediaOptions()
         self.bundle = SimpleNamespace(cache_key="bundle")
         self.embedded = 0
+        self.checked: list[int | None] = []
         self._stop_after = stop_after
         vars(self).update(settings)
 
     def checked_batch_size(self, batch_size: int | None) -> int:
+        self.checked.append(batch_size)
         return batch_size or 8
 
     def prepare(self, item: Item) -> PreparedDouble:
@@ -42,9 +44,7 @@ class EmbedderDouble:
             raise InputError("The input is bad.", fix="give a good one")
         return PreparedDouble(item.text, notices=(Notice("rotation ignored", "a.jpg"),) if item.text == "sideways" else ())
 
-    def embed_prepared(
-        self, prepared: Sequence[PreparedDouble], *, batch_size: int, advance: Callable[[int], None], allow_non_finite: bool
-    ) -> np.ndarray:
+    def embed_batches(self, prepared: Sequence[PreparedDouble], batch_size: int, advance: Callable[[int], None]) -> np.ndarray:
         window = "\n".join(item.text for item in prepared)
         rows = np.empty((len(prepared), self.dimension), np.float32)
         for row, item in enumerate(prepared):
@@ -54,7 +54,6 @@ class EmbedderDouble:
             digest = sha256(f"{batch_size} {item.text} {window}".encode()).digest()
             rows[row] = np.nan if item.text == "overflow" else np.frombuffer(digest, np.uint8)[: self.dimension]
             advance(1)
-        assert allow_non_finite
         return rows
 
     def non_finite_error(self, index: int) -> InputError:

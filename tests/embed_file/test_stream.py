@@ -10,13 +10,14 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
 from plume_export import locked_file
-from plume_export.embed_file import embed_to_file, embed_to_lines, partial, stopped_run
+from plume_export.embed_file import embed_sources, embed_to_file, embed_to_lines, partial, stopped_run
 from plume_export.errors import InputError, PlumeExportError
 from plume_export.inputs import MediaOptions, NoticeTally, inputs_from_file
 from plume_export.runtime.output_rows import OUTPUT_DTYPES, OutputDtype, rows_from_embeddings
@@ -64,6 +65,16 @@ def embed(
     )
     written = output.read_bytes() if output.exists() else None
     return SimpleNamespace(bytes=written, embedded=embedder.embedded, told=sum(told), skipped=summary.skipped, summary=summary)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_batch_size_is_checked_once(lines: Path, batch_size: int | None) -> None:
+    double: Any = EmbedderDouble()
+    inputs, output = inputs_from_file(lines), lines.with_name("out.npy")
+    embed_to_file(double, inputs, output, batch_size=batch_size, on_error="fail", is_resumed=False)
+    embed_to_lines(double, inputs, io.BytesIO(), batch_size=batch_size, on_error="fail")
+    embed_sources(double, inputs.sources, batch_size=batch_size, on_error="fail")
+    assert double.checked == [batch_size] * 3
 
 
 def test_notices_are_handed_on_as_inputs_are_embedded(lines: Path) -> None:

@@ -1,7 +1,9 @@
 """Lines are read as they are needed, and all of them are checked first."""
 
 import io
+import json
 import os
+import re
 import threading
 from itertools import islice
 from pathlib import Path
@@ -25,6 +27,42 @@ def test_lines_ids_and_count(tmp_path: Path) -> None:
     assert last.read().text == "d"
     with pytest.raises(InputError, match=r"in\.jsonl line 5: The line is not JSON"):
         broken.read()
+
+
+def test_a_line_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"id": "a", "image": ["p.png", "https://host/q.png"]}\n{"video": "clip.mp4"}\n')
+    parsed = list[str]()
+    parse = json.loads
+    monkeypatch.setattr(json, "loads", lambda text, **kinds: parsed.append(text) or parse(text, **kinds))
+    items = [source.read() for source in inputs_from_file(file).sources]
+    assert parsed == file.read_text().splitlines()
+    assert items[0].images == (str(tmp_path / "p.png"), "https://host/q.png")
+    assert items[1].video == str(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "error"),
+    [
+        ('{"id": "a", "text": "b", "text": "c"}', "a", "The key 'text' is repeated"),
+        ('{"text": "a", "text": "b"} {', "line 1", "The key 'text' is repeated"),
+        ('{"id": "a", "image": {"x": 1, "x": 2}}', "a", "The key 'x' is repeated"),
+        ('{"id": 1, "image": [["p.png"]]}', "1", "an element of type list"),
+        ('{"id": "a", "image": %s}' % ("[" * 800 + "]" * 800), "a", "an element of type list"),
+        ('["a"]', "line 1", "The line is a JSON list"),
+        ("[" * 100_000, "line 1", "The line is not JSON"),
+    ],
+)
+def test_a_bad_line_is_an_error_when_it_is_read(tmp_path: Path, line: str, name: str, error: str) -> None:
+    file = tmp_path / "in.jsonl"
+    file.write_text(f'{line}\n{{"text": "good"}}\n')
+    bad, good = inputs_from_file(file).sources
+    assert bad.id == name
+    for _ in range(2):  # the place is named once, however often the line is read
+        with pytest.raises(InputError, match=re.escape(error)) as raised:
+            bad.read()
+        assert raised.value.message.count("in.jsonl line 1") == 1
+    assert good.read().text == "good"
 
 
 def test_only_the_lines_that_are_needed_are_read(tmp_path: Path) -> None:

@@ -272,6 +272,17 @@ def test_one_embedding_that_is_not_finite_leaves_the_others_of_its_batch(
     np.testing.assert_allclose(after, expected[:1], atol=1e-5)
 
 
+def test_batch_size_is_checked_once_a_call(tiny_cpu: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = list[int | None]()
+    with Embedder(tiny_cpu) as embedder:
+        check = embedder.checked_batch_size
+        monkeypatch.setattr(embedder, "checked_batch_size", lambda size: checked.append(size) or check(size))
+        embedder.embed(["a"] * 40, batch_size=2)  # two windows
+        embedder.encode(["a"])
+        embedder.embed_prepared([embedder.prepare("a")])
+    assert checked == [2, None, None]
+
+
 def test_an_embedding_that_is_not_finite_names_its_item_and_a_fix_that_suits(poisoned: Bundle) -> None:
     with Embedder(poisoned) as embedder:
         with pytest.raises(InputError, match=r"^item 17: The embedding is not finite") as raised:

@@ -45,14 +45,10 @@ class ColourEmbedder:
             return PreparedColour(loaded.getpixel((0, 0)), notices=tuple(notices))  # of the upper left corner
         return PreparedColour(ImageColor.getrgb(item.text))
 
-    def embed_prepared(
-        self,
-        prepared: Sequence[PreparedColour],
-        *,
-        batch_size: int | None = None,
-        advance: Callable[[int], None] = lambda _: None,
-        allow_non_finite: bool = False,
-    ) -> np.ndarray:
+    def embed_prepared(self, prepared: Sequence[PreparedColour]) -> np.ndarray:
+        return self.embed_batches(prepared, 8, lambda _: None)
+
+    def embed_batches(self, prepared: Sequence[PreparedColour], batch_size: int, advance: Callable[[int], None]) -> np.ndarray:
         advance(len(prepared))
         rows = np.array([item.colour for item in prepared], np.float32).reshape(-1, 3) / 255 - 0.5
         unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
