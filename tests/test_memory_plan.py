@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from plume_export.builders.tensorrt.engine import EngineRequest
+from plume_export.builders.tensorrt.graph_weights import SHARED_BYTES
 from plume_export.builders.tensorrt.network import axis_ranges
 from plume_export.builders.tensorrt.tensorrt_bundle import build_in_child
-from plume_export.builders.tensorrt.weights import SHARED_BYTES
 from plume_export.bundle import Bundle
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError

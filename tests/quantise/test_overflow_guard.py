@@ -18,7 +18,7 @@ from plume_export.quantise.overflow_guard import FLOAT16_MAX, MARGIN, guard_text
 from plume_export.runtime.onnx_reference import OnnxReference
 from plume_export.samples import held_out_inputs_file, plume_tiny_directory
 from plume_export.stages import FloatArray
-from tests.quantise.twins import write_twin
+from tests.quantise.outlier_variant import write_outlier_variant
 
 TEXTS = ["two large cyan stars", "a red circle on the left"]
 LIMIT = MARGIN * FLOAT16_MAX
@@ -53,9 +53,11 @@ def test_the_sample_model_needs_none(shipped_ranges: Ranges) -> None:
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """plume-tiny with every 16th channel 2^17 times as large: the same function, with magnitudes over 65504."""
-    directory = write_twin(plume_tiny_directory(), tmp_path_factory.mktemp("twin") / "checkpoint", factor=2.0**17, stride=16)
+    directory = write_outlier_variant(
+        plume_tiny_directory(), tmp_path_factory.mktemp("variant") / "checkpoint", factor=2.0**17, stride=16
+    )
     return open_checkpoint(str(directory), ModelOptions())
 
 
@@ -70,16 +72,16 @@ def exported(checkpoint: Checkpoint, output: Path, **options: Any) -> Bundle:
     return open_bundle(output)
 
 
-def test_a_model_that_overflows(twin: Checkpoint, plume_tiny_fp32: FloatArray, tmp_path: Path) -> None:
-    ranges = calibrate(twin, held_out_inputs_file())
+def test_a_model_that_overflows(variant: Checkpoint, plume_tiny_fp32: FloatArray, tmp_path: Path) -> None:
+    ranges = calibrate(variant, held_out_inputs_file())
     kept = guarded_layers(ranges)
     assert {"decoder.layers.0.gate_up_proj", "decoder.layers.0.down_proj", "visual.blocks.0.fc1"} <= set(kept)
     assert max(kept.values()) > FLOAT16_MAX
-    guarded = exported(twin, tmp_path / "guarded", precision="fp16", float32_layers=kept)
+    guarded = exported(variant, tmp_path / "guarded", precision="fp16", float32_layers=kept)
     assert guarded.manifest.float32_layers == kept
     cosines = (rounded_embeddings(guarded) * plume_tiny_fp32).sum(1)
     assert cosines.min() >= 0.999
-    unguarded = exported(twin, tmp_path / "unguarded", precision="fp16")
+    unguarded = exported(variant, tmp_path / "unguarded", precision="fp16")
     with pytest.raises(PlumeExportError, match="not finite"):
         rounded_embeddings(unguarded)
 

@@ -1,4 +1,4 @@
-"""What integers cost the sample model and its outlier twin, on inputs that calibration never saw.
+"""What integers cost the sample model and its outlier variant, on inputs that calibration never saw.
 
 The Q/DQ graph itself runs: float16 between the products is computed in float32 by ONNX Runtime's CPU kernels.
 """
@@ -13,20 +13,22 @@ from plume_export.quantise.calibrate import calibrate
 from plume_export.quantise.quantisation_plan import QuantisationPlan
 from plume_export.samples import calibration_inputs_file, plume_tiny_directory
 from tests.quantise.bench import Bench, naive_plan, plan_of
-from tests.quantise.twins import write_twin
+from tests.quantise.outlier_variant import write_outlier_variant
 
 MEAN, WORST = 0.99, 0.97
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    path = write_twin(plume_tiny_directory(), tmp_path_factory.mktemp("twins") / "outliers", factor=128.0, stride=29)
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = write_outlier_variant(
+        plume_tiny_directory(), tmp_path_factory.mktemp("variants") / "outliers", factor=128.0, stride=29
+    )
     return open_checkpoint(str(path), ModelOptions())
 
 
 @pytest.fixture(scope="module")
-def twin_ranges(twin: Checkpoint) -> Ranges:
-    return calibrate(twin, calibration_inputs_file())
+def variant_ranges(variant: Checkpoint) -> Ranges:
+    return calibrate(variant, calibration_inputs_file())
 
 
 def test_int8(plume_tiny: Checkpoint, bench: Bench, int8_plan: QuantisationPlan) -> None:
@@ -46,27 +48,27 @@ def test_int4_weight(plume_tiny: Checkpoint, bench: Bench, shipped_ranges: Range
     assert measured.worst >= 0.95
 
 
-def test_a_twin_has_outliers_and_computes_the_same(
-    plume_tiny: Checkpoint, twin: Checkpoint, bench: Bench, shipped_ranges: Ranges, twin_ranges: Ranges
+def test_the_variant_has_outliers_and_computes_the_same(
+    plume_tiny: Checkpoint, variant: Checkpoint, bench: Bench, shipped_ranges: Ranges, variant_ranges: Ranges
 ) -> None:
-    everything = list(naive_plan(twin, twin_ranges).schemes["prefill"]) + list(
-        naive_plan(twin, twin_ranges).schemes["vision_encoder"]
+    everything = list(naive_plan(variant, variant_ranges).schemes["prefill"]) + list(
+        naive_plan(variant, variant_ranges).schemes["vision_encoder"]
     )
-    assert bench.measure(twin, naive_plan(twin, twin_ranges).excluding(everything)).worst >= 0.9999
+    assert bench.measure(variant, naive_plan(variant, variant_ranges).excluding(everything)).worst >= 0.9999
     ratios = [
-        twin_ranges.of(layer).input_abs_max.max() / shipped_ranges.of(layer).input_abs_max.max()
+        variant_ranges.of(layer).input_abs_max.max() / shipped_ranges.of(layer).input_abs_max.max()
         for layer in everything
         if not layer.endswith((".o_proj", ".proj", ".fc2", "merger.fc1"))
     ]
     assert np.median(ratios) > 30
 
 
-def test_naive_int8_collapses_on_the_twin(twin: Checkpoint, bench: Bench, twin_ranges: Ranges) -> None:
-    measured = bench.measure(twin, naive_plan(twin, twin_ranges))
+def test_naive_int8_collapses_on_the_variant(variant: Checkpoint, bench: Bench, variant_ranges: Ranges) -> None:
+    measured = bench.measure(variant, naive_plan(variant, variant_ranges))
     assert measured.mean < 0.9
 
 
-def test_int8_keeps_its_bars_on_the_twin(twin: Checkpoint, bench: Bench, twin_ranges: Ranges) -> None:
-    measured = bench.measure(twin, plan_of(twin, twin_ranges, "int8"))
+def test_int8_keeps_its_bars_on_the_variant(variant: Checkpoint, bench: Bench, variant_ranges: Ranges) -> None:
+    measured = bench.measure(variant, plan_of(variant, variant_ranges, "int8"))
     assert measured.mean >= MEAN
     assert measured.worst >= WORST

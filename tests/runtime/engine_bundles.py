@@ -4,8 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from plume_export.builders.tensorrt.graph_weights import write_graph_with_shared_weights
 from plume_export.builders.tensorrt.network import axis_ranges
-from plume_export.builders.tensorrt.weights import write_graph_with_shared_weights
 from plume_export.bundle import WEIGHTS, Bundle, EngineEntry, EngineManifest, copy_file, open_bundle, write_manifest
 from plume_export.recipe import AxisRange, Recipe, ShapeRanges, read_recipe
 from plume_export.spec import GraphSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from plume_export.builders.tensorrt.weights import weights_of_graph
+from plume_export.builders.tensorrt.graph_weights import weights_of_graph
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.errors import BundleError
 from plume_export.runtime.onnx_reference import OnnxReference

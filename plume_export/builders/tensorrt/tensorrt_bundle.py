@@ -32,8 +32,8 @@ from ...whole_file import check_replaceable
 from .audit import check_engine, copied_weight_bytes
 from .engine import EngineRequest, EngineResult, Message, Progress
 from .engine_layers import layers_file
+from .graph_weights import GraphWeights, duplicate_bytes, weights_of_graph, write_graph_with_shared_weights
 from .network import AxisRanges, axis_ranges
-from .weights import GraphWeights, duplicate_bytes, weights_of_graph, write_graph_with_shared_weights
 
 # Reports which graph is being built and the progress of the builder's current phase.
 BuildProgress = Callable[[GraphName, Progress], None]

@@ -7,7 +7,7 @@ import pytest
 
 from plume_export.builders.tensorrt.audit import audit_engine, check_engine, copied_weight_bytes
 from plume_export.builders.tensorrt.engine_layers import layers_from_log
-from plume_export.builders.tensorrt.weights import GraphWeights, duplicate_bytes, weights_of_graph
+from plume_export.builders.tensorrt.graph_weights import GraphWeights, duplicate_bytes, weights_of_graph
 from plume_export.bundle import Bundle, EngineEntry
 from plume_export.errors import PlumeExportError
 

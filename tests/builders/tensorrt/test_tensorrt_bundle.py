@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from plume_export.builders.tensorrt import tensorrt_bundle as compile_module
 from plume_export.builders.tensorrt.audit import audit_engine
-from plume_export.builders.tensorrt.weights import GraphWeights
+from plume_export.builders.tensorrt.graph_weights import GraphWeights
 from plume_export.bundle import Bundle, open_bundle
 from plume_export.cli import main
 from plume_export.errors import BundleError, PlumeExportError

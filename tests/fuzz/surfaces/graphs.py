@@ -6,7 +6,7 @@ import onnx
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from plume_export.builders.tensorrt.weights import weights_of_graph
+from plume_export.builders.tensorrt.graph_weights import weights_of_graph
 from plume_export.bundle import MANIFEST, open_bundle, write_manifest
 from plume_export.runtime.onnx_reference import OnnxReference
 from plume_export.runtime.onnxruntime_cpu import OnnxRuntimeCpu

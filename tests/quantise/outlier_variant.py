@@ -1,4 +1,4 @@
-"""Outlier twins: models that compute the same function with channels far larger than the rest.
+"""Outlier variants: models that compute the same function with channels far larger than the rest.
 
 A norm's channel goes up and the next linear layer's column down; a row of an up-projection goes up and the down-projection's
 column down. Factors are powers of two, so that nothing rounds in float32.
@@ -22,7 +22,7 @@ _VISION = (
 )
 
 
-def write_twin(source: Path, target: Path, *, factor: float, stride: int) -> Path:
+def write_outlier_variant(source: Path, target: Path, *, factor: float, stride: int) -> Path:
     """Copy a checkpoint with every `stride`-th channel `factor` times as large. Weights become float32."""
     shutil.copytree(source, target)
     tensors = {name: tensor.float() for name, tensor in load_file(source / "model.safetensors").items()}
