@@ -5,8 +5,7 @@
 Calls of `embed` mix texts, pictures of many sizes, several pictures, videos and bad inputs (mixed_calls.py). Each call is run
 alone first, by another embedder in one thread: a row whose bits are others than then counts as differing, and as wrong below a
 cosine of 0.99999. Then, too, every row is compared with its item's embedded alone: in another batch, and so padded otherwise.
-Resident memory is read every second; its slope is that of the least squares line after the first five minutes, or after the
-first half of a shorter run.
+Resident memory is read every second; its slope is that of the least squares line through the second half.
 """
 
 import subprocess
@@ -29,7 +28,6 @@ from plume_export import Embedder
 from .mixed_calls import Call, mixed_call
 
 _LEAST_COSINE = 0.99999
-_WARM_UP_S = 300.0
 _STALLED_S = 600.0
 _MIB = 1 << 20
 
@@ -50,9 +48,9 @@ class Soak:
         return not self.rows["wrong"] and not self.unexpected and self.alone_cosine >= _LEAST_COSINE
 
     def memory(self) -> tuple[float, float, float]:
-        """Return MiB after the warm-up and at the end, medians of a tenth of the rest each, and the slope in MiB an hour."""
+        """Return MiB at the start and end of the second half, medians of a tenth of it each, and its slope in MiB an hour."""
         seconds, resident = np.array(self.resident).T
-        rest = seconds >= min(_WARM_UP_S, seconds[-1] / 2)
+        rest = seconds >= seconds[-1] / 2  # before, calls run for the first time
         seconds, resident = seconds[rest], resident[rest]
         part = max(1, len(resident) // 10)
         slope = np.polyfit(seconds, resident, 1)[0] * 3600 if len(resident) > 2 else 0.0
@@ -165,7 +163,7 @@ def main(minutes: float, bundle: Path | None, **options: int) -> None:
     click.echo("rows: " + ", ".join(f"{count:,} {name}" for name, count in sorted(result.rows.items())))
     click.echo("calls that end with an error: " + ", ".join(f"{count:,} {name}" for name, count in result.errors.items()))
     click.echo(f"lowest cosine of a row with its item alone: {result.alone_cosine:.8f}")
-    click.echo(f"resident memory: {first:,.0f} MiB after the warm-up, {last:,.0f} MiB at the end, {slope:+,.1f} MiB an hour")
+    click.echo(f"resident memory: {first:,.0f} MiB at half time, {last:,.0f} MiB at the end, {slope:+,.1f} MiB an hour")
     for line in result.unexpected[:20]:
         click.echo(line)
     raise SystemExit(0 if result.is_good else 1)
