@@ -24,17 +24,8 @@ WITHOUT_CALIBRATION = partial(ExportOptions, selftest_inputs=None, guards_range=
 GOLDEN = Path(__file__).parent / "golden"
 
 
-# Whoever uses one of these waits for an export: graphs are traced.
-EXPORTS = {
-    "golden_bundle",
-    "plume_tiny_bf16",
-    "plume_tiny_fp16",
-    "plume_tiny_int8",
-    "tiny_bf16",
-    "tiny_cpu",
-    "tiny_fp16",
-    "tiny_fp32",
-}
+# Whoever uses one of these waits for a calibration, or for engines.
+SLOW_FIXTURES = {"plume_tiny_engines", "plume_tiny_int8", "tiny_engines"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,7 +38,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
             if not config.getoption("--long"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
-        if EXPORTS.intersection(getattr(item, "fixturenames", ())):
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 

@@ -74,6 +74,7 @@ def built_activations(graph: GraphName, model: ModelSpec, shapes: ShapeRanges, d
 
 @pytest.mark.parametrize("graph", ["vision_encoder", "prefill"])
 @pytest.mark.parametrize(("batch", "tokens", "image"), [(1, 1024, 768), (4, 4096, 3009)])
+@pytest.mark.slow
 def test_activations_are_those_of_the_builder(graph: GraphName, batch: int, tokens: int, image: int, tmp_path: Path) -> None:
     recipe = recipe_of(batch, tokens, image)
     planned = plan_memory("x", recipe, WIDE, "fp16").activations[graph]

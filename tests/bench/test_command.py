@@ -62,6 +62,7 @@ def with_page(tiny_cpu: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tup
     return result, page.read_text()
 
 
+@pytest.mark.slow
 def test_ratios_are_those_of_the_medians(against_pytorch: dict[str, Any]) -> None:
     own, *others = against_pytorch["candidates"]
     assert others == ["pytorch-fp32", "pytorch-bf16"]
@@ -72,6 +73,7 @@ def test_ratios_are_those_of_the_medians(against_pytorch: dict[str, Any]) -> Non
         assert ratio["times_faster"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_every_candidate_is_compared_with_the_baseline(against_pytorch: dict[str, Any]) -> None:
     medians = {(one["input"], one["candidate"]): one["ms"]["p50"] for one in against_pytorch["latency"]}
     for one in against_pytorch["latency"]:
@@ -82,6 +84,7 @@ def test_every_candidate_is_compared_with_the_baseline(against_pytorch: dict[str
             assert one["against_baseline"]["times_faster"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_table_tells_bundles_from_their_baseline(against_pytorch: dict[str, Any]) -> None:
     report = msgspec.convert(against_pytorch, BenchReport)
     table = latency_table(report)
@@ -91,6 +94,7 @@ def test_the_table_tells_bundles_from_their_baseline(against_pytorch: dict[str, 
     assert "against pytorch-fp32" not in latency_table(two).columns
 
 
+@pytest.mark.slow
 def test_cosines_are_with_pytorch(against_pytorch: dict[str, Any]) -> None:
     assert against_pytorch["baseline"] == "pytorch-fp32"
     for one in against_pytorch["latency"]:
@@ -103,6 +107,7 @@ def test_stages_are_a_bundle_s_and_make_up_its_time(against_pytorch: dict[str, A
         assert names == (set() if one["candidate"].startswith("pytorch") else {"preprocess", "prefill", "rollout", "other"})
 
 
+@pytest.mark.slow
 def test_throughput_has_both_sets_and_pytorch_one_at_a_time(against_pytorch: dict[str, Any]) -> None:
     sizes = {(one["inputs"], one["candidate"]): one["batch_size"] for one in against_pytorch["throughput"]}
     own = against_pytorch["candidates"][0]
@@ -112,6 +117,7 @@ def test_throughput_has_both_sets_and_pytorch_one_at_a_time(against_pytorch: dic
     assert {one["count"] for one in against_pytorch["throughput"]} == {8, 2}
 
 
+@pytest.mark.slow
 def test_every_input_has_a_rollout_and_its_limits(against_pytorch: dict[str, Any]) -> None:
     assert [one["steps"] for one in against_pytorch["rollout"]] == [8, 8]
     stages = [(one["input"], one["stage"]) for one in against_pytorch["roofline"]]
@@ -120,12 +126,14 @@ def test_every_input_has_a_rollout_and_its_limits(against_pytorch: dict[str, Any
         assert one["share_of_limit"] == pytest.approx(one["limit_ms"] / one["measured_ms"])
 
 
+@pytest.mark.slow
 def test_environment_says_what_and_where(against_pytorch: dict[str, Any], tiny_cpu: Bundle) -> None:
     assert against_pytorch["environment"]["threads"] == 1
     assert {"python", "torch", "onnxruntime"} <= set(against_pytorch["environment"]["versions"])
     assert against_pytorch["bundles"][0]["sha256"] == tiny_cpu.sha256
 
 
+@pytest.mark.slow
 def test_table_and_page(with_page: tuple[Result, str]) -> None:
     result, page = with_page
     assert result.exit_code == 0, result.output
@@ -135,6 +143,7 @@ def test_table_and_page(with_page: tuple[Result, str]) -> None:
     assert page.count("<svg ") == 3
 
 
+@pytest.mark.slow
 def test_page_needs_nothing_beside_it(with_page: tuple[Result, str]) -> None:
     page = re.sub(r'xmlns(:\w+)?="[^"]*"', "", with_page[1])
     assert not re.findall(r"https?://", page)
@@ -143,6 +152,7 @@ def test_page_needs_nothing_beside_it(with_page: tuple[Result, str]) -> None:
     assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_shown_with_what_it_means(against_pytorch: dict[str, Any]) -> None:
     spread = {"p50": 1.0, "p95": 2.0}
     points = [

@@ -30,6 +30,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> EmulatedCuda:
     return emulated
 
 
+@pytest.mark.slow
 def test_a_cpu_has_both_limits(tiny_cpu: Bundle) -> None:
     limits = measure_limits(tiny_cpu.path, threads=1)
     assert limits.read_bytes_per_s is not None

@@ -139,6 +139,7 @@ def test_a_bundle_is_not_compiled_onto_itself(run: Run, tiny_fp32: Bundle) -> No
     assert tiny_fp32.sha256 == before
 
 
+@pytest.mark.slow
 def test_a_build_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "plume_export", "build", "--target", "cpu", "-o", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:
@@ -227,6 +228,7 @@ def test_nothing_embedded_is_a_failure(run: Run, tiny_cpu: Bundle, tmp_path: Pat
     assert_fails(run("embed", tiny_cpu.path, "gone.png", *options), "inputs were skipped")
 
 
+@pytest.mark.slow
 def test_a_folder_and_files_are_embedded(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
     pictures = Path(shutil.copytree(sample_inputs_file().parent / "images", tmp_path / "pictures"))
     (pictures / "notes.txt").write_text("no picture")
@@ -246,6 +248,7 @@ def test_lines_come_from_stdin(tiny_cpu: Bundle) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.slow
 def test_a_stdout_that_takes_nothing(tiny_cpu: Bundle, tmp_path: Path) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text('{"text": "a"}\n' * 200)
@@ -353,6 +356,7 @@ def test_selftest_finds_a_wrong_bundle(run: Run, tiny_cpu: Bundle, tmp_path: Pat
     assert "the first stage outside" in result.stdout
 
 
+@pytest.mark.slow
 def test_parity_command(run: Run, tiny_cpu: Bundle, tiny_checkpoint: Path) -> None:
     result = run("parity", tiny_cpu.path, "--checkpoint", tiny_checkpoint, "--json")
     assert result.exit_code == 0, result.output
@@ -403,6 +407,7 @@ def test_a_file_in_the_way_of_the_output(run: Run, tmp_path: Path, tiny_checkpoi
     assert_fails(run("build", "--checkpoint", tiny_checkpoint, "-o", tmp_path / "file" / "bundle"), "file is a file")
 
 
+@pytest.mark.slow
 def test_full_disk_halfway(tmp_path: Path, tiny_checkpoint: Path) -> None:
     """A limit of 1 MB a file stands for a disk that fills while the weights are written."""
 

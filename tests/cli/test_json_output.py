@@ -91,6 +91,7 @@ def test_every_type_has_a_schema() -> None:
         assert msgspec.json.schema(kind)
 
 
+@pytest.mark.slow
 def test_small_documents(tmp_path: Path) -> None:
     assert_is(document("sample-data", tmp_path / "drawn"), MadeDocument)
     assert_is(document("random-checkpoint", tmp_path / "checkpoint"), MadeDocument)
@@ -100,6 +101,7 @@ def test_small_documents(tmp_path: Path) -> None:
     assert set(json.loads(plan.stdout)) == {"plan", "total", "fits", "nearest"}
 
 
+@pytest.mark.slow
 def test_documents_of_a_bundle(tiny_cpu: Bundle, tiny_fp32: Bundle, tmp_path: Path) -> None:
     assert_is(document("selftest", tiny_cpu.path), SelftestReport)
     assert_is(document("embed", tiny_cpu.path, "--text", "a"), EmbedDocument)

@@ -48,6 +48,7 @@ def test_embed_turns_pictures_upright(tiny_cpu: Bundle, pictures: list[Path], tm
     assert np.abs(stored[:2] - upright[:2]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_embed_samples_videos(tiny_cpu: Bundle, tmp_path: Path) -> None:
     clip, output = write_video(tmp_path / "clip.mp4", 40), tmp_path / "out.npy"
     rows = {}

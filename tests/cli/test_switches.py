@@ -28,6 +28,7 @@ def test_every_command_takes_the_switches() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--json", "sample-data"), ("sample-data", "--json")])
+@pytest.mark.slow
 def test_json_at_the_group_and_at_the_command(arguments: tuple[str, ...], tmp_path: Path) -> None:
     result = run(*arguments, tmp_path / "drawn")
     assert result.exit_code == 0

@@ -59,6 +59,7 @@ def test_a_bundle_agrees_with_itself(tiny_cpu: Bundle, tiny_fp32: Bundle, datase
         assert task["rank_correlation"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_bundles_of_different_checkpoints_are_said_so(
     tiny_cpu: Bundle, tiny_fp32: Bundle, golden_bundle: Bundle, dataset: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_steps_reach_the_rollout(tiny_cpu: Bundle, dataset: Path) -> None:
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_rounded_takes_a_portable_bundle(tiny_cpu: Bundle, tiny_fp16: Bundle, dataset: Path) -> None:
     refused = run("evaluate", tiny_cpu.path, "--dataset", dataset, "--rounded")
     assert refused.exit_code == 1

@@ -45,6 +45,7 @@ def embedding_cosines(expected: Mapping[str, Stages], actual: Mapping[str, Stage
 
 
 @pytest.mark.parametrize("fixture", ["tiny_fp32", "tiny_cpu"])
+@pytest.mark.slow
 def test_fp32_equals_the_reference(
     fixture: str, request: pytest.FixtureRequest, items: list[Item], expected: dict[str, Stages]
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_batch_equals_one_at_a_time(fixture: str, request: pytest.FixtureReque
 
 
 @pytest.mark.parametrize(("precision", "cosine"), [("fp16", 0.999), ("bf16", 0.99)])
+@pytest.mark.slow
 def test_16_bit_rounded_after_every_operator(
     precision: str, cosine: float, request: pytest.FixtureRequest, items: list[Item], expected: dict[str, Stages]
 ) -> None:
@@ -80,6 +82,7 @@ def test_16_bit_rounded_after_every_operator(
     assert min(embedding_cosines(expected, actual)) >= cosine
 
 
+@pytest.mark.slow
 def test_fp16_weights_are_right(tiny_fp16: Bundle, items: list[Item], expected: dict[str, Stages]) -> None:
     with Embedder(tiny_fp16) as embedder:
         assert min(embedding_cosines(expected, run(embedder, items))) >= 0.9999

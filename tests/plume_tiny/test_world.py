@@ -82,6 +82,7 @@ def digest(directory: Path) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
+@pytest.mark.slow
 def test_sample_data_is_a_dataset_and_the_same_every_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_sample_data(tmp_path / name)

@@ -73,6 +73,7 @@ def test_a_threshold_that_is_not_reached() -> None:
     assert scale.measured == [0, 1, 2, 4, 8, 10]
 
 
+@pytest.mark.slow
 def test_layers_in_16_bit_bring_the_sample_model_nearer(
     plume_tiny: Checkpoint, bench: Bench, int8_plan: QuantisationPlan
 ) -> None:

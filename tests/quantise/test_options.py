@@ -72,6 +72,7 @@ def test_thresholds() -> None:
     assert accuracy_threshold("int8", 0.0) is None
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_was_done(mixed: tuple[Bundle, Result], shipped_ranges: Ranges) -> None:
     quantisation = mixed[0].manifest.quantisation
     assert quantisation is not None
@@ -86,6 +87,7 @@ def test_the_manifest_says_what_was_done(mixed: tuple[Bundle, Result], shipped_r
     assert quantisation.measured.worst >= 0.99
 
 
+@pytest.mark.slow
 def test_export_and_inspect_print_it(mixed: tuple[Bundle, Result]) -> None:
     inspected = run("inspect", mixed[0].path).stdout
     for line in (
@@ -99,10 +101,12 @@ def test_export_and_inspect_print_it(mixed: tuple[Bundle, Result]) -> None:
     assert json.loads(run("inspect", mixed[0].path, "--json").stdout)["quantisation"]["min_cosine"] == 0.99
 
 
+@pytest.mark.slow
 def test_selftest_passes(mixed: tuple[Bundle, Result]) -> None:
     assert run_selftest(mixed[0]).parity.first_bad_stage is None
 
 
+@pytest.mark.slow
 def test_text_alone_needs_no_ranges_of_the_vision_encoder(tmp_path: Path, plume_tiny: Checkpoint) -> None:
     """And measures the texts of the held-out inputs; with the vision encoder the same ranges are refused."""
     inputs = tmp_path / "texts.jsonl"
@@ -123,6 +127,7 @@ def test_a_layer_that_does_not_exist(tmp_path: Path) -> None:
     assert_fails(result, "'decoder.layers.9.qkv_proj'", "name layers such as visual.blocks.0.qkv")
 
 
+@pytest.mark.slow
 def test_ranges_of_another_checkpoint(tmp_path: Path, tiny_checkpoint: Path, ranges_file: Path) -> None:
     result = run(
         "export", "--checkpoint", tiny_checkpoint, "--precision", "int8", "--ranges", ranges_file, "-o", tmp_path / "o"

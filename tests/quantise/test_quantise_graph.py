@@ -38,6 +38,7 @@ def bundle(
     return Bench(plume_tiny_fp16, tmp_path_factory.mktemp("integers"), None).write(plume_tiny, plan)
 
 
+@pytest.mark.slow
 def test_only_what_tensorrt_10_takes(bundle: Bundle, scheme: IntegerPrecision) -> None:
     table = read_table()
     for name in GRAPH_NAMES:

@@ -16,6 +16,7 @@ def fail(directory: Path, *arguments: str | Path) -> None:
     assert list(directory.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_search_on_a_full_disk(tmp_path: Path, tiny_cpu: Bundle) -> None:
     arguments = ("--command", "search", "--count", "3", "--inputs", "20", "--compiled", tiny_cpu.path)
     fail(tmp_path, *arguments)

@@ -64,6 +64,7 @@ def expected(tiny_fp32: Bundle) -> Iterator[Embedder]:
         yield embedder
 
 
+@pytest.mark.slow
 def test_every_stage_equals_the_cpu_backend(trt: EmulatedTensorRt, engines: Bundle, expected: Embedder) -> None:
     with opened(trt, engines) as embedder:
         assert_same_stages(embedder, expected, ITEMS, relative=1e-4)
@@ -80,6 +81,7 @@ def test_one_cuda_graph_equals_the_plain_path_bit_for_bit(trt: EmulatedTensorRt,
     assert (actual == wanted).all()
 
 
+@pytest.mark.slow
 def test_batches_of_changing_sizes_and_lengths(trt: EmulatedTensorRt, baked: Bundle, expected: Embedder) -> None:
     with opened(trt, baked) as embedder:
         for size in (1, 4, 3, 4, 1, 4, 3):
@@ -136,6 +138,7 @@ def test_closing_frees_everything(trt: EmulatedTensorRt, engines: Bundle) -> Non
         embedder.embed(["a text"])
 
 
+@pytest.mark.slow
 def test_two_threads_take_turns(trt: EmulatedTensorRt, baked: Bundle, expected: Embedder) -> None:
     texts = [f"text number {number}" for number in range(24)]
     wanted = expected.embed(texts, batch_size=1)

@@ -77,6 +77,7 @@ def test_no_items_give_no_rows(tiny_cpu: Bundle) -> None:
         assert embedder.embed([]).shape == (0, embedder.dimension)
 
 
+@pytest.mark.slow
 def test_batches_of_like_lengths_keep_the_order(tiny_cpu: Bundle) -> None:
     """More than one window of texts and pictures, of equal and of other sizes."""
     pictures = [Image.new("RGB", (60 + 30 * (number % 3), 60), (9 * number, 0, 90)) for number in range(20)]
@@ -304,6 +305,7 @@ def test_the_fix_of_an_embedding_that_is_not_finite(tiny_cpu: Bundle, precision:
 
 
 @pytest.mark.parametrize("position", [0, 200])
+@pytest.mark.slow
 def test_an_error_has_the_index_of_its_item(tiny_cpu: Bundle, position: int) -> None:
     """In the first window, and in one that a thread prepares."""
     items = ["a"] * position + [" ", "b"]

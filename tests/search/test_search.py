@@ -46,6 +46,7 @@ def new_pictures(result: Result) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 def test_a_picture_finds_itself(search: Search, folder: Path) -> None:
     for name in COLOURS:
         result = search(folder, "--image", folder / "more" / f"{name}.png", "--json")

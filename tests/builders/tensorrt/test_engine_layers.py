@@ -91,6 +91,7 @@ def test_an_engine_that_tells_names_only() -> None:
         layers_from_inspector('{"Layers": ["conv1 + relu1"], "Bindings": []}')
 
 
+@pytest.mark.slow
 def test_every_tensor_of_the_builders_text_is_read(tiny_engines: Built) -> None:
     """What a layer reads was written by one before it, is an input of the graph, or has a size: none is lost on the way."""
     for name, spec in tiny_engines.bundle.manifest.graphs.items():
