@@ -52,6 +52,7 @@ def assert_stages_are_golden(golden: Any, row: int, stages: Stages) -> None:
 
 
 @pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.slow
 def test_reference_reproduces_every_stage(golden: Any, items: list[Item], resident: bool) -> None:
     checkpoint = open_checkpoint(str(GOLDEN / "checkpoint"), ModelOptions())
     reference = Reference(checkpoint.directory, checkpoint.tensors, checkpoint.model, dtype=torch.float32, resident=resident)
@@ -80,6 +81,7 @@ def test_discriminative_embedding_is_the_anchor(golden: Any, items: list[Item], 
         assert np.abs(embedder.embed(items) - anchors).max() <= EMBEDDING_MAX_ABS
 
 
+@pytest.mark.slow
 def test_build_and_embed_by_command(golden: Any, tmp_path: Path) -> None:
     """The main job as a user runs it: build, then embed the inputs file."""
     bundle, output = tmp_path / "bundle", tmp_path / "out.npy"

@@ -53,6 +53,7 @@ def test_a_bundle_embeds_in_a_process_of_its_own(worker: WorkerProcess, tiny_cpu
     assert [len(one.runs) for one in rollouts] == [8, 8]
 
 
+@pytest.mark.slow
 def test_memory_is_the_process_s_own(worker: WorkerProcess) -> None:
     """A large process that starts a small one leaves no trace in its peak."""
     ballast = np.ones(400 << 20, np.uint8)

@@ -134,6 +134,7 @@ def test_a_revision_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, 
         open_checkpoint("owner/name", ModelOptions(), revision="v9", offline=True)
 
 
+@pytest.mark.slow
 def test_the_bundle_records_it(tiny_fp32: Bundle, tiny_cpu: Bundle, tiny_checkpoint: Path) -> None:
     expected = CheckpointOrigin(
         name=str(tiny_checkpoint),

@@ -34,6 +34,7 @@ def test_what_the_switches_let_through(switches: list[str], lines: list[str]) ->
     assert CliRunner().invoke(talk, switches).stderr.splitlines() == lines
 
 
+@pytest.mark.slow
 def test_a_build_says_little(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["build", "--target", "cpu", "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output

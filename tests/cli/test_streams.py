@@ -40,6 +40,7 @@ def test_a_reader_that_stops_reading_is_no_error() -> None:
         assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_a_closed_stderr_takes_no_part_of_a_file(tmp_path: Path) -> None:
     result = shell(f"{PROGRAM} inspect {tmp_path / 'none'} 2>&-")
     assert (result.returncode, result.stdout) == (1, "")
@@ -48,6 +49,7 @@ def test_a_closed_stderr_takes_no_part_of_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+@pytest.mark.slow
 def test_names_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode("bär-象".encode() + b"-\xff")
     for switch in ("", "--json"):

@@ -40,6 +40,7 @@ def best(plume_tiny_fp16: Bundle) -> list[tuple[str, float]]:
 
 
 @pytest.mark.parametrize(("package", "script"), [("lancedb", "search_lancedb.py"), ("qdrant_client", "search_qdrant.py")])
+@pytest.mark.slow
 def test_a_database_finds_the_nearest(
     package: str, script: str, plume_tiny_fp16: Bundle, parquet: Path, best: list[tuple[str, float]], tmp_path: Path
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_database_finds_the_nearest(
     assert found(script, plume_tiny_fp16.path, parquet, QUERY, directory=tmp_path) == best_printed(best)
 
 
+@pytest.mark.slow
 def test_langchain_finds_the_nearest(plume_tiny_fp16: Bundle, best: list[tuple[str, float]], tmp_path: Path) -> None:
     pytest.importorskip("langchain_core")
     assert found("search_langchain.py", plume_tiny_fp16.path, QUERY, *TEXTS, directory=tmp_path) == best_printed(best)

@@ -35,6 +35,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("text", "has_picture"), [("  what is this? <|im_end|> <disc_emb>\n", False), ("", True), ("what is this?", True)]
 )
+@pytest.mark.slow
 def test_embeddings_are_the_products(
     reader: ModuleType, picture: Path, bundle_name: str, text: str, has_picture: bool, request: pytest.FixtureRequest
 ) -> None:

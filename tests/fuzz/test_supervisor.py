@@ -22,6 +22,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> list[int]:
     return [cases[number]["case"][0] for number in range(CASES)]
 
 
+@pytest.mark.slow
 def test_every_failure_is_found(tally: Tally, contents: list[int]) -> None:
     assert set(contents) == set(range(6))
     kinds = {2: "exception", 3: "crash", 4: "memory", 5: "hang"}

@@ -5,6 +5,8 @@ import pytest
 from .supervisor import Tally, fuzz, shares
 from .surfaces import NAMES, load_surface
 
+pytestmark = pytest.mark.slow
+
 CASES, SEED = 1000, 0
 
 
@@ -14,7 +16,6 @@ def tallies() -> dict[str, Tally]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.slow
 def test_readers_return_or_raise_a_user_error(name: str, tallies: dict[str, Tally]) -> None:
     findings = tallies[name].findings
     assert not findings, "\n\n".join(map(str, findings[:3]))

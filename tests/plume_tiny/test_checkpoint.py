@@ -23,6 +23,8 @@ from plume_export.weight_names import expected_tensors
 
 from ..conftest import WITHOUT_CALIBRATION
 
+pytestmark = pytest.mark.slow
+
 RECALL_FLOORS = {
     "text-to-image": 0.8,
     "image-to-text": 0.6,

@@ -18,6 +18,8 @@ from plume_export.plume_tiny.scenes import Scene, Split
 from plume_export.plume_tiny.tasks import TASKS, Task, draw_answer, draw_query, sample_scene
 from plume_export.reference import Reference, ReferenceProcessor
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_trained_model_is_the_reference(tmp_path: Path) -> None:
     """One mixed batch through the trainable model, each of its items alone through the reference."""

@@ -72,6 +72,7 @@ def exported(checkpoint: Checkpoint, output: Path, **options: Any) -> Bundle:
     return open_bundle(output)
 
 
+@pytest.mark.slow
 def test_a_model_that_overflows(variant: Checkpoint, plume_tiny_fp32: FloatArray, tmp_path: Path) -> None:
     ranges = calibrate(variant, held_out_inputs_file())
     kept = guarded_layers(ranges)

@@ -31,6 +31,7 @@ def variant_ranges(variant: Checkpoint) -> Ranges:
     return calibrate(variant, calibration_inputs_file())
 
 
+@pytest.mark.slow
 def test_int8(plume_tiny: Checkpoint, bench: Bench, int8_plan: QuantisationPlan) -> None:
     measured = bench.measure(plume_tiny, int8_plan)
     assert measured.inputs == 20
@@ -42,12 +43,14 @@ def test_int8_weight(plume_tiny: Checkpoint, bench: Bench, shipped_ranges: Range
     assert bench.measure(plume_tiny, plan_of(plume_tiny, shipped_ranges, "int8-weight")).worst >= 0.999
 
 
+@pytest.mark.slow
 def test_int4_weight(plume_tiny: Checkpoint, bench: Bench, shipped_ranges: Ranges) -> None:
     measured = bench.measure(plume_tiny, plan_of(plume_tiny, shipped_ranges, "int4-weight"))
     assert measured.mean >= 0.99
     assert measured.worst >= 0.95
 
 
+@pytest.mark.slow
 def test_the_variant_has_outliers_and_computes_the_same(
     plume_tiny: Checkpoint, variant: Checkpoint, bench: Bench, shipped_ranges: Ranges, variant_ranges: Ranges
 ) -> None:
@@ -63,11 +66,13 @@ def test_the_variant_has_outliers_and_computes_the_same(
     assert np.median(ratios) > 30
 
 
+@pytest.mark.slow
 def test_naive_int8_collapses_on_the_variant(variant: Checkpoint, bench: Bench, variant_ranges: Ranges) -> None:
     measured = bench.measure(variant, naive_plan(variant, variant_ranges))
     assert measured.mean < 0.9
 
 
+@pytest.mark.slow
 def test_int8_keeps_its_bars_on_the_variant(variant: Checkpoint, bench: Bench, variant_ranges: Ranges) -> None:
     measured = bench.measure(variant, plan_of(variant, variant_ranges, "int8"))
     assert measured.mean >= MEAN

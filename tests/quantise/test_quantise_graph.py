@@ -53,6 +53,7 @@ def test_only_what_tensorrt_10_takes(bundle: Bundle, scheme: IntegerPrecision) -
         onnx.checker.check_model(str(bundle.graph_file(name)))
 
 
+@pytest.mark.slow
 def test_every_layer_is_quantised_in_the_form_that_fuses(
     bundle: Bundle, plan: QuantisationPlan, plume_tiny: Checkpoint, scheme: IntegerPrecision
 ) -> None:

@@ -68,6 +68,7 @@ def assert_same(measured: Linears, expected: Linears) -> None:
 
 
 @pytest.mark.parametrize("checkpoint", [str(GOLDEN / "checkpoint"), PLUME_TINY])
+@pytest.mark.slow
 def test_embeddings_are_the_references(checkpoint: str, items: list[Item]) -> None:
     opened = open_checkpoint(checkpoint, ModelOptions())
     embeddings, _ = run(opened, items)
@@ -85,6 +86,7 @@ def test_router_without_anchor(items: list[Item]) -> None:
     assert np.abs(embedding[0].numpy() - expected).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_padded_batches_record_what_single_inputs_do(
     golden: Checkpoint, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ class PlainObserver:
         self.output_abs_max[phase, name] = max(largest, self.output_abs_max.get((phase, name), 0.0))
 
 
+@pytest.mark.slow
 def test_streaming_changes_nothing(golden: Checkpoint, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
     """Against modules that hold their weights, with plain hooks: every magnitude to the bit."""
     _, streamed = run(golden, items)

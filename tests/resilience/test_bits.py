@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from plume_export.bundle import MANIFEST, open_bundle
 from tests.bundle.small_bundle import FILES, write_small_bundle
 
@@ -9,6 +11,7 @@ from .bits import flip_every_byte, flips
 from .killable import digest_of_tree
 
 
+@pytest.mark.slow
 def test_every_flip_is_found_or_harmless(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle")
     before = digest_of_tree(bundle)

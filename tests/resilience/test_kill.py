@@ -17,6 +17,7 @@ def kill(directory: Path, *arguments: str | Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["embed", "search"])
+@pytest.mark.slow
 def test_killed_at_random(tmp_path: Path, tiny_cpu: Bundle, command: str) -> None:
     kill(tmp_path, "--command", command, "--count", "3", "--inputs", "40", "--compiled", tiny_cpu.path)
 

@@ -2,11 +2,14 @@
 
 import warnings
 
+import pytest
+
 from plume_export.bundle import Bundle
 
 from .soak import soak
 
 
+@pytest.mark.slow
 def test_threads_share_an_embedder(tiny_cpu: Bundle) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is skipped

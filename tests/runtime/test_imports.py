@@ -56,6 +56,7 @@ def test_text_bundle_has_no_vision_encoder(text_bundle: Path) -> None:
     assert b"visual.blocks" not in (text_bundle / "weights.safetensors").read_bytes()[:1_000_000]
 
 
+@pytest.mark.slow
 def test_text_bundle_in_an_environment_with_only_the_cpu_extra(text_bundle: Path, tmp_path: Path) -> None:
     """A real, fresh environment: no torch, transformers or onnx is installed there at all."""
     environment = tmp_path / "environment"

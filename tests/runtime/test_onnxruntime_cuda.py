@@ -98,6 +98,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedOnnxRuntime]:
     assert cuda.blocks == {}
 
 
+@pytest.mark.slow
 def test_every_stage_equals_the_cpu_backend(emulated: EmulatedOnnxRuntime, bundle: Bundle, cpu_bundle: Bundle) -> None:
     with Embedder(bundle) as embedder, Embedder(cpu_bundle) as expected:
         assert_same_stages(embedder, expected, ITEMS, relative=1e-2)

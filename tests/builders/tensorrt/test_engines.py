@@ -16,8 +16,9 @@ from plume_export.spec import GRAPH_NAMES, graph_specs
 
 from .conftest import Built, write_recipe
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_all_three_graphs_become_engines(built: Built) -> None:
     manifest, source = built.bundle.manifest, built.source.manifest
     assert manifest.backend == "tensorrt-rtx"
@@ -117,7 +118,6 @@ def test_layers_are_listed_with_their_precision(built: Built) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny_engines", "plume_tiny_engines"])
-@pytest.mark.slow
 def test_activations_grow_linearly(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Attention is fused: four times the tokens and patches take at most 4.4 times the memory."""
     small: Built = request.getfixturevalue(name)

@@ -19,6 +19,8 @@ from plume_export.spec import GRAPH_NAMES, INTEGER_PRECISIONS, Precision
 from ...conftest import WITHOUT_CALIBRATION
 from .conftest import write_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=INTEGER_PRECISIONS)
 def precision(request: pytest.FixtureRequest) -> Precision:
@@ -44,7 +46,6 @@ def portable(calibrated: tuple[Checkpoint, Path], precision: Precision, tmp_path
     return export_checkpoint(checkpoint, tmp_path_factory.mktemp("integers") / precision, options, lambda _: None)
 
 
-@pytest.mark.slow
 def test_baked(portable: Bundle, tmp_path: Path) -> None:
     bundle = compile_bundle(portable, tmp_path / "engines", read_target(write_recipe(tmp_path)))
     manifest = bundle.manifest
@@ -56,7 +57,6 @@ def test_baked(portable: Bundle, tmp_path: Path) -> None:
     assert sum(size for size in weights_bytes if size is not None) < 0.75 * float16
 
 
-@pytest.mark.slow
 def test_shared(portable: Bundle, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, weights="shared")
     if portable.manifest.precision == "int8":

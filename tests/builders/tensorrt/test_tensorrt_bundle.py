@@ -24,8 +24,9 @@ from plume_export.pipeline import compile_bundle
 from plume_export.recipe import read_target
 from tests.builders.tensorrt.conftest import Built, write_recipe
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_shared_weights_leave_small_engines(tiny_engines: Built, tmp_path: Path) -> None:
     source = tiny_engines.source
     shared = Built(source, compile_bundle(source, tmp_path / "shared", read_target(write_recipe(tmp_path, weights="shared"))))
