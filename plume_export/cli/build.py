@@ -61,7 +61,7 @@ _CHECKPOINT_OPTIONS = (
     click.option(
         "--latent-steps",
         type=click.IntRange(min=1),
-        help="Number of latent steps, K (the rollout).  [default: the checkpoint's, else 8]",
+        help="Number of latent steps (K in the paper).  [default: the checkpoint's, else 8]",
     ),
     click.option("--top-k", type=click.IntRange(min=1), default=2, show_default=True, help="Experts chosen per latent step."),
     click.option(
@@ -96,7 +96,7 @@ def _chosen(_context: click.Context, _parameter: click.Parameter, target: str) -
     return choice.name
 
 
-# One engine runs on any RTX GPU.
+# The target to plan for if this machine's target has no engines. Its engines run on any RTX GPU.
 _PLANNED = "rtx"
 _TARGET_OPTION = click.option(
     "--target",
@@ -187,7 +187,7 @@ def random_checkpoint(output: Path, preset: Any, seed: int) -> Answer:
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that `build` and `export` share as arguments of the Python functions."""
+    """Convert the options that `build` and `export` share into arguments of `api.build` and `api.export`."""
     if options["checkpoint"] is None:
         note(_SAMPLE_NOTE)
     if options["keep"]:

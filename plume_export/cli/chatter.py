@@ -1,4 +1,4 @@
-"""Log messages and warnings of other packages are hidden without --verbose. The package's own warnings become messages."""
+"""Hide log messages and warnings of other packages unless --verbose is given, and print this package's warnings as messages."""
 
 import logging
 import os
@@ -12,14 +12,17 @@ from .messages import has_bars, warn
 from .switches import switches
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# Libraries read these when they are imported, here and in child processes.
+# Environment variables that libraries read when they are imported. Child processes inherit them.
 _QUIET_LIBRARIES = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 _NO_BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Hide other packages' warnings and their logs below ERROR, and their progress bars where bars must not be shown."""
+    """Hide other packages' warnings and logs below ERROR unless --verbose is given. Print this package's warnings as messages.
+
+    Progress bars of other packages are hidden where this package shows none.
+    """
     is_verbose, disabled = switches().is_verbose, logging.root.manager.disable
     with warnings.catch_warnings():
         show_others = warnings.showwarning

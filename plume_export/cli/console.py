@@ -60,7 +60,7 @@ def build_progress() -> Iterator[BuildProgress]:
 
 
 def html_file(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Return the path of the page. Refuse another suffix: an existing file is replaced, and might be one of the images."""
+    """Return the path of the page. Reject other suffixes: the file is overwritten, and could be one of the user's images."""
     if value is not None and value.suffix.lower() not in (".html", ".htm"):
         raise click.BadParameter(f"{value} does not end in .html")
     return value
@@ -75,12 +75,14 @@ def print_quantisation(quantisation: Quantisation, backend: Backend) -> None:
     if quantisation.weight_only:
         click.echo(f"activations in 16 bit: {len(quantisation.weight_only)} layers, {', '.join(quantisation.weight_only)}")
     if quantisation.kept:
-        click.echo(f"in 16 bit: {len(quantisation.kept)} layers, {sum(quantisation.kept.values()):,} bytes more")
+        more = sum(quantisation.kept.values())
+        click.echo(f"excluded (16 bit): {len(quantisation.kept)} layers, {more:,} bytes larger")
         for layer, more_bytes in quantisation.kept.items():
             click.echo(f"  {layer}: {more_bytes:,}")
     if backend == "onnxruntime":
         click.echo(
-            "cosine with fp32: the portable bundle's figures do not apply to these graphs; measure them with evaluate --compare"
+            "cosine with fp32: unknown, because the portable bundle's figures do not apply to compiled graphs; measure it "
+            "with evaluate --compare"
         )
         return
     threshold = "no threshold" if quantisation.min_cosine is None else f"threshold {quantisation.min_cosine}"
@@ -109,11 +111,12 @@ def print_engines(engines: EngineManifest) -> None:
 
 
 def _print_audits(engines: EngineManifest) -> None:
-    """Print the ratios of each engine's file, weights and graph, and what they show (see builders/tensorrt/audit.py)."""
+    """Print each engine's audit: ratios of file, weights and graph, and the findings (see builders/tensorrt/audit.py)."""
     from rich.table import Table
 
     table = Table()
-    for column in ("engine", "layers", "code, kB per layer", "file / weights", "weights / graph's", "MB copied per run"):
+    names = ("engine", "layers", "code, kB per layer", "file / weights", "weights / graph's weights", "MB copied per run")
+    for column in names:
         table.add_column(column, justify="left" if column == "engine" else "right")
     findings = []
     for name, entry in engines.graphs.items():

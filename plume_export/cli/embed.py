@@ -30,8 +30,8 @@ _INPUT_HELP = (
     "If there are no lines, the output is empty and a warning is shown."
 )
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as embeddings are computed]"
-_RESUME_HELP = "Continue an interrupted run to the same --output."
-_RESTART_HELP = "Discard an interrupted run to the same --output and start again."
+_RESUME_HELP = "Continue an interrupted run with the same --output."
+_RESTART_HELP = "Discard an interrupted run with the same --output and start again."
 _DTYPE_HELP = "int8: round(127 x). binary: the bits of x > 0, packed as by numpy.packbits."
 
 
@@ -96,7 +96,7 @@ def embed(
         warn(f"skipped {skipped.id}: {skipped.reason}")
     print_notices(tally)
     if summary.embedded == 0 and not summary.skipped:
-        warn(f"{'standard input' if inputs == _STDIN else inputs} has no input; the output is empty")
+        warn(f"{'standard input' if inputs == _STDIN else inputs} contains no inputs; the output is empty")
     for line in summary.lines():
         note(line)
     summary.check()
@@ -118,10 +118,10 @@ def _inputs(inputs: Path | None, files: Sequence[str], text: str | None) -> Inpu
 
 
 def _look_for_stopped_run(output: Path, *, resume: bool, restart: bool) -> None:
-    """Refuse an interrupted run early: before the bundle is opened, for the same reasons as `embed_to_file`."""
+    """Raise the error of `embed_to_file` for an interrupted run, but early: before the bundle is opened."""
     stopped = stopped_run(output)
     if stopped is None and resume:
-        note(f"there is no interrupted run to {output}: starting from the beginning")
+        note(f"no interrupted run found for {output}; starting from the beginning")
     if stopped is not None and not (resume or restart):
         raise stopped.refusal(output)
 

@@ -32,9 +32,7 @@ from .switches import Answer, command
     "--compare", type=click.Path(path_type=Path), help="Compare with a second bundle: report agreement and changed results."
 )
 @click.option("--task", "names", multiple=True, help="Only this task; may be repeated.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), help="Use only the first N queries of each task, against all its candidates."
-)
+@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N queries of each task, but all its candidates.")
 @click.option(
     "--rounded",
     is_flag=True,

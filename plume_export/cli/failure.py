@@ -37,7 +37,7 @@ class ErrorDocument(msgspec.Struct, frozen=True):
 
 
 def exit_with(error: BaseException, arguments: Sequence[str]) -> NoReturn:
-    """Print the error and exit: 1 failed, 2 usage, 130 Ctrl-C.
+    """Print the error and exit with 1 (failure), 2 (usage error) or 130 (Ctrl-C).
 
     With `--debug` among the arguments, raise the error again.
     """

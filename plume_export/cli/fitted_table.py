@@ -18,7 +18,7 @@ _SHORTEST_BREAK = 12
 
 
 def terminal_width() -> int:
-    """Return the maximum line length: the terminal's width, or 80 if stdout is no terminal and COLUMNS is not set."""
+    """Return the maximum line length: the terminal's width, or 80 if stdout is not a terminal and COLUMNS is not set."""
     return min(max(shutil.get_terminal_size((80, 24)).columns, _NARROWEST), _WIDEST)
 
 

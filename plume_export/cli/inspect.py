@@ -48,7 +48,7 @@ def _print_bundle(bundle: Bundle) -> None:
         click.echo(f"matmuls take their integer weights as {manifest.product_weights}, {_PROCESSORS[manifest.product_weights]}")
     if manifest.cached_start is not None:
         start = manifest.cached_start
-        tokens = f"first {start.any_prompt_tokens} tokens of any prompt and the first {start.text_tokens} of a text"
+        tokens = f"first {start.any_prompt_tokens} tokens of any prompt and of the first {start.text_tokens} of a text prompt"
         click.echo(f"prefill contains the cached keys and values of the {tokens}")
     for graph in manifest.graphs:
         _print_tensors(manifest, graph)
@@ -60,14 +60,12 @@ def _print_bundle(bundle: Bundle) -> None:
 
 def _print_checkpoint(origin: CheckpointOrigin) -> None:
     hashes = {"tensors": origin.tensors_sha256, "config.json": origin.config_sha256}
-    told = "".join(f"; sha256 of {part} {sha256}" for part, sha256 in hashes.items() if sha256 is not None)
-    click.echo(f"checkpoint {origin}{told}")
+    reported = "".join(f"; sha256 of {part} {sha256}" for part, sha256 in hashes.items() if sha256 is not None)
+    click.echo(f"checkpoint {origin}{reported}")
 
 
 def _print_tensors(manifest: Manifest, graph: GraphName) -> None:
-    """Print the inputs and outputs of a graph. For an engine, also the min, opt and max shapes and the weights among the
-    inputs.
-    """
+    """Print a graph's inputs and outputs. For an engine, also print min, opt and max shapes and the number of weight inputs."""
     entry = None if manifest.engines is None else manifest.engines.graphs[graph]
     click.echo(f"{graph}:" if entry is None else f"{graph}: (shapes: min, opt, max)")
     for tensor in manifest.graphs[graph].inputs:

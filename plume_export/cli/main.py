@@ -70,8 +70,8 @@ class _Group(click.Group):
 
 
 _EXIT_CODES = (
-    "Exit codes: 0 success; 1 failure; 2 usage error: an option or its value is wrong, whatever the "
-    "files contain; 128 + N: stopped by signal N."
+    "Exit codes: 0 success; 1 failure, such as an invalid file; 2 usage error: a wrong option or value; "
+    "128 + N: stopped by signal N."
 )
 
 

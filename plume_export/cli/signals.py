@@ -1,4 +1,4 @@
-"""Turn signals into exceptions, so that a command cleans up, but never where an exception would crash or be lost."""
+"""Turn signals into exceptions, so that a command cleans up. They are delayed where an exception would crash or be lost."""
 
 import signal
 import sys
@@ -21,7 +21,7 @@ def stop_on_signals() -> None:
     """Raise KeyboardInterrupt on SIGINT and SystemExit on SIGTERM and SIGHUP, unless the signal is ignored (nohup).
 
     During an import the exception is delayed until the import ends: initialisers of extension modules (such as protobuf's)
-    crash the process on an exception. Python drops exceptions in a destructor, so there the signal is raised again.
+    crash the process on an exception. Python discards an exception raised in a destructor, so the signal is then sent again.
     """
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:

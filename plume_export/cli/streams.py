@@ -13,7 +13,8 @@ from ..errors import PlumeExportError
 def prepare_streams() -> None:
     """Make the standard streams safe to print to. Raises PlumeExportError if stdout is closed, because results go there.
 
-    The next file that is opened would get the number of a closed descriptor, and output of libraries would be written into it.
+    Closed descriptors are opened on /dev/null. Otherwise the next file opened would get such a number, and libraries that print
+    would write into that file.
     """
     for number in range(3):
         try:
@@ -26,7 +27,7 @@ def prepare_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         raise PlumeExportError("stdout is closed, but results are printed there.", fix="redirect it: > FILE, or > /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names print as the bytes that they are. Other encodings may lack a character.
+        # In UTF-8, file names are printed as their original bytes. Other encodings lack characters, which are then escaped.
         is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 

@@ -104,7 +104,7 @@ command = partial(click.command, cls=Command)
 
 @contextmanager
 def _as_usage(context: click.Context) -> Iterator[None]:
-    """Report an option that the package refuses as a usage error of click."""
+    """Convert an OptionError of the package into click's usage error (exit code 2)."""
     try:
         yield
     except OptionError as error:
@@ -114,7 +114,7 @@ def _as_usage(context: click.Context) -> Iterator[None]:
 
 
 def document_from_value(value: Any) -> bytes:
-    """Encode as one line of JSON in UTF-8. Paths become strings. Bytes of names that are not UTF-8 become surrogates."""
+    """Encode as one line of JSON in UTF-8. Paths become strings, in which bytes that are not UTF-8 become surrogates."""
     try:
         return msgspec.json.encode(value, enc_hook=_text_from_path)
     except UnicodeEncodeError:

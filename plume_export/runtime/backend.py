@@ -29,7 +29,7 @@ class BoundGraph(Protocol):
 
 
 class Session(Protocol):
-    """One loaded graph with its own shapes. The caller that requested it must close it."""
+    """One loaded graph with its own input shapes. The caller that requested it must close it."""
 
     def bind(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph: ...
 
@@ -45,11 +45,11 @@ class Replay(Protocol):
 
 
 class Backend(Protocol):
-    """Runs graphs on one kind of device. The caller that opened it must close it, which ends its sessions and buffers.
+    """Runs graphs on one kind of device. The caller that opened it must close it. Its sessions and buffers are then invalid.
 
     Calls come from one thread at a time, and work runs in the order of the calls. A call may return before its work is
-    finished; `download` and `wait` wait for it. `kept_batches` is the number of batch kinds (size and prompt length) whose
-    buffers are worth caching.
+    finished; `download` and `wait` wait for it. `kept_batches` is the number of batch shapes (batch size and padded prompt
+    length) whose buffers the runtime caches.
     """
 
     kept_batches: int
@@ -67,10 +67,7 @@ class Backend(Protocol):
         """Copy host arrays (float32, int64) in one transfer. The buffers are valid until the next upload."""
 
     def allocate(self, region: Region, tensors: Mapping[str, TensorShape]) -> dict[str, Buffer]:
-        """Return buffers.
-
-        They may share memory with buffers of an earlier call for the same region, and may contain its values.
-        """
+        """Return uninitialised buffers. They may reuse the memory of an earlier call for the same region."""
 
     def rows(self, buffer: Buffer, start: int, stop: int) -> Buffer:
         """Return a view of `buffer[start:stop]`."""
@@ -85,7 +82,7 @@ class Backend(Protocol):
         """Return a host copy in float32."""
 
     def replayable(self, work: Callable[[], None]) -> Replay:
-        """Return `work`, which always uses the same buffers, as a Replay. It is recorded once if the backend can record."""
+        """Return a Replay of `work`, which must always use the same buffers. A backend that has CUDA graphs may record one."""
 
     def wait(self) -> None:
         """Wait until all work is finished."""

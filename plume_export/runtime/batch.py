@@ -13,14 +13,14 @@ from ..recipe import ShapeRanges
 from ..spec import VisionSpec
 from .backend import Array
 
-# Patches encoded in one call if the bundle has no limits. Larger calls took as long and more memory (2b-slice, int8, 2
-# threads).
+# Maximum number of patches per call if the bundle has no limits. Larger calls were not faster and took more memory (2b-slice,
+# int8, 2 threads).
 _PATCHES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class VisionCall:
-    """One run of the vision encoder: the names of its arrays, and the number of visual embeddings that it returns.
+    """One run of the vision encoder: the names of its input arrays, and the number of visual embeddings that it returns.
 
     `patches` is None for the blank image, whose embeddings are stored in the bundle.
     """
@@ -32,9 +32,9 @@ class VisionCall:
 
 @dataclass(frozen=True)
 class HostBatch:
-    """The arrays to upload for one batch, and the runs of the vision encoder, in row order.
+    """The arrays to upload for one batch, and the runs of the vision encoder, whose outputs are concatenated in this order.
 
-    `visual_rows` [visual_tokens] is the row of every visual embedding in the order of the prompts.
+    `visual_rows` [visual_tokens] maps the visual embeddings, in the order of the prompts, to rows of the concatenated outputs.
     """
 
     arrays: dict[str, Array]
@@ -47,10 +47,10 @@ class HostBatch:
 
 
 def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, limits: ShapeRanges | None) -> HostBatch:
-    """Pad the prompts to `tokens` on the right. `visual_index` has rows over the visual embeddings of the whole batch.
+    """Pad the prompts to `tokens` on the right. `visual_index` refers to rows of the visual embeddings of the whole batch.
 
-    Frames and images of one size are encoded together. Under the bundle's limits, a call has at most as many patches as
-    the largest image; without limits, at most _PATCHES_AT_ONCE.
+    Frames and images of one size are encoded together. If the bundle has limits, a call has at most as many patches as
+    the largest image; otherwise at most _PATCHES_AT_ONCE.
     """
     arrays = prompt_arrays(batch, tokens)
     calls: list[VisionCall] = []
@@ -73,7 +73,7 @@ def host_batch(batch: Sequence[PreparedInput], tokens: int, vision: VisionSpec, 
 
 
 def prompt_arrays(batch: Sequence[PreparedInput], tokens: int) -> dict[str, Array]:
-    """Pad the prompts to `tokens` on the right. Rows in `visual_index` count all visual embeddings in prompt order."""
+    """Pad the prompts to `tokens` on the right. `visual_index` numbers all visual embeddings of the batch in prompt order."""
     shape = (len(batch), tokens)
     input_ids, visual_index = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
     position_ids = np.zeros((3, *shape), np.int64)

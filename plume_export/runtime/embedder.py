@@ -264,7 +264,7 @@ class Embedder:
         wider = "fp32" if precision == "bf16" or self.bundle.manifest.backend == "onnxruntime" else "bf16 or fp32"
         fix = "omit the input, or try another checkpoint" if precision == "fp32" else f"build with --precision {wider}"
         error = InputError(
-            f"The embedding is not finite, as computed by the bundle {self.bundle.path} (its precision is {precision}).",
+            f"The embedding computed by the bundle {self.bundle.path} (precision {precision}) is not finite.",
             fix=f"{fix}; `plume-export parity` names the first stage that fails",
         )
         error.index = index
@@ -284,7 +284,7 @@ class Embedder:
         return batch_size
 
     def stages(self, item: ItemLike) -> Stages:
-        """Return all stages of one item that the runtime can observe, for parity."""
+        """Return the output of every stage that the runtime can observe for one item. `parity` compares them."""
         prepared = self.prepare(item)
         with self._running() as runner:
             model, with_suffix = self.bundle.manifest.model, self.preprocessor.with_suffix

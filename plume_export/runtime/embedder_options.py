@@ -1,4 +1,4 @@
-"""What an embedder can be asked for, and the errors for everything else."""
+"""The options of an embedder and the checks of their values."""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -19,13 +19,13 @@ def check_rollout(mode: Mode, steps: int | None) -> None:
     if steps is None:
         return
     if mode == "disc":
-        raise OptionError(f"steps is {steps}, but the mode disc has no rollout.", fix="omit one of the two")
+        raise OptionError(f"steps is {steps}, but the mode 'disc' runs no latent steps.", fix="omit one of the two")
     if steps < 0:
         raise OptionError(f"steps is {steps}; expected 0 or more.", fix="choose a number of latent steps; 0 skips them")
 
 
 def checked_steps(steps: int | None, latent_steps: int) -> int:
-    """Return the number of latent steps, the bundle's own for None."""
+    """Return `steps`, or the bundle's number of latent steps if it is None."""
     if steps is None:
         return latent_steps
     if steps > latent_steps:
@@ -42,7 +42,7 @@ def check_on_error(on_error: OnError) -> None:
 
 
 def check_conversion(convert_to_numpy: bool, convert_to_tensor: bool, normalize_embeddings: bool) -> None:
-    """Raise OptionError for options of SentenceTransformer's encode that would give anything but unit vectors in numpy."""
+    """Raise OptionError for options of SentenceTransformer's encode that request anything but unit vectors in numpy."""
     if not normalize_embeddings:
         raise OptionError("normalize_embeddings is False, but embeddings are always unit vectors.", fix="omit it")
     if convert_to_tensor or not convert_to_numpy:

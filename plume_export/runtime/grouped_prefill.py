@@ -1,8 +1,8 @@
 """Prefill of a padded batch on a CPU, in groups of prompts of similar lengths.
 
-On a CPU, a token costs almost the same in a small run as in a large one: eight equal prompts together take 92 to 101 % of the
-time that they take one by one (2b-slice, int8 and fp32, 80 to 160 tokens, 2 threads). Padding is therefore wasted time, and
-large groups only use more memory.
+On a CPU, batching saves almost no time: a batch of eight prompts of equal length takes 92 to 101 % of the time of eight single
+runs (2b-slice, int8 and fp32, 80 to 160 tokens, 2 threads). Padding therefore costs as much as real tokens, and large groups
+only use more memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from ..spec import GraphSpec, TensorSpec
 from .backend import Array, Session, TensorShape
 from .numpy_buffers import NumpyBuffers
 
-# Cost of an additional run, in tokens of padding that it may save. Reading the weights of 2b-slice takes as long as computing 4
-# tokens (int8 without VNNI) to 11 tokens (with VNNI), limited by the bandwidth of 2 threads.
+# Cost of an additional run, as the number of padding tokens that take as long. A run reads all weights: for 2b-slice that takes
+# as long as computing 4 tokens (int8 without VNNI) to 11 tokens (with VNNI), limited by the memory bandwidth of 2 threads.
 _RUN_TOKENS = 8
 # Larger groups are not faster.
 _MOST_TOKENS = 512
@@ -28,9 +28,9 @@ class PromptGroup(NamedTuple):
 
 
 class GroupedPrefill:
-    """A session of graph `prefill` that runs another session group by group. Outputs after a group's longest prompt are zero.
+    """A session of graph `prefill` that runs another session once per group. Outputs after a group's longest prompt are zero.
 
-    Outputs of a group that are not contiguous in the batch are written to a buffer and copied.
+    Outputs that are not contiguous in the batch's array are computed in a temporary buffer and then copied.
     """
 
     def __init__(self, session: Session, spec: GraphSpec) -> None:
@@ -46,7 +46,7 @@ class GroupedPrefill:
 
 @dataclass(frozen=True)
 class GroupedBinding:
-    """Bindings of one batch. Its groups are computed from `token_count` in each run."""
+    """Input and output arrays of one batch. Each run computes the groups from `token_count`."""
 
     session: Session
     spec: GraphSpec
@@ -67,9 +67,9 @@ class GroupedBinding:
             self.session.bind(self.buffers.upload(inputs), targets | written).run()
             for name, values in written.items():
                 targets[name][...] = values
-            self._clear_behind(group)
+            self._clear_after(group)
 
-    def _clear_behind(self, group: PromptGroup) -> None:
+    def _clear_after(self, group: PromptGroup) -> None:
         """Set the outputs after the group's tokens to zero. A NaN left there would spread through a masked softmax."""
         for tensor in self.spec.outputs:
             if "tokens" in tensor.axes:
@@ -77,7 +77,7 @@ class GroupedBinding:
 
 
 def prompt_groups(token_counts: Sequence[int]) -> Iterator[PromptGroup]:
-    """Yield the prompts of a batch in order, in groups. A prompt joins a group if its padding costs less than another run."""
+    """Yield a batch's prompts in order, in groups. A prompt joins a group if the padding costs no more than another run."""
     first, longest = 0, 0
     for row, tokens in enumerate(token_counts):
         prompts, together = row - first, max(longest, tokens)

@@ -75,7 +75,7 @@ def _aligned_bytes(size: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class PlainReplay:
-    """Work that is run normally each time."""
+    """A Replay that records nothing and runs the work each time."""
 
     run: Callable[[], None]
 

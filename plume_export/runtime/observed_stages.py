@@ -1,4 +1,4 @@
-"""All stages of one input that the runtime can observe, for parity."""
+"""The outputs of all stages that the runtime can observe for one input. `parity` compares them."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ WithSuffix = Callable[[PreparedInput], PreparedInput]
 def observed_stages(
     runner: Runner, prepared: PreparedInput, with_suffix: WithSuffix, *, model: ModelSpec, steps: int
 ) -> Stages:
-    """Run one prompt and return its stages. If `steps` is 0, the suffix is part of the prompt."""
+    """Run one prompt and return the outputs of its stages. If `steps` is 0, the suffix is part of the prompt."""
     latent_states: list[FloatArray] = []
     probabilities: list[FloatArray] = []
 

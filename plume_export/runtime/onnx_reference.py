@@ -16,7 +16,7 @@ from .numpy_buffers import NumpyBuffers
 
 
 class OnnxReference(NumpyBuffers):
-    """Backend that runs onnx.reference.ReferenceEvaluator. Accepts only portable bundles: fused operators are not in ONNX."""
+    """Backend that runs onnx.reference.ReferenceEvaluator. Only for portable bundles: fused operators are not in ONNX."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class OnnxReference(NumpyBuffers):
                 fix="plume-export export --precision " + bundle.manifest.precision,
             )
         try:
-            import ml_dtypes  # noqa: F401 - numpy learns bfloat16
+            import ml_dtypes  # noqa: F401 - registers bfloat16 with numpy
             from onnx.reference import ReferenceEvaluator
         except ImportError:
             raise MissingExtraError("onnx", "compile") from None
@@ -70,7 +70,7 @@ class OnnxReferenceBinding:
         self._evaluator, self._inputs, self._outputs = evaluator, inputs, outputs
 
     def run(self) -> None:
-        with np.errstate(all="ignore"):  # values out of range show up in the results
+        with np.errstate(all="ignore"):  # no warnings: overflow is visible in the results
             results = self._evaluator.run(list(self._outputs), dict(self._inputs))
         for (name, target), value in zip(self._outputs.items(), results, strict=True):
             assert value.dtype == target.dtype, (name, value.dtype, target.dtype)

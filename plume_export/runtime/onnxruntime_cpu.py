@@ -14,7 +14,7 @@ from .grouped_prefill import GroupedPrefill
 from .numpy_buffers import NumpyBuffers
 
 _PROVIDER = "CPUExecutionProvider"
-# The cost of weights in the format of another kind of CPU.
+# How this CPU's matmuls use weights that are stored in the format for another kind of CPU. Part of a warning.
 _COSTS: dict[ProductWeights, str] = {
     "int8": "only after conversion: each graph holds a converted copy in memory",
     "uint8": "more slowly than int8",
@@ -61,7 +61,7 @@ def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Memory planned per shape would be added to the arena's memory, and is not faster.
+    # Memory patterns (plans per input shape) would use memory in addition to the arena's, and are not faster.
     options.enable_mem_pattern = False
     # Each session has its own threads. Spinning threads of the last graph would take the cores that the next graph needs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -90,8 +90,8 @@ def _warn_of_another_processor(bundle: Bundle) -> None:
 def _share_arena(onnxruntime: Any, options: Any) -> None:
     """Let graphs, which run one after another, reuse each other's memory.
 
-    The arena belongs to the process. A session takes the arena that was registered last when it is loaded. ONNX Runtime keeps
-    the arena after the sessions are closed, until another one replaces it.
+    The arena belongs to the process. A session that is loaded takes the arena that was registered last. ONNX Runtime keeps the
+    arena after the sessions are closed, until another one replaces it.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
@@ -101,10 +101,10 @@ def _share_arena(onnxruntime: Any, options: Any) -> None:
 
 
 def ask_for_exact_products(options: Any) -> None:
-    """Make a session compute sums of uint8 by int8 exactly if this machine's fastest kernels do not.
+    """Make a session compute uint8-by-int8 matmuls exactly, also on machines whose fastest kernels saturate at 16 bits.
 
-    The session then holds int8 weights in memory as uint8. A bundle compiled on such a machine stores them as uint8 in its
-    file.
+    On such a machine the session converts int8 weights to uint8 in memory. A bundle that was compiled on such a machine already
+    stores them as uint8.
     """
     if not sums_int8_exactly():
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -132,9 +132,7 @@ class OnnxRuntimeSession:
 
 
 class OnnxRuntimeBinding:
-    """Buffers that are bound once; `run` may be called any number of times. Keeps the arrays alive that the session points
-    to.
-    """
+    """Buffers that are bound once; `run` may be called any number of times. Keeps the bound arrays alive."""
 
     def __init__(self, session: Any, binding: Any, values: list[tuple[Array, Any]]) -> None:
         self._session, self._binding, self._values = session, binding, values

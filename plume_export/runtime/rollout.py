@@ -18,7 +18,7 @@ StepObserver = Callable[[int], None]
 
 
 class Rollout:
-    """Runs graph `latent_step`. Call `bind` once for the buffers of a kind of batch, then run any number of times."""
+    """Runs graph `latent_step`. Call `bind` once per set of buffers, then run the result any number of times."""
 
     def __init__(self, backend: Backend, spec: GraphSpec, suffix_embeddings: Buffer, steps: int) -> None:
         self._backend, self._spec, self._suffix = backend, spec, suffix_embeddings
@@ -29,8 +29,8 @@ class Rollout:
     def bind(self, buffers: BatchBuffers) -> "BoundRollout":
         """Bind the graph to buffers that the caller keeps.
 
-        A plain step and the last step have one session each, and every rollout has its own two sessions: a recorded run depends
-        on the state of its session.
+        Every bound rollout has two sessions of its own, one for the plain steps and one for the last step, because a recorded
+        CUDA graph depends on the state of its sessions.
         """
         outputs = {tensor.name: buffers[tensor.name] for tensor in self._spec.outputs}
         sessions = [self._backend.session("latent_step") for _ in range(2)]
@@ -69,7 +69,7 @@ class BoundRollout:
     def run(self, observe: StepObserver | None = None) -> Buffer:
         """Return the state [batch, hidden] at the suffix's last token. `state` is overwritten.
 
-        With an observer the steps run one by one. Otherwise the backend may replay them as one recording.
+        With an observer the steps run one by one. Otherwise the backend may replay them as one CUDA graph.
         """
         if observe is None:
             self._replay.run()
@@ -78,7 +78,7 @@ class BoundRollout:
         return self._buffers["next_state"]
 
     def close(self) -> None:
-        """Free recorded work, then the sessions."""
+        """Free the CUDA graph, if there is one, then the sessions."""
         self._replay.close()
         del self._replay  # it refers to this rollout, and the reference cycle would keep the buffers alive
         for session in self._sessions:
@@ -87,7 +87,7 @@ class BoundRollout:
     def _run_steps(self, observe: StepObserver = lambda _: None) -> None:
         copy, buffers = self._backend.copy, self._buffers
         for name in ("rollout_keys", "rollout_values"):
-            self._backend.clear(buffers[name])  # a masked NaN of an earlier batch would still spread through a softmax
+            self._backend.clear(buffers[name])  # a NaN of an earlier batch would spread through a softmax, even if masked
         last = len(self._step_numbers) - 1
         for step, number in enumerate(self._step_numbers):
             copy(number, buffers["step"])

@@ -26,7 +26,7 @@ class Prefilled:
 
     workspace: Workspace
     visual_embeddings: Buffer  # [visual_tokens, hidden]
-    visual_rows: NDArray[np.int64]  # [visual_tokens]: row of each embedding in the order of the prompts
+    visual_rows: NDArray[np.int64]  # [visual_tokens]: row in `visual_embeddings`, in the order of the prompts
 
     def buffer(self, name: str) -> Buffer:
         return self.workspace.buffers[name]
@@ -107,14 +107,14 @@ class Runner:
         return buffers[_VISUAL]
 
     def _session(self, graph: GraphName) -> Session:
-        """Return the one session of the vision encoder or of prefill."""
+        """Return the only session of the vision encoder or of prefill, loading the graph on first use."""
         if graph not in self._sessions:
             self._sessions[graph] = self._backend.session(graph)
         return self._sessions[graph]
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """Measure a stage until the device has finished it."""
+        """Measure the time of a stage, including the wait until the device has finished it."""
         with self._stopwatch.stage(name):
             yield
             self._backend.wait()

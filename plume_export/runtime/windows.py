@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from .embedder import Embedder
 
 
-# Inputs are sorted by length within this number of batches: enough for batches of similar lengths, but soon finished.
+# Maximum number of batches per window. Inputs are sorted by length within a window. It is large enough for batches of similar
+# lengths, and small enough that the first results come soon.
 _BATCHES = 16
-# Pixels take 0.6 kB per patch (1.2 kB for a video), and two windows are in memory.
+# Patches after which a window is full. Pixels take 0.6 kB per patch (1.2 kB for a video), and two windows are in memory.
 _PATCHES = 8192
 
 
@@ -41,10 +42,11 @@ _Prepared = TypeVar("_Prepared", bound=Prepared)
 def windows_ahead(
     items: Iterable[_Raw], prepare: Callable[[_Raw], _Prepared], batch_size: int
 ) -> Generator[Sequence[_Prepared], None, None]:
-    """Yield all items, prepared and in order, in windows that depend only on the items.
+    """Yield all items, prepared and in order, in windows. Where a window ends depends only on the items, not on timing.
 
-    While a window is used, a thread prepares the next one. `items` is read in the caller's thread. An error of `prepare` is
-    raised in place of its window. A caller that stops early closes the generator, which waits for at most one item.
+    While a window is used, a thread prepares the next one. `items` is read in the caller's thread. If `prepare` raises, the
+    error is raised instead of yielding the window. A caller that stops early must close the generator, which waits for at
+    most one item.
     """
     unread, waiting, is_stopped = iter(items), deque[_Raw](), Event()
     most_items = _BATCHES * batch_size
@@ -71,7 +73,7 @@ def windows_ahead(
 
 
 def is_whole(window: Sequence[Prepared], batch_size: int) -> bool:
-    """Return True if a window is full: it has all its batches, or the pixels of its items reached the limit."""
+    """Return True if a window is full: its batches are complete, and it has reached the maximum of batches or of patches."""
     if len(window) % batch_size:
         return False
     return len(window) >= _BATCHES * batch_size or sum(item.patch_count for item in window) >= _PATCHES
@@ -121,8 +123,8 @@ def embed_windows(
 ) -> Generator[EmbeddedWindow[Given], None, None]:
     """Yield the embeddings of consecutive items as they are computed. An item's batch depends only on its window.
 
-    `read` returns what the embedder accepts. An InputError gets its item's `index`. Unless `is_skipping`, it is raised, after
-    `identify` has added the name by which the user knows the item.
+    `read` converts an item to what the embedder accepts. An InputError gets the `index` of its item. Unless `is_skipping`, it
+    is raised, after `identify` has added the name by which the user knows the item.
     """
 
     def prepared(numbered: tuple[int, Given]) -> _PreparedItem[Given]:
@@ -161,7 +163,7 @@ def embed_windows(
 
 @dataclass(frozen=True)
 class _PreparedItem(Generic[Given]):
-    """An item that was read: either ready for the graphs, or the error."""
+    """An item after reading and preprocessing: the prepared input, or the error."""
 
     index: int
     item: Given

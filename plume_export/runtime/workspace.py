@@ -1,4 +1,4 @@
-"""The buffers of one kind of batch (size and prompt length), and the rollout bound to them."""
+"""The buffers for one batch shape (batch size and padded prompt length), and the latent rollout bound to them."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from .rollout import BoundRollout, Rollout
 
 
 class Workspace:
-    """Buffers by tensor name: the results of prefill, and the inputs and outputs of the rollout."""
+    """Buffers by tensor name: the outputs of prefill, and the inputs and outputs of the rollout."""
 
     def __init__(self, buffers: dict[str, Buffer], rollout: Rollout) -> None:
         self.buffers = buffers

@@ -82,7 +82,7 @@ def test_a_page_does_not_replace_a_picture(run: Run, tiny_cpu: Bundle, tmp_path:
 
 
 def test_the_anchor_has_no_steps(run: Run, tiny_cpu: Bundle) -> None:
-    assert_is_usage(run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3), "the mode disc has no rollout")
+    assert_is_usage(run("embed", tiny_cpu.path, "--text", "a", "--mode", "disc", "--steps", 3), "'disc' runs no latent steps")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

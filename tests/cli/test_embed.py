@@ -33,7 +33,7 @@ def test_a_file_and_a_pipe_without_an_input_are_said_in_one_line(is_piped: bool,
     arguments = ["embed", tiny_cpu.path, "--input", inputs, "-o", tmp_path / "out.npy", "--quiet"]
     result = CliRunner().invoke(main, [str(argument) for argument in arguments], input="\n")
     assert result.exit_code == 0, result.stderr
-    assert result.stderr == f"warning: {'standard input' if is_piped else inputs} has no input; the output is empty\n"
+    assert result.stderr == f"warning: {'standard input' if is_piped else inputs} contains no inputs; the output is empty\n"
     assert np.load(tmp_path / "out.npy").shape == (0, tiny_cpu.manifest.model.decoder.hidden)
 
 

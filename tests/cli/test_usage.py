@@ -1,4 +1,4 @@
-"""What is wrong whatever the files hold is usage: exit code 2, in click's way. No file of these commands exists."""
+"""A wrong option or value is a usage error: exit code 2, in click's format. No file of these commands exists."""
 
 import json
 from pathlib import Path
@@ -120,4 +120,4 @@ def test_debug_shows_the_traceback_of_usage() -> None:
 
 
 def test_the_help_states_the_exit_codes() -> None:
-    assert "wrong, whatever the files contain" in " ".join(run("--help").stdout.split())
+    assert "2 usage error: a wrong option or value" in " ".join(run("--help").stdout.split())

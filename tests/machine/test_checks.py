@@ -74,7 +74,7 @@ def test_a_machine_without_a_gpu() -> None:
         (CudaVersions(13000, 12090), "13.0", ""),
         (CudaVersions(None, 13040), None, "but not run"),
         (CudaVersions(12060, 13040), None, "CUDA 12.6, which is too old for the CUDA runtime 13.4"),
-        (CudaVersions(12060, 13040), None, "also come for CUDA 12"),
+        (CudaVersions(12060, 13040), None, "install packages for CUDA 12"),
     ],
 )
 def test_the_driver_and_the_runtime(cuda: CudaVersions, found: str | None, fix: str) -> None:

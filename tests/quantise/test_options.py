@@ -92,7 +92,7 @@ def test_export_and_inspect_print_it(mixed: tuple[Bundle, Result]) -> None:
     inspected = run("inspect", mixed[0].path).stdout
     for line in (
         "quantised: prefill int8, latent_step int8-weight; calibrated on 40 inputs",
-        "in 16 bit: 1 layers, 48,896 bytes more",
+        "excluded (16 bit): 1 layers, 48,896 bytes larger",
         "decoder.layers.0.down_proj: 48,896",
         "minimum of 20 held-out inputs (threshold 0.99)",
     ):

@@ -1,4 +1,4 @@
-"""The CUDA device: memory, copies, one stream and recorded graphs. This is the only module that calls cuda-python."""
+"""The CUDA device: memory, copies, one stream and CUDA graphs. This is the only module that calls cuda-python."""
 
 import ctypes
 from collections.abc import Callable
@@ -19,7 +19,7 @@ HostBytes = NDArray[np.uint8]
 class CudaDevice:
     """The first CUDA device with one stream, on which all work is queued in order. A context manager.
 
-    Addresses are integers. `extra` is the extra that installs cuda-python, for the error if it is missing.
+    Addresses are integers. `extra` is the pip extra that installs cuda-python; the error for a missing cuda-python names it.
 
     Raises PlumeExportError if there is no driver, if the driver is too old for the CUDA runtime, and if there is no GPU.
     Source: the CUDA runtime API, through cuda-python's `cuda.bindings.runtime`.
@@ -90,7 +90,7 @@ class CudaDevice:
             self._call("cudaMemsetAsync", address, 0, size, self._stream)
 
     def record(self, work: Callable[[], None]) -> Any:
-        """Record the work that `work` queues, without running it. Return a CUDA graph for `launch`."""
+        """Capture the GPU work that `work` queues, without running it. Return the CUDA graph, for use with `launch`."""
         mode = self._cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self._stream, mode)
         try:
@@ -109,11 +109,11 @@ class CudaDevice:
         return executable
 
     def launch(self, graph: Any) -> None:
-        """Queue recorded work."""
+        """Queue one run of a CUDA graph."""
         self._call("cudaGraphLaunch", graph, self._stream)
 
     def free_graph(self, graph: Any) -> None:
-        """Free recorded work earlier than `close` does."""
+        """Free a CUDA graph earlier than `close` does."""
         self.wait()
         self._graphs.remove(graph)
         self._call("cudaGraphExecDestroy", graph)
@@ -184,7 +184,7 @@ def check_driver(cudart: Any) -> None:
         served, needed = cuda_version_text(driver), cuda_version_text(runtime)
         raise PlumeExportError(
             f"The NVIDIA driver supports CUDA {served}, but the installed CUDA runtime is {needed}.",
-            fix=f"update the driver (TensorRT and ONNX Runtime also come for CUDA {driver // 1000}: see docs/targets.md)",
+            fix=f"update the driver, or install packages for CUDA {driver // 1000} (see docs/targets.md)",
         )
     if code != cudart.cudaError_t.cudaSuccess or count == 0:
         raise PlumeExportError(f"No CUDA device can be used: {_reason(cudart, code)}.", fix="plume-export doctor")

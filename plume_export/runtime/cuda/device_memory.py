@@ -60,7 +60,7 @@ class Block:
 
 
 def stored_from_array(array: Array, dtype: DType) -> Array:
-    """Return an array with the bytes of the values in `dtype`, rounded to nearest even; bfloat16 is stored as uint16."""
+    """Round an array to `dtype` (to nearest even). bfloat16 comes as uint16 with the same bits, because numpy lacks it."""
     if dtype != "bfloat16":
         return np.ascontiguousarray(array, dtype)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
@@ -86,11 +86,11 @@ _UPLOADED_DTYPES: dict[str, DType] = {"float32": "float32", "int64": "int64"}
 class CudaBuffers:
     """Buffers in one block of device memory, which is large enough for a bundle's largest shapes.
 
-    The block has three parts: uploaded inputs, the visual embeddings of a batch, and the results of the batch. A batch gets the
-    same addresses as the last batch of its kind, so recorded work stays valid.
+    The block has three parts: uploaded inputs, the visual embeddings of a batch, and the results of the batch. Batches of the
+    same shape get the same addresses, so their CUDA graphs stay valid.
     """
 
-    # Each kind has a CUDA graph of its rollout, and two sessions.
+    # For each cached batch shape there are a CUDA graph of the rollout and two sessions.
     kept_batches = 8
 
     def __init__(self, device: CudaDevice, limits: ShapeRanges, sizes: BufferBytes, *, is_recording: bool) -> None:

@@ -50,7 +50,7 @@ def check_graphs_fit(bundle: Bundle, buffers: BufferBytes, device: CudaDevice) -
 
 
 def scratch_bytes(bundle: Bundle, engines: EngineManifest) -> int:
-    """Return the scratch memory of the engines, which run one after another: as reported by the builder, or else as planned."""
+    """Return the bytes of scratch memory, which the engines share: as reported by the builder, or else as planned."""
     told = [entry.activation_bytes for entry in engines.graphs.values() if entry.activation_bytes is not None]
     if len(told) == len(engines.graphs):
         return max(told)

@@ -23,8 +23,8 @@ class KernelCache:
     def set_up(self, config: Any) -> None:
         """Attach the cache to the configuration of a context.
 
-        Kernels of latent_step for new shapes are compiled before it runs, because recorded work must not change. The other
-        graphs have many shapes, so their kernels are compiled in the background during the first runs.
+        Kernels of latent_step for a new shape are compiled before the first run, because a recorded CUDA graph cannot switch to
+        kernels that become ready later. The other graphs have many shapes, so their kernels are compiled in the background.
         """
         if self._cache is None:
             self._cache = config.create_runtime_cache()

@@ -69,9 +69,7 @@ class OnnxRuntimeCuda(CudaBuffers):
         return session
 
     def _provider(self) -> tuple[str, dict[str, str]]:
-        """Return the provider and its options: work goes to our stream, float32 is not rounded to TF32, memory grows as
-        requested.
-        """
+        """Return the provider and its options: our stream, no rounding of float32 to TF32, no more memory than requested."""
         options = {
             "device_id": "0",
             "user_compute_stream": str(self._device.stream),

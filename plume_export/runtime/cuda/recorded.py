@@ -1,4 +1,4 @@
-"""Work on fixed buffers that is recorded as one CUDA graph."""
+"""GPU work on fixed buffers that is recorded (captured) as one CUDA graph and then replayed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ from .device import CudaDevice
 
 
 class RecordedWork:
-    """Runs work normally at first, records it on a repeated call, and then launches it as one CUDA graph.
+    """Runs work normally at first, records it directly after the second run, and from then on launches the CUDA graph.
 
-    It is recorded directly after a normal run with the same shapes. TensorRT does part of its work only in the first run after
-    a change of shapes, and that part must not be recorded. `is_recordable` is called each time until it returns True.
+    The first run after a change of shapes contains work that TensorRT does only once and that must not be recorded. After every
+    later run, `is_recordable` is called until it returns True.
     """
 
     def __init__(self, device: CudaDevice, work: Callable[[], None], is_recordable: Callable[[], bool]) -> None:
@@ -32,7 +32,7 @@ class RecordedWork:
         if self._graph is not None:
             self._device.free_graph(self._graph)
             self._graph = None
-        self._work = _nothing  # the owner of the work refers to this object in turn
+        self._work = _nothing  # break the reference cycle: the owner of `work` also refers to this object
 
 
 def _nothing() -> None:

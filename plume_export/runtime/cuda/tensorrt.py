@@ -18,7 +18,7 @@ from .kernel_cache import KernelCache
 
 
 class TensorRt(CudaBuffers):
-    """Backend that runs a bundle of engines. An engine is loaded when its first session is requested.
+    """Backend that runs a bundle of TensorRT engines. An engine is loaded when its first session is requested.
 
     Engines run one after another and share one block of scratch memory. With shared weights, they also share one copy of the
     weights. With `is_recording=False` the rollout is queued call by call, never as a CUDA graph.
@@ -102,8 +102,8 @@ class TensorRt(CudaBuffers):
         return self._scratch, self._scratch_size
 
     def _made(self, what: str, make: Callable[[], Any]) -> Any:
-        """Return the object that TensorRT creates. If it fails, TensorRT returns None, or its Python binding raises
-        TypeError.
+        """Return the object that `make` creates. Raise PlumeExportError if it returns None or raises TypeError, which is how
+        TensorRT reports failure.
         """
         self._log.lines.clear()
         try:
@@ -194,7 +194,7 @@ class TensorRtSession:
         return ask is None or self._current is None or bool(ask(self._device.stream))
 
     def close(self) -> None:
-        """Free the context. Recorded work that uses it must be freed first."""
+        """Free the context. CUDA graphs that use it must be freed first."""
         self._device.wait()
         self._context = self._current = None
         if self in self._recorded:
@@ -204,16 +204,16 @@ class TensorRtSession:
         self._log.lines.clear()
         for name, buffer in binding.inputs.items():
             if not self._context.set_input_shape(name, buffer.shape):
-                raise self._failed(f"refuses {name} {list(buffer.shape)}")
+                raise self._failed(f"does not accept the shape {list(buffer.shape)} for {name}")
         for name, buffer in (*binding.inputs.items(), *binding.outputs.items()):
             if not self._context.set_tensor_address(name, buffer.address):
-                raise self._failed(f"refuses the address of {name}")
+                raise self._failed(f"does not accept the buffer address of {name}")
         try:
             missing = self._context.infer_shapes()
         except RuntimeError as error:
             raise self._failed(f"cannot infer its shapes ({error})") from None
         if missing:
-            raise self._failed(f"lacks {', '.join(missing)}")
+            raise self._failed(f"has no shape or address for {', '.join(missing)}")
         for name, buffer in binding.outputs.items():
             computed = tuple(self._context.get_tensor_shape(name))
             assert computed == buffer.shape, (self._graph, name, computed, buffer.shape)
