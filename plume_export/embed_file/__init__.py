@@ -1,4 +1,4 @@
-"""Many inputs to one file of embeddings: inputs are read as needed, and rows are written as they are computed."""
+"""Embed many inputs into one file. Inputs are read as needed, and rows are written as they are computed."""
 
 from .embed_sources import EmbedResult, OnError, embed_sources
 from .embedding_file import check_output_file

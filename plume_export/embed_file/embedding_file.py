@@ -27,9 +27,7 @@ class Block(NamedTuple):
 
 
 def check_output_file(output: Path, inputs: Sequence[Path] = ()) -> None:
-    """Raise unless embeddings can be written to `output`, before any work is done. It may be inside a folder that is
-    embedded.
-    """
+    """Check, before any work is done, that embeddings can be written to `output`, which may be inside an embedded folder."""
     if output.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
@@ -68,7 +66,8 @@ def write_jsonl(blocks: Iterable[Block], file: IO[bytes], dtype: OutputDtype = "
         ids, embeddings = _embedded(block)
         for name, row in zip(ids, rows_from_embeddings(embeddings, dtype), strict=True):
             is_float = row.dtype.kind == "f"
-            values = [float(str(value)) for value in row] if is_float else row.tolist()  # fewest digits of the dtype
+            # str gives the fewest digits that identify a value in its dtype.
+            values = [float(str(value)) for value in row] if is_float else row.tolist()
             file.write(json.dumps({"id": name, "embedding": values}, ensure_ascii=False).encode() + b"\n")
 
 

@@ -1,7 +1,7 @@
 """An unfinished run: its rows and a journal of its windows, in two hidden files beside the output.
 
-A window's rows are written first, then its journal line. Whenever the process is killed, the journal therefore lists whole
-windows only. Data after the last listed window is cut off when the run is resumed.
+A window's rows are written first, then its journal line. Even if the process is killed, the journal therefore lists only
+windows whose rows are complete. Data after the last listed window is cut off when the run is resumed.
 """
 
 import json
@@ -25,9 +25,9 @@ from ..runtime.embedder_options import Mode
 from .embed_sources import EmbedResult, OnError, Skipped
 from .embedding_file import Block
 
-_FIX = "use the settings that it was started with, or --restart to discard it and start again"
+_FIX = "use the settings of the interrupted run, or --restart to discard it and start again"
 _CHANGED_FIX = (
-    "pass the lines and files that it was started with. Files that were copied, moved or touched since "
+    "pass the lines and files of the interrupted run. Files that were copied, moved or touched since "
     "then count as changed; use --restart to discard the run and start again"
 )
 
@@ -36,9 +36,7 @@ _DAMAGE = (ValueError, RecursionError, msgspec.ValidationError)
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The settings, besides the inputs, that determine the rows. `bundle` is its hash, marked if the files were not
-    verified.
-    """
+    """The settings, besides the inputs, that determine the rows. `bundle` is the bundle's hash, marked if not verified."""
 
     version: str
     bundle: str
@@ -53,7 +51,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of the journal. `sha256` covers all inputs up to the window's end. A window that is not whole is the last one."""
+    """A line of the journal. `sha256` covers all inputs up to the window's end. Only the last window may not be whole."""
 
     ids: list[str]
     skipped: list[Skipped]
@@ -77,12 +75,12 @@ class StoppedRun:
         when = f"{self.written_at:%Y-%m-%d %H:%M}"
         if self.inputs is None or self.bundle is None:
             return PlumeExportError(
-                f"An interrupted run to {output}, last written on {when}, was found. Its journal is corrupt or from "
+                f"Found an interrupted run for {output}, last written on {when}. Its journal is corrupt or from "
                 "another version.",
                 fix="use --restart to discard it and start again",
             )
         return PlumeExportError(
-            f"An interrupted run to {output} was found: {self.inputs} inputs are finished with bundle "
+            f"Found an interrupted run for {output}: {self.inputs} inputs are finished with bundle "
             f"{self.bundle[:12]}, last written on {when}.",
             fix="use --resume to continue it, or --restart to discard it and start again",
         )
@@ -91,7 +89,7 @@ class StoppedRun:
 def stopped_run(output: Path) -> StoppedRun | None:
     """Return the interrupted run of `output`; None if there is no such run or it has finished no input.
 
-    Raises PlumeExportError if another process is writing the run, or if other files are in the place of its files.
+    Raises PlumeExportError if another process is writing the run, or if something else has the names of its files.
     """
     rows, journal = _files(output)
     try:
@@ -195,7 +193,7 @@ class PartialRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.inputs == 0 and not self._has_window():  # a signal may arrive after the first window was written
+        if self.inputs == 0 and not self._has_window():  # a signal may arrive between writing and counting
             self.remove()
         with suppress(OSError):  # a failed write was already reported as an error, and is tried again here
             self._opened.close()
@@ -220,7 +218,8 @@ class PartialRun:
         rows_bytes, end = self._rows_file.stat().st_size, len(head)
         for line, window in self._lines():
             inputs = self.inputs + len(window.ids)
-            # More lines may follow a window that is not whole. Rows are missing only after a crash of the machine.
+            # A window that is not whole is computed again, because more inputs may follow now. Rows are missing only after a
+            # crash of the machine.
             if not window.is_whole or inputs * self._row_bytes > rows_bytes:
                 break
             self.inputs, end = inputs, end + len(line)
@@ -242,7 +241,7 @@ class PartialRun:
             yield window
 
     def _lines(self) -> Iterator[tuple[bytes, _Window]]:
-        """Yield the following lines that were written completely."""
+        """Yield the remaining complete lines of the journal, with the windows that they describe."""
         while (line := self._journal.readline()).endswith(b"\n"):
             yield line, self._decoded(line, _Window)
 
@@ -282,12 +281,12 @@ class PartialRun:
 
 
 def _files(output: Path) -> tuple[Path, Path]:
-    """Return the paths of the rows and the journal of a run to `output`."""
+    """Return the paths of the rows and of the journal for `output`."""
     return output.with_name(f".{output.name}.partial"), output.with_name(f".{output.name}.partial.jsonl")
 
 
 def _decoded(line: bytes, kind: Any) -> Any:
-    return msgspec.convert(json.loads(line), kind)  # msgspec's own decoder refuses ids with bytes that are not valid text
+    return msgspec.convert(json.loads(line), kind)  # msgspec's own decoder rejects ids with bytes that are not valid text
 
 
 def _opened(file: Path, flags: int) -> IO[bytes]:

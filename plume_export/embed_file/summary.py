@@ -55,14 +55,14 @@ class RunSummary:
 
 
 class RepeatedIds:
-    """Finds ids that occur more than once, from hashes: about 70 bytes per id that a user gave."""
+    """Finds ids that occur more than once. It stores a hash for every id that a user gave, about 70 bytes."""
 
     def __init__(self) -> None:
         self._hashes: set[int] = set()
         self._repeated: dict[str, None] = {}
 
     def watched(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """Yield the sources and record their ids. A line without an id is named by its number, which is unique."""
+        """Yield the sources and record their ids, except those of lines without an id, which get their line number as id."""
         for source in sources:
             if source.line is None or source.id != f"line {source.line}":
                 self._add(source.id)

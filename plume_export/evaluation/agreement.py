@@ -20,7 +20,7 @@ class ChangedAnswer(msgspec.Struct, frozen=True):
 
 
 class TaskComparison(msgspec.Struct, frozen=True):
-    """One task under two bundles, over the queries that rank the same candidates in both.
+    """Agreement of two bundles on one task, measured over the queries that rank the same candidates with both bundles.
 
     `rank_correlation` is Spearman's correlation of a query's scores, averaged over the queries. It is None if every query has
     one candidate or equal scores. `changes` are the mean differences of the metrics over these queries, after minus before.

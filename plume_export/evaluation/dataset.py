@@ -69,8 +69,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 def read_dataset(path: Path) -> list[RetrievalTask]:
     """Read and check a dataset. Media are read later, when they are embedded.
 
-    Raises InputError with the line number for a line that is neither query nor candidate or repeats a key, a query without a
-    positive, an unknown positive or candidate, and a repeated id. Also raises InputError for a file without queries.
+    Raises InputError for a file without queries. Raises InputError with the line number for a line that is not exactly one of
+    query and candidate, a repeated key or id, a query without a positive, and an unknown positive or candidate.
     """
     try:
         texts = path.read_text(encoding="utf-8-sig").split("\n")
@@ -103,7 +103,7 @@ def select_tasks(tasks: Sequence[RetrievalTask], names: Sequence[str], limit: in
     known = [task.name for task in tasks]
     for name in names:
         if name not in known:
-            raise InputError(f"The dataset has no task {name!r}.", fix=f"--task {' or '.join(known)}")
+            raise InputError(f"The dataset has no task {name!r}.", fix=f"pass --task {' or '.join(known)}")
     chosen = [task for task in tasks if not names or task.name in names]
     return [RetrievalTask(task.name, dict(list(task.queries.items())[:limit]), task.candidates) for task in chosen]
 
@@ -120,8 +120,8 @@ def _parsed(path: Path, number: int, text: str) -> _Line:
     if line.task == "":
         raise _bad_line(path, number, "the task name is empty", "omit task, or give it a name")
     if (line.query is None) == (line.candidate is None):
-        found = "neither" if line.query is None else "both"
-        raise _bad_line(path, number, f"it has {found} of query and candidate", "give each line exactly one of them")
+        found = "neither query nor candidate" if line.query is None else "both query and candidate"
+        raise _bad_line(path, number, f"it has {found}", "give each line exactly one of them")
     if line.candidate is not None and (line.positive is not None or line.candidates is not None):
         raise _bad_line(path, number, "a candidate cannot have positive or candidates", "put them on the line of the query")
     return line
@@ -136,7 +136,7 @@ def _query(path: Path, number: int, line: _Line, task: RetrievalTask, shared_poo
     for name in map(str, positives):
         if name not in known:
             where = f"the candidates of task {task.name!r}" if line.candidates is None else "its own candidates"
-            raise _bad_line(path, number, f"the positive {name!r} of query {line.id!r} is not among {where}", "add it to them")
+            raise _bad_line(path, number, f"the positive {name!r} of query {line.id!r} is not among {where}", "add it there")
     assert line.query is not None
     return Query(
         str(line.id), _input(path, number, f"query {line.id}", line.query), tuple(dict.fromkeys(map(str, positives))), pool
@@ -151,7 +151,7 @@ def _own_pool(path: Path, number: int, line: _Line, task: RetrievalTask) -> tupl
         if name not in task.candidates:
             fix = f'add {{"task": "{task.name}", "id": "{name}", "candidate": {{...}}}}'
             raise _bad_line(
-                path, number, f"query {line.id!r} ranks {name!r}, which is not a candidate of task {task.name!r}", fix
+                path, number, f"query {line.id!r} lists {name!r}, which is not a candidate of task {task.name!r}", fix
             )
         pool[name] = None
     return tuple(pool)

@@ -24,7 +24,7 @@ from .ranking import TaskRanking, check_files, distinct_inputs, rank_tasks
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Embedding options. `is_rounded` runs the evaluated bundle, but not the compared one, in ONNX's reference evaluator.
+    """Embedding options. If `is_rounded`, the evaluated bundle (not the compared one) runs in ONNX's reference evaluator.
 
     Raises OptionError for values that no bundle accepts.
     """
@@ -62,8 +62,8 @@ def evaluate(
 ) -> EvaluationReport:
     """Return the quality of `bundle` and, if given, its agreement with `compare`.
 
-    `notify` receives the notices of the inputs, once. Raises MissingExtraError, PlumeExportError for options out of range,
-    BundleError for either bundle, and InputError for an input that cannot be embedded.
+    `notify` receives the notices of the inputs once, not per bundle. Raises MissingExtraError, PlumeExportError for options out
+    of range, BundleError if either bundle cannot be opened, and InputError for an input that cannot be embedded.
     """
     check_evaluate_extra()
     media = options.media
@@ -72,7 +72,7 @@ def evaluate(
     opened = open_bundle(bundle, verify_hashes=options.verify_hashes)
     other = None if compare is None else open_bundle(compare, verify_hashes=options.verify_hashes)
     if other is not None:
-        _open(other, options, is_rounded=False).close()  # refuse a bundle that cannot run before the long work starts
+        _open(other, options, is_rounded=False).close()  # raise early if it cannot run, before the long work starts
     rankings, evaluated = _measure(opened, tasks, options, is_rounded=options.is_rounded, progress=progress, notify=notify)
     if other is None:
         return EvaluationReport(evaluated, media=media)

@@ -19,7 +19,7 @@ MEASURES = {
     "mrr": "recip_rank",
     "ndcg@10": "ndcg_cut_10",
 }
-# Number of queries passed to trec_eval at a time, because it takes scores as dictionaries.
+# Number of queries passed to trec_eval at a time. It takes scores as dictionaries, which need much memory.
 _CHUNK = 256
 
 

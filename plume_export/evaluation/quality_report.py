@@ -71,7 +71,7 @@ def comparison_table(report: EvaluationReport) -> Table:
 def changed_lines(report: EvaluationReport) -> list[str]:
     """Return one line per query whose top answer differs, up to a maximum, and the number of further queries."""
     lines = [
-        f"{task.task} {change.query}: {change.before} -> {change.after} (right: {_names(change.positives)})"
+        f"{task.task} {change.query}: {change.before} -> {change.after} (correct: {_names(change.positives)})"
         for task in report.comparison
         for change in task.changed
     ]
@@ -88,23 +88,20 @@ def skipped_lines(report: EvaluationReport) -> list[str]:
 
 
 def checkpoint_line(report: EvaluationReport) -> str | None:
-    """Return a line if the bundles have, or may have, different models or checkpoints; None if there is no sign of that."""
+    """Return a warning if the bundles have, or may have, different models or checkpoints. Otherwise return None."""
     if report.compared is None:
         return None
     differences = ", ".join(report.model_differences)
     if report.same_checkpoint is not False and differences:
-        return f"the bundles' models differ in {differences}: the changes come from the model, not the precision alone"
+        return f"the bundles' models differ in {differences}: the changes are not due to precision alone"
     if report.same_checkpoint:
         return None
     names = f"{report.compared.checkpoint} and {report.evaluated.checkpoint}"
     if report.same_checkpoint is False:
         names += f", whose models differ in {differences}" if differences else ""
-        return f"the bundles are of different checkpoints ({names}): the changes come from the model, not the precision alone"
+        return f"the bundles are of different checkpoints ({names}): the changes are not due to precision alone"
     if report.compared.checkpoint != report.evaluated.checkpoint:
-        return (
-            f"the bundles name different checkpoints ({names}): if they differ, the changes come from the model, "
-            "not the precision alone"
-        )
+        return f"the bundles name different checkpoints ({names}): if these differ, the changes are not due to precision alone"
     return None
 
 

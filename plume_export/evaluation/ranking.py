@@ -24,7 +24,7 @@ class RankedQuery:
 
     @property
     def answer(self) -> str:
-        """The candidate with the highest score. Of equal scores it is the larger id, as in trec_eval."""
+        """The candidate with the highest score. Ties go to the larger id, as in trec_eval."""
         best = self.scores.max()
         return max(name for name, score in zip(self.candidates, self.scores, strict=True) if score == best)
 
@@ -73,9 +73,9 @@ def rank_tasks(
 ) -> list[TaskRanking]:
     """Embed every input and rank the candidates.
 
-    With `on_error="skip"`, inputs that cannot be read are skipped: a candidate is removed from all pools, and a query is
-    removed, also if its last positive was skipped. With "fail" such an input raises InputError. A task without any remaining
-    query always raises InputError.
+    With `on_error="skip"`, inputs that cannot be read are skipped. A skipped candidate is removed from all pools. A query is
+    removed if it was skipped or if all its positives were. With "fail" such an input raises InputError. A task without any
+    remaining query always raises InputError.
     """
     inputs = distinct_inputs(tasks)
     sources = [Source(content.place, content.read) for content in inputs]

@@ -12,7 +12,7 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 class ExpertStack(nn.Module):
-    """All experts and, in the last place, the shared expert, as two batched products [experts + 1, ...]."""
+    """All experts, and as the last one the shared expert, computed as two batched matmuls [experts + 1, ...]."""
 
     def __init__(self, hidden: int, spec: TransitionSpec, dtype: torch.dtype) -> None:
         super().__init__()
@@ -23,16 +23,16 @@ class ExpertStack(nn.Module):
         self.fc2_bias = nn.Parameter(torch.empty(stacked, 1, hidden, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, hidden] -> float32 [experts + 1, batch, hidden]."""
+        """Map [batch, hidden] to float32 [experts + 1, batch, hidden]."""
         inner = torch.nn.functional.gelu(x.to(self.fc1_weight.dtype)[None] @ self.fc1_weight + self.fc1_bias)
         return (inner @ self.fc2_weight + self.fc2_bias).float()
 
 
 class Transition(nn.Module):
-    """PLUME's semantic-anchor-guided mixture of experts: state to the next latent token.
+    """PLUME's semantic-anchor-guided mixture of experts, which computes the next latent token from the state.
 
-    All experts are computed and the unchosen ones weighted by zero, so there is no data-dependent control flow. The chosen
-    probabilities are used as they are, without renormalisation.
+    All experts are computed, and those not chosen get weight zero, so there is no data-dependent control flow. The
+    probabilities of the chosen experts are not renormalised.
     """
 
     def __init__(self, hidden: int, spec: TransitionSpec, dtype: torch.dtype) -> None:
@@ -45,7 +45,7 @@ class Transition(nn.Module):
 
     def forward(self, state: Tensor, anchor: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """Return the latent token [batch, hidden] and the router's probabilities [batch, experts]."""
-        # Not clamp: TensorRT 10.0 lists Clip for floats only.
+        # minimum instead of clamp, because TensorRT 10.0 supports Clip for floats only.
         row = torch.minimum(step, torch.full_like(step, self.spec.step_table_rows - 1))
         step_row = self.step_embed(row).expand_as(state)
         probabilities = torch.softmax(self.router(torch.cat([state + anchor, step_row], -1)), -1)
@@ -58,7 +58,7 @@ class Transition(nn.Module):
 
 
 class CachePart(NamedTuple):
-    """Keys and values [batch, kv_heads, tokens, head_dim] and which of them a query row sees."""
+    """Keys and values [batch, kv_heads, tokens, head_dim], and a mask `seen` of those that each query row attends to."""
 
     keys: Tensor
     values: Tensor
@@ -70,11 +70,11 @@ class CachePart(NamedTuple):
 
 
 class LatentStep(nn.Module):
-    """The inputs and outputs of `spec.graph_specs()["latent_step"]`.
+    """Module with the inputs and outputs of `spec.graph_specs()["latent_step"]`.
 
-    The cache is split: prefix keys are only read, rollout slots below `step` are valid, and the pass's own keys are
-    appended. Every token stands at its KV length on all three rotary axes, as in the published evaluation. `step` alone
-    drives mask, position and step embedding, so shapes stay fixed over a rollout.
+    The cache is split: prefix keys are only read, rollout slots below `step` are valid, and the keys of this pass are appended.
+    A token's position is its KV length on all three rotary axes, as in the published evaluation. Only `step` determines mask,
+    position and step embedding, so shapes stay fixed during a rollout.
     """
 
     def __init__(self, model: ModelSpec, dtype: torch.dtype) -> None:
@@ -119,14 +119,14 @@ class LatentStep(nn.Module):
         return next_state, torch.stack(step_keys), torch.stack(step_values), router_probabilities
 
     def _recent_seen(self, slots: int, step: Tensor, rows: Tensor) -> Tensor:
-        """Which rollout slots and own rows each query row sees: [groups * rows, slots + rows]."""
+        """Return the rollout slots and rows of this pass that each query row attends to: [groups * rows, slots + rows]."""
         groups = self.spec.query_heads // self.spec.kv_heads
         filled = (torch.arange(slots) < step)[None].expand(rows.shape[0], -1)
         causal = rows <= rows[:, None]
         return torch.cat([filled, causal], 1).repeat(groups, 1)
 
     def _attend_split_cache(self, queries: Tensor, prefix: CachePart, recent: CachePart) -> Tensor:
-        """Attend over both cache parts with one softmax; the query heads of a group share the product's row axis."""
+        """Attend over both cache parts with one softmax. The query heads of a group are stacked along the row axis."""
         batch, heads, rows, head_dim = queries.shape
         grouped = queries.reshape(batch, self.spec.kv_heads, -1, head_dim)  # [batch, kv_heads, groups * rows, head_dim]
         scores = torch.cat([prefix.masked_scores(grouped), recent.masked_scores(grouped)], -1)

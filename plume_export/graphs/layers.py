@@ -1,7 +1,7 @@
 """The layers that the three graphs are made of, with the dtype of every computation written out.
 
-Matrix products and what stays between them run in the compute dtype (float32, float16 or bfloat16); the residual stream,
-norms, rotary tables and softmax are float32. A linear weight is stored [in, out], so that its ONNX form is one MatMul.
+Matmuls and the values between them have the compute dtype (float32, float16 or bfloat16). The residual stream, norms, rotary
+tables and softmax are float32. A linear weight is stored as [in, out], so that the layer becomes one MatMul in ONNX.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..spec import DecoderSpec
 
-# Added to no score: it replaces a masked one. The largest magnitude that float16 holds, so its exponential is exactly 0.
+# Replaces masked scores; it is not added to them. It is float16's lowest value, so its exponential in the softmax is exactly 0.
 MASKED_SCORE = -65504.0
 
 
@@ -30,7 +30,7 @@ class Linear(nn.Module):
 
 
 def keep_in_float32(module: nn.Module, layers: Collection[str]) -> None:
-    """Give the named linear layers (or stacks of experts) float32 parameters, and with them float32 products."""
+    """Replace the parameters of the named linear layers (or stacks of experts) by float32 ones, so that they run in float32."""
     for name, layer in module.named_modules():
         if name in layers:
             for key, parameter in list(layer.named_parameters(recurse=False)):
@@ -38,7 +38,7 @@ def keep_in_float32(module: nn.Module, layers: Collection[str]) -> None:
 
 
 def widened(x: Tensor, layer: Linear) -> Tensor:
-    """Return x in float32 if the layer that takes it next is kept in float32: what lies between may be as large."""
+    """Return x in float32 if `layer`, which uses it later, is in float32, because values on the way may overflow as well."""
     return x.to(torch.promote_types(x.dtype, layer.weight.dtype))
 
 
@@ -72,9 +72,9 @@ def rotary_from_angles(angles: Tensor) -> Rotary:
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Softmax attention on [batch, heads, rows, head_dim]; queries carry the scale; `mask` is True where a key is seen.
+    """Softmax attention on [batch, heads, rows, head_dim]. Queries are already scaled. `mask` is True for keys to attend to.
 
-    Plain 4-D products with the mask by Where and only the softmax in float32: the form that TensorRT fuses.
+    Plain 4-D matmuls, a mask applied by Where, and only the softmax in float32: TensorRT fuses this form.
     """
     scores = queries @ keys.transpose(-1, -2)
     if mask is not None:
@@ -83,7 +83,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
 
 
 class DecoderLayer(nn.Module):
-    """One Qwen2 decoder layer, cut around its attention: `project`, then the graph's own attention, then `finish`."""
+    """One Qwen2 decoder layer without its attention, which differs by graph: call `project`, then attention, then `finish`."""
 
     def __init__(self, spec: DecoderSpec, dtype: torch.dtype) -> None:
         super().__init__()
@@ -120,5 +120,5 @@ class Decoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([DecoderLayer(spec, dtype) for _ in range(spec.layers)])
         self.norm = RMSNorm(spec.hidden, spec.norm_epsilon)
-        # A parameter and not a buffer: it is stored with the weights, computed as Qwen2-VL computes it.
+        # A parameter, not a buffer, so that it is stored with the weights. Its values are computed as in Qwen2-VL.
         self.inverse_frequencies = nn.Parameter(torch.empty(spec.head_dim // 2, dtype=torch.float32))

@@ -1,4 +1,4 @@
-"""Graph `prefill`: the prompt through the decoder, keeping two states and the keys and values of every layer."""
+"""Graph `prefill`: runs the prompt through the decoder and returns two states, and the keys and values of every layer."""
 
 from typing import cast
 
@@ -10,10 +10,10 @@ from .layers import Decoder, DecoderLayer, Rotary, attend, rotary_from_angles
 
 
 class Prefill(nn.Module):
-    """The inputs and outputs of `spec.graph_specs()["prefill"]`.
+    """Module with the inputs and outputs of `spec.graph_specs()["prefill"]`.
 
-    Prompts are padded on the right. Causal attention keeps the padding away from every real token, so there is no padding
-    mask. The last layer computes queries, MLP and norm only for the two rows that are kept.
+    Prompts are padded on the right. With causal attention no real token attends to the padding, so there is no padding mask.
+    The last layer computes queries, MLP and norm only for the two rows that are returned: state and anchor.
     """
 
     def __init__(self, spec: DecoderSpec, dtype: torch.dtype) -> None:
@@ -32,7 +32,7 @@ class Prefill(nn.Module):
         anchor_index: Tensor,
     ) -> tuple[Tensor, ...]:
         """Return state, anchor, the keys of every layer, then the values of every layer."""
-        # Not clamp: TensorRT 10.0 lists Clip for floats only.
+        # maximum instead of clamp, because TensorRT 10.0 supports Clip for floats only.
         rows = torch.maximum(visual_index, torch.zeros_like(visual_index))
         visual_rows = visual_embeddings[rows]  # [batch, tokens, hidden]
         hidden = torch.where(visual_index[..., None] >= 0, visual_rows, self.embed_tokens(input_ids)).float()
@@ -53,7 +53,7 @@ class Prefill(nn.Module):
         return state, anchor, *keys, layer_keys, *values, layer_values
 
     def _rotary(self, position_ids: Tensor) -> Rotary:
-        """Each rotary frequency follows the temporal, height or width position (M-RoPE sections)."""
+        """Each rotary frequency uses the temporal, height or width position (M-RoPE sections)."""
         frequencies = self.decoder.inverse_frequencies.split(self.spec.mrope_sections)
         angles = [position_ids[axis, ..., None].float() * part for axis, part in enumerate(frequencies)]
         return rotary_from_angles(torch.cat(angles, -1)[:, None])  # [batch, 1, tokens, head_dim / 2]
@@ -68,7 +68,7 @@ class Prefill(nn.Module):
     def _finish_kept_rows(
         self, layer: DecoderLayer, hidden: Tensor, rotary: Rotary, kept_index: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the last layer for the rows `kept_index` [batch, 2] alone; return them with the layer's keys and values."""
+        """Run the last layer only for the rows `kept_index` [batch, 2]. Return these rows and the layer's keys and values."""
         queries, keys, values = layer.project(hidden, rotary)
         rows = (torch.arange(hidden.shape[0])[:, None], kept_index)
         kept_queries = queries.transpose(1, 2)[rows].transpose(1, 2)  # [batch, heads, 2, head_dim]

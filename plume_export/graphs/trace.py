@@ -18,23 +18,23 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..spec import GraphSpec, TensorSpec
 
-# The newest opset with nothing that TensorRT 10.3's parser (JetPack 6) lacks.
+# The newest opset whose operators are all supported by TensorRT 10.3's parser (JetPack 6).
 OPSET = 20
 IR_VERSION = 9
 
 _ONNX_DTYPES = {"float32": "FLOAT", "float16": "FLOAT16", "bfloat16": "BFLOAT16", "int64": "INT64"}
 
-# Sizes of the dynamic axes in the traced example; any two differ, so that the tracer does not take them for one.
+# Sizes of the dynamic axes in the traced example. All differ, so that the tracer does not treat two axes as one.
 _EXAMPLE_SIZES = {"batch": 2, "tokens": 24, "frames": 3, "patches": 16, "visual_tokens": 12, "suffix_tokens": 5}
 
 
 def trace_graph(build_module: Callable[[], nn.Module], spec: GraphSpec, *, patches_multiple: int = 1) -> ir.Model:
-    """Return the ONNX graph of a module, its initializers still without data.
+    """Return the ONNX graph of a module. Its initializers have no data yet.
 
-    `build_module` is called under fake tensors. `patches_multiple` is the number of patches that make one visual token: the
-    axis `patches` is always a multiple of it.
+    `build_module` is called in fake tensor mode. `patches_multiple` is the number of patches per visual token; the axis
+    `patches` is always a multiple of it.
     """
-    # The tracer warns of missing torchvision, the optimiser of every parameter that has no data.
+    # The tracer warns that torchvision is missing, and the optimiser about every parameter without data.
     with _quiet("torch.onnx", "onnx_ir"):
         model, parameters = _traced(build_module, spec, patches_multiple)
         _drop_parameter_data(model, parameters)
@@ -45,7 +45,7 @@ def trace_graph(build_module: Callable[[], nn.Module], spec: GraphSpec, *, patch
 
 
 def _traced(build_module: Callable[[], nn.Module], spec: GraphSpec, patches_multiple: int) -> tuple[ir.Model, set[str]]:
-    """Return the graph as traced and the names of its parameters."""
+    """Return the graph before optimisation, and the names of its parameters."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         module = build_module().eval()
         example = _grouped(spec, [_example_input(tensor) for tensor in spec.inputs])
@@ -64,7 +64,7 @@ def _traced(build_module: Callable[[], nn.Module], spec: GraphSpec, patches_mult
 
 
 def _drop_parameter_data(model: ir.Model, parameters: set[str]) -> None:
-    """Parameters hold fake data that no pass may fold; what is left are small true constants."""
+    """Remove the fake data of parameters, so that no pass folds it. The data of small constants is real and stays."""
     for name, value in model.graph.initializers.items():
         if name in parameters:
             value.const_value = None
@@ -79,7 +79,7 @@ def _dynamic_shapes(spec: GraphSpec, patches_multiple: int) -> tuple[Any, ...]:
     names = {axis for tensor in spec.inputs for axis in tensor.axes if isinstance(axis, str)}
     dimensions: dict[str, object] = {name: torch.export.Dim(name) for name in names}
     if "suffix_tokens" in names:
-        dimensions["suffix_tokens"] = torch.export.Dim.DYNAMIC  # from 0 on
+        dimensions["suffix_tokens"] = torch.export.Dim.DYNAMIC  # 0 or more
     if "patches" in names:
         dimensions["patches"] = patches_multiple * torch.export.Dim("tokens_per_frame")
     axes = [
@@ -89,7 +89,7 @@ def _dynamic_shapes(spec: GraphSpec, patches_multiple: int) -> tuple[Any, ...]:
 
 
 def _grouped(spec: GraphSpec, values: list[Any]) -> tuple[Any, ...]:
-    """Arrange one value an input as a module's arguments: inputs that every layer has are one list."""
+    """Arrange one value per input as the module's arguments. Inputs that exist once per layer form one list."""
     arguments: dict[str, Any] = {}
     for tensor, value in zip(spec.inputs, values, strict=True):
         stem, _, layer = tensor.name.rpartition("_")
@@ -101,7 +101,7 @@ def _grouped(spec: GraphSpec, values: list[Any]) -> tuple[Any, ...]:
 
 
 def _name_axes(model: ir.Model, spec: GraphSpec) -> None:
-    """Give inputs and outputs the contract's axis names; what lies between keeps no shapes of the tracer's own naming."""
+    """Give inputs and outputs the axis names of the spec. Remove all other shapes, whose axes the tracer has named."""
     for node in model.graph:
         for value in node.outputs:
             value.shape = None

@@ -9,7 +9,7 @@ from ..spec import VisionSpec
 from .layers import Linear, Rotary, attend, rotary_from_angles, widened
 
 LAYER_NORM_EPSILON = 1e-6
-# Queries, keys, values and a mask to what attention gives.
+# Takes queries, keys, values and no mask; returns the attention output.
 Attend = Callable[[Tensor, Tensor, Tensor, None], Tensor]
 
 
@@ -19,7 +19,7 @@ class VisionBlock(nn.Module):
     def __init__(self, spec: VisionSpec, dtype: torch.dtype) -> None:
         super().__init__()
         self.heads, self.head_dim, self.dtype = spec.heads, spec.head_dim, dtype
-        self.attend: Attend = attend  # calibration has its own: eager, all scores of a large image do not fit in memory
+        self.attend: Attend = attend  # calibration replaces it, because here all scores of an image are in memory
         self.norm1 = nn.LayerNorm(spec.width, eps=LAYER_NORM_EPSILON, dtype=torch.float32)
         self.qkv = Linear(spec.width, 3 * spec.width, dtype)
         self.proj = Linear(spec.width, spec.width, dtype)
@@ -38,7 +38,7 @@ class VisionBlock(nn.Module):
 
 
 class PatchMerger(nn.Module):
-    """Four neighbouring patches to one visual token of the decoder's width."""
+    """Merges four neighbouring patches into one visual token of the decoder's width."""
 
     def __init__(self, spec: VisionSpec, hidden: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -64,9 +64,10 @@ class VisionTransformer(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """patches [frames, patches, patch_values], patch_positions [patches, 2] -> visual_embeddings [visual_tokens, hidden].
+    """Maps patches [frames, patches, patch_values] and patch_positions [patches, 2] to visual_embeddings
+    [visual_tokens, hidden].
 
-    Attention is full within a frame; the frame axis is the batch, so no mask is needed.
+    Attention is full within a frame. The frame axis is the batch axis, so no mask is needed.
     """
 
     def __init__(self, spec: VisionSpec, hidden: int, dtype: torch.dtype) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def check_same_checkpoint(checkpoint: "Checkpoint", manifest: Manifest) -> None:
-    """Raise CheckpointError if the checkpoint is not the bundle's.
+    """Raise CheckpointError if the bundle was made from another checkpoint.
 
     Hashing reads every tensor once. Bundles of schema 5 or older have no hash, so only their dimensions are compared.
     """

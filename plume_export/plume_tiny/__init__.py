@@ -1,4 +1,4 @@
-"""plume-tiny: a small trained PLUME on drawings, the drawings themselves, and how it was trained.
+"""plume-tiny: a small PLUME model trained on drawings, and the code that makes the drawings.
 
-It shows that a pipeline works, quantisation included, without a real checkpoint at hand. What it knows is `scenes.py`.
+It shows without a real checkpoint that a pipeline works, including quantisation. It knows only the scenes in `scenes.py`.
 """

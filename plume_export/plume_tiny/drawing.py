@@ -1,4 +1,4 @@
-"""Scenes to pictures. Every drawing differs a little: place, size, shade and background vary within the words."""
+"""Draw pictures of scenes. Drawings of one scene differ a little: place, size, shade and background vary within its caption."""
 
 import math
 from random import Random
@@ -11,7 +11,7 @@ from .scenes import COLOURS, PLACES, Clip, Figure, Page, Pair, Scene, Several, S
 _OVERSAMPLING = 2
 PICTURE_SIZES = ((112, 112), (140, 112), (112, 140))  # width, height; multiples of 28, as the model sees them
 PAGE_SIZE = (140, 196)
-CLIP_SIZE = (448, 224)  # no smaller frame reaches the model: videos are scaled up to 128 visual tokens a frame
+CLIP_SIZE = (448, 224)  # smaller frames would be scaled up, to 128 visual tokens per frame
 CLIP_FRAMES = 4
 _RADII = {"small": (8.0, 10.0), "large": (16.0, 19.0)}
 
@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 
 def draw_picture(scene: Scene, random: Random, size: tuple[int, int] | None = None) -> Image.Image:
-    """Draw a still scene, RGB; `size` is (width, height), at random where None."""
+    """Draw a still scene in RGB. `size` is (width, height); None: one of PICTURE_SIZES at random."""
     if isinstance(scene, Page):
         return _draw_page(scene, random)
     canvas = _Canvas(size or random.choice(PICTURE_SIZES), random)
@@ -35,7 +35,7 @@ def draw_picture(scene: Scene, random: Random, size: tuple[int, int] | None = No
     elif isinstance(scene, Word):
         _draw_word(canvas, scene)
     else:
-        raise TypeError(f"a {type(scene).__name__} is no still scene")
+        raise TypeError(f"a {type(scene).__name__} is not a still scene")
     return canvas.image()
 
 
@@ -87,14 +87,14 @@ class _Canvas:
         return self._image.reduce(self.scale)
 
     def shade(self, colour: str) -> Colour:
-        """The colour as it is in this picture."""
+        """Return the shade of a colour in this picture."""
         if colour not in self.shades:
             red, green, blue = (min(255, max(0, value + self.random.randint(-12, 12))) for value in COLOURS[colour])
             self.shades[colour] = (red, green, blue)
         return self.shades[colour]
 
     def figure(self, figure: Figure, centre: Point, radius: float) -> None:
-        """Draw a figure, moved inwards where it would be cut."""
+        """Draw a figure. Move it inwards if the edge would cut it off."""
         fill = self.shade(figure.colour)
         sides = (self.width, self.height)
         inside = (min(max(value, radius + 1), side - radius - 1) for value, side in zip(centre, sides, strict=True))
@@ -146,7 +146,7 @@ def _cell_centre(canvas: _Canvas, row: int, column: int) -> Point:
 
 
 def _scattered(canvas: _Canvas, count: int) -> list[Point]:
-    """Centres in different quarters of the picture."""
+    """Return centres in different quarters of the picture."""
     quarters = canvas.random.sample([(x, y) for x in (0.27, 0.73) for y in (0.27, 0.73)], count)
     jitter = canvas.random.uniform
     return [(canvas.width * x + jitter(-6, 6), canvas.height * y + jitter(-6, 6)) for x, y in quarters]
@@ -179,7 +179,7 @@ def _draw_page(page: Page, random: Random) -> Image.Image:
 
 
 def _draw_text_block(canvas: _Canvas, columns: int, top: float, random: Random) -> None:
-    """Grey lines for words."""
+    """Draw grey lines that stand for text."""
     gap = 12
     column_width = (canvas.width - 28 - gap * (columns - 1)) / columns
     for column in range(columns):

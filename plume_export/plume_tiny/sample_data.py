@@ -19,7 +19,7 @@ from .drawing import draw_picture
 from .scenes import Scene, Split, sample_page, sample_picture
 from .tasks import Task, draw_answer, draw_query, sample_scene
 
-# How many candidates rank in each task, and how many queries ask for each. Queries that come out equal are asked once.
+# Per task: the number of candidates, and the number of queries for each candidate. Equal queries are written once.
 POOLS: dict[Task, tuple[int, int]] = {
     "text-to-image": (200, 2),
     "image-to-text": (100, 4),
@@ -27,12 +27,12 @@ POOLS: dict[Task, tuple[int, int]] = {
     "text-to-video": (100, 1),
     "text-to-page": (100, 2),
 }
-# Scenes in the folders to search, and how often each is drawn.
+# Number of scenes and of pages in the folder to search, and the number of drawings of each.
 _PICTURES, _PAGES, _DRAWINGS = 80, 24, 3
 
 
 def write_sample_data(output: Path, report: Report = lambda _: None) -> None:
-    """Draw the sample data, the same every time; all of it or nothing. Raises PlumeExportError if `output` holds anything."""
+    """Draw the sample data: identical in every run, all or nothing. Raises PlumeExportError if `output` is not empty."""
     with new_directory(output, report) as partial:
         _write_drawings(partial / "pictures", sample_picture, _PICTURES)
         _write_drawings(partial / "pages", sample_page, _PAGES)
@@ -83,7 +83,7 @@ def _write_evaluation(output: Path) -> None:
 
 
 def _stored(item: Item, media: Path, name: str, output: Path) -> dict[str, object]:
-    """Write an item's media; return the item as JSON, paths relative to `output`."""
+    """Write an item's media. Return the item as JSON, with paths relative to `output`."""
     stored: dict[str, object] = {"text": item.text} if item.text else {}
     frames = item.video if isinstance(item.video, tuple) else ()
     for key, images in (("image", item.images), ("video", frames)):

@@ -1,4 +1,4 @@
-"""The little world that plume-tiny knows: what a drawing shows, in words, and which combinations training never sees."""
+"""The scenes that plume-tiny knows, their captions, and the combinations that are held out of training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class Figure:
 
     @property
     def is_held_out(self) -> bool:
-        """One colour of every shape is kept for evaluation."""
+        """Whether the figure is held out of training: one colour of every shape is."""
         return (_COLOUR_NAMES.index(self.colour) + 3 * SHAPES.index(self.shape)) % len(COLOURS) == 0
 
 
@@ -102,7 +102,7 @@ class Several:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two figures side by side or one above the other; `relation` is how the first stands to the second."""
+    """Two figures side by side or one above the other; `relation` is the position of the first relative to the second."""
 
     first: Figure
     second: Figure
@@ -182,14 +182,14 @@ Scene: TypeAlias = Single | Several | Pair | Word | Page | Clip
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of one property of a picture: where it starts, and the words that ask for the result."""
+    """A change of one property of a picture: the picture before the change, and the words that describe the change."""
 
     source: Single | Several
     words: str
 
 
 def sample_picture(random: Random, split: Split) -> Scene:
-    """Return a scene of any still kind, but no page."""
+    """Return a still scene of any kind except a page."""
     makers = (_any_single, _any_single, _any_single, _any_several, _any_several, _any_pair, _any_pair, _any_word)
     return _of_split(random, split, makers)
 

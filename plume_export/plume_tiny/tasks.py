@@ -47,7 +47,7 @@ def draw_answer(task: Task, scene: Scene, random: Random, split: Split) -> Item:
 
 
 def _composed_query(scene: Scene, random: Random, split: Split) -> Item:
-    """A picture that differs in one property, and the words that ask for it. Training never draws a held-out one."""
+    """Return a picture that differs in one property, and words for the change. For training, the picture is never held out."""
     assert isinstance(scene, Single | Several)
     edit = sample_edit(scene, random)
     while split == "train" and edit.source.is_held_out:
@@ -56,7 +56,7 @@ def _composed_query(scene: Scene, random: Random, split: Split) -> Item:
 
 
 def _caption(scene: Scene, random: Random, split: Split) -> str:
-    """Some captions of training leave something out; those of evaluation have one answer only."""
+    """Return a caption. Some training captions leave something out; an evaluation caption has only one answer."""
     if split == "train" and isinstance(scene, Single | Several) and random.random() < _VAGUE_SHARE:
         return scene.vague_caption(random)
     return scene.caption(random)

@@ -1,4 +1,4 @@
-"""PLUME in plain PyTorch over transformers' Qwen2-VL: the oracle that parity measures against."""
+"""PLUME in plain PyTorch, on top of transformers' Qwen2-VL. `parity` compares bundles with it."""
 
 from .model import Reference
 from .processor import ReferenceInputs, ReferenceProcessor

@@ -20,10 +20,10 @@ from .transition import LatentTransition
 
 
 class Reference:
-    """PLUME over transformers' Qwen2-VL, with `max_new_tokens = 0`: nothing is decoded after the forced suffix.
+    """PLUME on top of transformers' Qwen2-VL, with `max_new_tokens = 0`: nothing is decoded after the forced suffix.
 
-    With `resident=False` every layer's weights are read from the checkpoint when the layer runs and dropped after it: slow,
-    but memory stays bounded by one layer. Else all weights lie on `device`.
+    With `resident=False`, the weights of a layer are read from the checkpoint when it runs, and freed afterwards. This is slow
+    but needs memory for one layer only. Otherwise all weights are loaded on `device`.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Reference:
         with torch.device("meta"):
             self._qwen = qwen.Qwen2VLModel(config).eval()
             self._transition = LatentTransition(model.decoder.hidden, model.transition).eval()
-        # Buffers that no checkpoint holds.
+        # Buffers that are not stored in checkpoints.
         self._qwen.language_model.rotary_emb = qwen.Qwen2VLRotaryEmbedding(config.text_config).to(self._device)
         self._qwen.visual.rotary_pos_emb = qwen.Qwen2VLVisionRotaryEmbedding(config.vision_config).to(self._device)
         self._table = self._read(TOKEN_TABLE) if resident else None
@@ -57,13 +57,13 @@ class Reference:
                 unit.register_forward_hook(lambda module, _inputs, _outputs: self._unload(module))
 
     def compile(self) -> None:
-        """Have torch.compile compile the vision encoder and the decoder when they first run, for lengths of any size."""
+        """Let torch.compile compile the vision encoder and the decoder on their first run, with dynamic lengths."""
         self._qwen.visual.compile(dynamic=True)
         self._qwen.language_model.compile(dynamic=True)
 
     @torch.inference_mode()
     def stages(self, inputs: ReferenceInputs, *, latent_steps: int | None = None) -> Stages:
-        """Return every stage for one input. Source: PLUME, section 3, and its released evaluation."""
+        """Return the output of every stage for one input. Source: PLUME, section 3, and its released evaluation."""
         steps = self._model.rollout.latent_steps if latent_steps is None else latent_steps
         cache = DynamicCache()
         visual = self.visual_embeddings(inputs)
@@ -107,9 +107,9 @@ class Reference:
         return self._embed(suffix_ids)
 
     def _decode(self, embeddings: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:
-        """Run the decoder on new tokens [tokens, hidden] behind the cache; return final-norm states [tokens, hidden].
+        """Run the decoder on new tokens [tokens, hidden] after the cached ones. Return final-norm states [tokens, hidden].
 
-        Without a mask argument attention is causal over the whole cache.
+        No mask is passed, so attention is causal over the whole cache.
         """
         output = self._qwen.language_model(
             inputs_embeds=embeddings[None], position_ids=position_ids, cache=cache, use_cache=True
@@ -118,9 +118,8 @@ class Reference:
         return hidden
 
     def _prompt_positions(self, inputs: ReferenceInputs) -> Tensor:
-        """M-RoPE positions [3, 1, tokens] of transformers 4.51: after a medium, text goes on from its largest position.
-
-        Later versions leave the temporal axis out of that maximum, which differs for long videos.
+        """Return M-RoPE positions [3, 1, tokens] as in transformers 4.51: text after an image or video continues from the
+        largest position of that medium. Later versions ignore the temporal axis in this maximum, which differs for long videos.
         """
         grids = {kind: iter(grid) for kind, grid in ((1, inputs.image_grids), (2, inputs.video_grids)) if grid is not None}
         parts: list[Tensor] = []
@@ -137,7 +136,7 @@ class Reference:
         return torch.cat(parts, 1)[:, None].to(self._device)
 
     def _next_positions(self, cache: DynamicCache, tokens: int) -> Tensor:
-        """The KV length, on all three rotary axes: as published, not the continuation of the M-RoPE positions."""
+        """Return the KV length on all three rotary axes, as in the published evaluation, not continued M-RoPE positions."""
         length = cache.get_seq_length()
         return torch.arange(length, length + tokens, device=self._device).expand(3, 1, -1)
 
@@ -147,7 +146,7 @@ class Reference:
         return self._tensors.read_rows(TOKEN_TABLE, ids).to(self._device, self._dtype)
 
     def _units(self) -> Iterator[tuple[str, nn.Module]]:
-        """The modules that are loaded as a whole, with the canonical prefix of their tensors."""
+        """Yield the modules that are loaded as a whole, with the canonical prefix of their tensors."""
         yield TRANSITION, self._transition
         yield "visual.patch_embed.", self._qwen.visual.patch_embed
         for index, block in enumerate(self._qwen.visual.blocks):

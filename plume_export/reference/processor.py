@@ -35,7 +35,7 @@ class ReferenceInputs:
 
 
 class ReferenceProcessor:
-    """Items to model inputs. A text-only item gets a white 28x28 image in front, as the model was evaluated."""
+    """Converts items to model inputs. A text-only item gets a white 28x28 image in front, as in the published evaluation."""
 
     def __init__(self, directory: Path, model: ModelSpec) -> None:
         self._model = model
@@ -88,7 +88,7 @@ class ReferenceProcessor:
         return torch.cat([self._encode(prompt), self._encode(self._model.rollout.prefix)])
 
     def _video(self, video: VideoSource) -> tuple[Tensor, Tensor]:
-        """Frames to patches, by the slow processor of transformers 4.51 (temporal pairs, channel-first patches)."""
+        """Convert frames to patches as the slow processor of transformers 4.51 does (temporal pairs, channel-first patches)."""
         frames = torch.stack([self._within_limits(frame) for frame in _video_frames(video)])  # [frames, 3, height, width]
         mean, std = (torch.tensor(values)[:, None, None] for values in (
             self._model.preprocess.image_mean, self._model.preprocess.image_std,
@@ -103,7 +103,7 @@ class ReferenceProcessor:
         return patches, torch.tensor([grid])
 
     def _within_limits(self, frame: Tensor) -> Tensor:
-        """The slow processor's own resizing of a frame [3, height, width], which the published limits never need."""
+        """Resize a frame [3, height, width] as the slow processor does. With the published limits the size never changes."""
         settings = self._model.preprocess
         size = smart_resize(frame.shape[1], frame.shape[2], 28, min_pixels=settings.min_pixels, max_pixels=settings.max_pixels)
         image = Image.fromarray(frame.permute(1, 2, 0).byte().numpy()).resize(size[::-1])
@@ -117,26 +117,26 @@ class ReferenceProcessor:
 
 
 def _tokenizer_of(directory: Path) -> Any:
-    """Raises CheckpointError for files that transformers cannot read, and without a chat template."""
+    """Return the tokenizer. Raises CheckpointError if transformers cannot read it, or if it has no chat template."""
     try:
         with panics_as_errors():
             tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-    except Exception as error:  # of the tokenizers library and of any file that it reads
+    except Exception as error:  # the tokenizers library and its files raise errors without a common class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise CheckpointError(
             f"transformers cannot read the tokenizer of {directory}: {reason}.",
-            fix="copy the checkpoint's tokenizer files again, tokenizer_config.json among them",
+            fix="copy the checkpoint's tokenizer files again, including tokenizer_config.json",
         ) from error
     if not tokenizer.chat_template:
         raise CheckpointError(
             f"The tokenizer of {directory} has no chat template.",
-            fix="copy the checkpoint's chat_template.json, or a tokenizer_config.json that holds it",
+            fix="copy the checkpoint's chat_template.json, or a tokenizer_config.json that contains the template",
         )
     return tokenizer
 
 
 def _resized(image: Image.Image, factor: int, max_tokens: int = 16384, min_tokens: int = 4) -> Image.Image:
-    """qwen-vl-utils' fetch_image."""
+    """Resize an image as qwen-vl-utils' fetch_image does."""
     height, width = smart_resize(
         image.height, image.width, factor, min_pixels=min_tokens * factor**2, max_pixels=max_tokens * factor**2
     )
@@ -144,11 +144,11 @@ def _resized(image: Image.Image, factor: int, max_tokens: int = 16384, min_token
 
 
 def _video_frames(video: VideoSource) -> Tensor:
-    """qwen-vl-utils' fetch_video: frames of equal size, 0..255 in float32."""
+    """Return frames as qwen-vl-utils' fetch_video does: of equal size, 0 to 255 in float32."""
     if isinstance(video, tuple):
         arrays: list[NDArray[np.uint8]] = [np.asarray(_resized(load_image(frame), 56)) for frame in video]
         arrays += arrays[-1:] * (len(arrays) % 2)
-        # It hands its 28-pixel factor on as a patch size: frames come in 56-pixel multiples.
+        # It passes its 28-pixel factor on as a patch size, so frame sizes become multiples of 56 pixels.
     else:
         arrays = list(read_video_frames(video))
     frames = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)

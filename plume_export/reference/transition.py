@@ -20,7 +20,7 @@ class Expert(nn.Module):
 
 
 class LatentTransition(nn.Module):
-    """One latent step: the checkpoint's `latent_moe_transition` tensors under their own names."""
+    """The transition of one latent step. Its parameters have the names of the checkpoint's `latent_moe_transition` tensors."""
 
     def __init__(self, hidden: int, spec: TransitionSpec) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class LatentTransition(nn.Module):
         self.shared_expert = Expert(hidden, spec.expert_width)
 
     def forward(self, state: Tensor, anchor: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """state, anchor [hidden] -> latent token [hidden], router probabilities [experts]."""
+        """Map state and anchor [hidden] to the latent token [hidden] and the router probabilities [experts]."""
         step_row = self.step_embed.weight[min(step, self.step_embed.num_embeddings - 1)]
         probabilities = torch.softmax(self.router(torch.cat([state + anchor, step_row])).float(), -1)
         chosen = probabilities.topk(self.top_k)

@@ -1,4 +1,4 @@
-"""Cached facts about images, by content: an SQLite file in the user's cache directory."""
+"""Cache of what a search computes from images, keyed by their content: an SQLite file in the user's cache directory."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ CREATE TABLE embeddings (bundle BLOB, sha256 BLOB, embedding BLOB, checksum BLOB
 CREATE TABLE failures (reader BLOB, sha256 BLOB, reason BLOB, checksum BLOB, PRIMARY KEY (reader, sha256));
 CREATE TABLE notices (bundle BLOB, sha256 BLOB, notices BLOB, checksum BLOB, PRIMARY KEY (bundle, sha256))
 """
-# A file changed this recently may change again within the resolution of its time.
+# The hash of a file that changed more recently is not cached, because the file may change again without a new time.
 _SETTLED_SECONDS = 2
 _SAVE_FILES = 256
 
@@ -35,9 +35,10 @@ def default_cache_file() -> Path:
 
 
 class EmbeddingCache:
-    """Caches a file's hash by path and state, an embedding by content and bundle, and an unreadable content's error by reader.
+    """Caches hashes of files by path and file state, and embeddings, notices and reading errors by content hash.
 
-    A context manager. Every row has a checksum. If the cache is corrupt or from another version, it is renamed to NAME.old (or
+    Embeddings and notices are stored per bundle, errors per reader (the versions of the packages that decode images). A context
+    manager. Every row has a checksum. If the cache is corrupt or from another version, it is renamed to NAME.old (or
     NAME.old-2, ...), reported, and replaced by an empty one. Every method raises PlumeExportError if the file cannot be read or
     written or is not a cache.
     """

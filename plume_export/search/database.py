@@ -26,7 +26,8 @@ _JOURNALS = ("-journal", "-wal", "-shm")
 # How long to wait for a lock.
 _TIMEOUT_S = 60
 _ATTEMPTS = 3
-# SQLite's messages for errors that are not in the file (error codes exist only from Python 3.11). Others mean corruption.
+# Parts of SQLite's messages for errors that are not due to the file's content (error codes need Python 3.11). Any other error
+# means that the file is corrupt.
 _SURROUNDINGS = ("locked", "unable to open", "disk I/O", "is full", "readonly", "out of memory", "interrupted", "authorized")
 
 
@@ -63,7 +64,7 @@ class RebuiltDatabase:
                 try:
                     with _transaction(self._opened()) as connection:
                         return work(connection)
-                except (sqlite3.Error, UnicodeDecodeError, _OtherVersionError) as error:  # SQLite quotes corrupt names
+                except (sqlite3.Error, UnicodeDecodeError, _OtherVersionError) as error:  # messages quote corrupt names
                     if self._is_replaced():  # another process has renamed it
                         self.close()
                     elif isinstance(error, sqlite3.Error) and any(text in str(error) for text in _SURROUNDINGS):
@@ -97,10 +98,10 @@ class RebuiltDatabase:
         return self._connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        """Set up a new file. Raises _NotOursError or _OtherVersionError for an existing file of another kind."""
+        """Create the tables in an empty file. Raises _NotOursError for another program's database, and _OtherVersionError."""
         if not _tables(connection):
             with _transaction(connection, kind="IMMEDIATE"):
-                if not _tables(connection):  # otherwise another process was faster
+                if not _tables(connection):  # another process may have created them in the meantime
                     for statement in self._schema.split(";"):
                         connection.execute(statement)
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")

@@ -25,10 +25,10 @@ class SkippedReport(msgspec.Struct, frozen=True):
 
 
 class SearchReport(msgspec.Struct, frozen=True):
-    """The best hits of all `pictures`, best first. `embedded` is the number of new contents.
+    """The best hits, best first. `pictures` is the number of images that were ranked, `embedded` of those embedded just now.
 
     `exif_transpose` is True if images were rotated by their EXIF orientation. If a name has bytes that are not UTF-8, `file`
-    escapes them as `\xe9`; `uri` has every name exactly.
+    escapes them as `\xe9`; `uri` represents every name exactly.
     """
 
     folder: str

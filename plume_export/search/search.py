@@ -35,9 +35,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best hits, best first. `embedded` is the number of new contents; `skipped` maps the skipped files to reasons.
+    """The best hits, best first. `pictures` is the number of images that were ranked. `skipped` maps skipped files to reasons.
 
-    `exif_transpose` is True if images were rotated by their EXIF orientation.
+    `embedded` is the number of images that were not in the cache; files of equal content count once. `exif_transpose` is True
+    if images were rotated by their EXIF orientation.
     """
 
     query: Item
@@ -72,9 +73,9 @@ def search_folder(
 ) -> SearchResult:
     """Embed the images that are not cached, then rank all images below `folder` (inputs/media_files.py defines which).
 
-    With `on_error="skip"`, other files are skipped. An image that cannot be read is remembered, and the same reader does not
-    try it again. With "fail", the first such file raises InputError. A folder that is missing or has no image always raises
-    InputError.
+    With `on_error="skip"`, files that are not images or cannot be read are skipped. The cache records an unreadable image, so
+    that the same package versions do not try it again. With "fail", the first such file raises InputError. A folder that is
+    missing or has no image always raises InputError.
     """
     found = find_pictures(folder)
     if found.skipped and on_error == "fail":
@@ -168,9 +169,7 @@ def _without_failures(new: dict[str, list[Path]], cache: EmbeddingCache, skipped
 def _store(
     result: EmbedResult, chunk: dict[str, list[Path]], bundle: str, cache: EmbeddingCache, skipped: dict[Path, str]
 ) -> dict[str, FloatArray]:
-    """Return the embeddings of a chunk by content hash. Store them and the errors of the others, which are added to
-    `skipped`.
-    """
+    """Return a chunk's embeddings by content hash. Cache them, and the errors of images that failed; add these to `skipped`."""
     embeddings: dict[str, FloatArray] = {}
     failures: dict[str, str] = {}
     for row, (key, files) in enumerate(chunk.items()):
@@ -188,7 +187,7 @@ def _store(
 
 
 def _notices_by_hash(notices: list[Notice], chunk: dict[str, list[Path]]) -> dict[str, list[Notice]]:
-    """Return the notices to repeat whenever a content is found again, without the file's name."""
+    """Return the notices by content hash, without file names. They are given again whenever a cached embedding is used."""
     hashes = {str(files[0]): key for key, files in chunk.items()}
     found: dict[str, list[Notice]] = defaultdict(list)
     for notice in notices:

@@ -1,4 +1,4 @@
-"""Reasons why an image cannot be read, as they are cached: by the reader that failed, without the file's name."""
+"""Reasons why an image cannot be read, in cacheable form: with the versions of the decoders, without the file's name."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +14,12 @@ _NAME = "\0"
 
 
 def reader_of_pictures() -> str:
-    """Return this package's version and those of the installed packages that decode images, as one key."""
+    """Return this package's version and those of the installed packages that decode images, as one cache key."""
     return " ".join((__version__, *(f"{package} {_version(package)}" for package in _PACKAGES)))
 
 
 def is_unreadable(file: Path) -> bool:
-    """Return True if the file's content is the reason why it could not be embedded, and not memory, a disk or the bundle."""
+    """Return True if the file's content cannot be decoded, False if memory, the disk or the bundle caused the failure."""
     try:
         load_image(file)
     except InputError as error:
@@ -29,12 +29,12 @@ def is_unreadable(file: Path) -> bool:
 
 
 def without_name(reason: str, file: Path) -> str:
-    """Return a reason with a placeholder for the file's name, so that it fits every file with the same content."""
+    """Return the reason with a placeholder for the file's name, so that it can be reused for files with the same content."""
     return reason.replace(str(file), _NAME)
 
 
 def with_name(reason: str, file: Path) -> str:
-    """Return a reason with the placeholder replaced by the file's name."""
+    """Return the reason with the placeholder replaced by the file's name."""
     return reason.replace(_NAME, str(file))
 
 

@@ -45,7 +45,7 @@ def test_twenty_changed_answers_are_printed(changed: int, printed: int, last: st
     lines = changed_lines(report(changed))
     assert len(lines) == printed
     if printed:
-        assert lines[0] == "t q0: c1 -> c2 (right: c0)"
+        assert lines[0] == "t q0: c1 -> c2 (correct: c0)"
     if last is not None:
         assert lines[-1].startswith(last)
         assert lines[-1].endswith("(--json lists all)")
@@ -54,7 +54,7 @@ def test_twenty_changed_answers_are_printed(changed: int, printed: int, last: st
 def test_ids_cannot_break_a_line() -> None:
     answer = ChangedAnswer("q\n1", tuple("abcde"), "\x1b[2J", "c2")
     changed = EvaluationReport(quality("a"), quality("a"), [TaskComparison("t", 1, 0.0, None, CHANGES, [answer])])
-    assert changed_lines(changed) == [r"t q\n1: \x1b[2J -> c2 (right: a, b, c and 2 more)"]
+    assert changed_lines(changed) == [r"t q\n1: \x1b[2J -> c2 (correct: a, b, c and 2 more)"]
 
 
 def test_what_was_skipped_is_said_once_and_in_a_line() -> None:
