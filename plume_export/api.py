@@ -48,9 +48,9 @@ def export(
         precision: "fp32", "fp16", "bf16", "int8", "int8-weight" or "int4-weight"; or one per graph, such as
             "vision_encoder=int8,prefill=int8,latent_step=int8-weight".
         modalities: "text" leaves out the vision encoder.
-        model: Model options that are not in the checkpoint's tensors. None: those of the original model.
+        model: Model settings that cannot be derived from the checkpoint's tensors. None: the defaults of ModelOptions.
         quantise: Options for quantised precisions. None: the defaults of QuantiseOptions.
-        range_guard: Whether to look for layers that overflow float16. Such layers stay in float32.
+        range_guard: Whether to check for layers that overflow float16. Such layers stay in float32.
         selftest: Whether to save reference outputs in the bundle for `plume-export selftest`.
         revision: Branch, tag or commit of a hub id. None: the main branch.
         offline: Whether to use only the local Hugging Face cache.

@@ -34,7 +34,7 @@ _SYNC_UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 class WriteError(PlumeExportError):
-    """An output that cannot be written, with the operating system's reason."""
+    """The output cannot be written. `reason` is the operating system's text."""
 
     def __init__(self, output: Path, reason: str) -> None:
         super().__init__(
@@ -47,11 +47,11 @@ class WriteError(PlumeExportError):
 def scratch_directory(
     output: Path, report: Report = lambda _: None, *, is_whole: Callable[[Path], bool] = lambda _: False
 ) -> Iterator[Path]:
-    """Yield an empty directory beside `output` that is deleted at the end. Meanwhile no other writer gets one for this output.
+    """Yield an empty directory beside `output` and delete it at the end. Hold the lock of `output` in the meantime.
 
-    Leftovers of killed builds are restored or removed, and reported. A previous output that was moved aside is removed if
-    `is_whole(output)`, and otherwise by `put_in_place`. Raises PlumeExportError if another thread or process is writing the
-    output. Errors of writing become WriteErrors.
+    First restore or remove the leftovers of killed builds, and report them. A previous output that was moved aside is removed
+    at once if `is_whole(output)`, and otherwise later by `put_in_place`. Raises PlumeExportError if another thread or process
+    is writing the output. OS errors become WriteErrors.
     """
     with as_write_error(output), _parents(output), locked(output):
         _clear_leftovers(output, report, is_whole)
@@ -63,10 +63,10 @@ def scratch_directory(
 
 
 def put_in_place(directory: Path, output: Path, scratch: Path, check: Callable[[Path], object] = lambda _: None) -> None:
-    """Rename a directory of `scratch` to `output`, safely even if the machine crashes. The previous output goes to `scratch`.
+    """Rename a directory in `scratch` to `output`, safely even if the machine crashes. Move the previous output to `scratch`.
 
-    One of the two is always complete: an existing directory is moved aside, and back if anything fails. `check` receives the
-    path to which it was moved, where no other process adds files, and raises if it must not be replaced.
+    A complete output always exists: the previous one is first renamed, and renamed back if anything fails. `check` receives its
+    new path, where no other process adds files, and raises if it must not be replaced.
     """
     _sync_tree(directory)
     aside = scratch.with_name(f"{scratch.name}.old")
@@ -79,7 +79,7 @@ def put_in_place(directory: Path, output: Path, scratch: Path, check: Callable[[
         undo.callback(output.rename, directory)
         sync(output.parent)
         undo.pop_all()
-    with suppress(OSError):  # they stay, and the next build removes them
+    with suppress(OSError):  # the next build removes what stays
         for file in [file for file, is_aside in _leftovers(output) if is_aside]:
             file.rename(scratch / file.name)
 
@@ -127,7 +127,7 @@ def as_write_error(output: Path) -> Iterator[None]:
     """Convert OS errors to WriteErrors that name `output`."""
     try:
         yield
-    except WriteError as error:  # of a directory that was written as part of this one
+    except WriteError as error:  # from a file or directory inside this output
         raise WriteError(output, error.reason) from error
     except OSError as error:
         if error.errno not in _WRITE_ERRORS:
@@ -136,7 +136,7 @@ def as_write_error(output: Path) -> Iterator[None]:
 
 
 def _reason(error: OSError, output: Path) -> str:
-    """Return the OS error's text, with the file's name if it is not the output."""
+    """Return the OS error's text, with the name of the file if that is not the output itself."""
     reason = error.strerror or str(error)
     is_another = error.errno == errno.ENOENT and error.filename is not None and str(error.filename) != str(output)
     return f"{reason}: {error.filename}" if is_another else reason

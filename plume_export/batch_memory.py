@@ -1,4 +1,4 @@
-"""Device memory of a batch, besides the engines' own: computed from the graphs' inputs and outputs, for any backend."""
+"""Device memory for the buffers of a batch, computed from the inputs and outputs of the graphs. The same for all backends."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from .recipe import MIN_IMAGE_TOKENS, ShapeRanges
 from .spec import DType, GraphName, GraphSpec, TensorSpec, VisionSpec
 
 DTYPE_BYTES: dict[DType, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "int64": 8}
-# TensorRT requires tensors and scratch memory at multiples of this.
+# TensorRT requires that the addresses of tensors and scratch memory are multiples of this.
 ALIGNMENT_BYTES = 256
 
 
 @dataclass(frozen=True)
 class BufferBytes:
-    """Bytes of the three parts: host inputs (prompts and pixels), visual embeddings, caches and states."""
+    """Bytes of the three parts: uploads (prompts and pixels), media (visual embeddings), batch (caches and states)."""
 
     uploads: int
     media: int
@@ -26,9 +26,9 @@ class BufferBytes:
 
 
 def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shapes: ShapeRanges) -> BufferBytes:
-    """Return the bytes of the largest batch of `shapes`. All of its visual tokens are part of its prompts.
+    """Return the bytes for the largest batch that `shapes` allows. Visual tokens are limited by the prompts that contain them.
 
-    A bundle for text only has just the blank image.
+    In a bundle for text only, the only image is the blank one.
     """
     batch, tokens = shapes.batch.max, shapes.prompt_tokens.max
     sizes = {"batch": batch, "tokens": tokens}
@@ -37,7 +37,7 @@ def buffer_bytes(graphs: Mapping[GraphName, GraphSpec], vision: VisionSpec, shap
     uploads = sum(tensor_bytes(tensor, sizes) for tensor in inputs.values())
     has_vision = "vision_encoder" in graphs
     if has_vision:
-        patch = vision.patch_values * DTYPE_BYTES["float32"] + 2 * DTYPE_BYTES["int64"]  # including its row and column
+        patch = vision.patch_values * DTYPE_BYTES["float32"] + 2 * DTYPE_BYTES["int64"]  # pixels, row and column
         uploads += batch * tokens * vision.merged_patches * patch + batch * tokens // MIN_IMAGE_TOKENS * 2 * ALIGNMENT_BYTES
     of_batch = batch * (tokens if has_vision else MIN_IMAGE_TOKENS)
     of_one_call = min(of_batch, shapes.frames.max * shapes.image_tokens.max)

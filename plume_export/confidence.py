@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 def bootstrap_interval(samples: Sequence[Sequence[float]], statistic: Callable[..., Any]) -> Interval:
     """Return the percentile bootstrap interval of a statistic of one sample, or of several paired samples.
 
-    `statistic` takes the samples as arrays, and the axis to reduce as `axis`. Of one value, low and high are equal.
+    `statistic` takes the samples as arrays, and the axis to reduce as `axis`. For a single value, low and high are equal.
     """
     from scipy.stats import bootstrap
 

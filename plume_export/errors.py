@@ -2,7 +2,7 @@
 
 import re
 
-# A whole shell command, which stays as it is in Python; or a flag outside of commands.
+# Matches a whole shell command, which Python messages leave unchanged, or a flag outside of a command.
 _COMMAND_OR_FLAG = re.compile(r"`[^`]*`|\b(?:plume-export|pip3?|python3?|apt|ffmpeg) [^,;)\n]*|(?<![^\s(\[])--[a-z][a-z-]*")
 
 
@@ -14,7 +14,7 @@ class PlumeExportError(Exception):
     """
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
-        # Not passed to Exception: `args` stay those of the call, so that an error of any subclass can be pickled.
+        # Exception.__init__ is not called: `args` remain the arguments of the call, so that every subclass can be pickled.
         self.message, self.fix = message, fix
 
     def __str__(self) -> str:
@@ -57,14 +57,14 @@ class InputError(PlumeExportError):
 
 
 class MissingExtraError(PlumeExportError):
-    """A command that needs a package that is not installed."""
+    """A package of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"The Python package {package!r} is not installed.", fix=f"pip install 'plume-export[{extra}]'")
 
 
 class MissingDecoderError(MissingExtraError, InputError):
-    """One input that needs a package that is not installed. Other inputs of the same run are not affected."""
+    """One input cannot be read without a package that is not installed. Other inputs of the same run are not affected."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         fix = f"pip install 'plume-export[{extra}]'"

@@ -1,4 +1,4 @@
-"""A hidden file beside an output, opened by one process at a time. Links in its place are not followed."""
+"""A hidden file beside an output, opened by one process at a time. Symbolic links are not followed."""
 
 import os
 import stat
@@ -8,10 +8,10 @@ from .errors import PlumeExportError
 
 
 def open_locked(file: Path, flags: int, output: Path, *, is_shared: bool = False) -> int:
-    """Return the descriptor of `file`, locked. The lock ends with the process, however the process ends.
+    """Open and lock `file`; return its descriptor. The lock ends with the process, even if it is killed.
 
-    Raises PlumeExportError if another thread or process holds the lock to write `output`, or if the file system has no locks.
-    Also raises like `open_hidden`. Only the holder of the lock may remove the file.
+    Raises PlumeExportError if another thread or process holds the lock because it is writing `output`, or if the file system
+    has no locks. Also raises the errors of `open_hidden`. Only the holder of the lock may remove the file.
     """
     while True:
         descriptor = open_hidden(file, flags)
@@ -22,11 +22,11 @@ def open_locked(file: Path, flags: int, output: Path, *, is_shared: bool = False
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # of a file that the previous holder has removed
+        os.close(descriptor)  # the previous holder has removed this file
 
 
 def open_hidden(file: Path, flags: int) -> int:
-    """Open a regular file. Raises PlumeExportError for a link or another kind of file, and OSError like `os.open`."""
+    """Open a regular file. Raises PlumeExportError for a link or another kind of file, and the OSErrors of `os.open`."""
     try:
         descriptor = os.open(file, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     except OSError:

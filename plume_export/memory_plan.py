@@ -1,7 +1,7 @@
 """Device memory of a target's engines, computed from the model's dimensions. Needs no GPU, no engine and no torch.
 
-Weights, caches and buffers follow from the shapes. Activations follow the figures of TensorRT-RTX's builder for these graphs:
-the tensors that exist at the same time in the widest part of a layer. The tests compare them with real builds.
+Weights, caches and buffers are computed from the shapes. Activations are estimated as the tensors that exist at the same time
+in the widest part of a layer, following reports of TensorRT-RTX's builder. The tests compare the estimates with real builds.
 """
 
 import math
@@ -17,17 +17,17 @@ from .recipe import AxisRange, Device, Recipe, ShapeRanges
 from .spec import COMPUTE_DTYPE, GRAPH_NAMES, INT4_BLOCK, INTEGER_PRECISIONS, GraphName, ModelSpec, Precision, graph_specs
 from .weight_names import Layer, layers_of
 
-# Code and constants of an engine besides its weights, per layer; measured with TensorRT-RTX 1.7 for the 2B model.
+# Bytes of code and constants per layer of an engine, without weights. Measured with TensorRT-RTX 1.7 for the 2B model.
 _CODE_BYTES: dict[GraphName, int] = {"vision_encoder": 540_000, "prefill": 740_000, "latent_step": 1_090_000}
-# Memory that the builder adds to a step, whatever the shapes.
+# Memory of a latent step that does not depend on the shapes.
 _STEP_BYTES = 10_000_000
 # With these precisions, engines can read their weights as inputs. For others, TensorRT-RTX reformats a full copy in every run.
 SHAREABLE: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 _CANNOT_SHARE = "Engines in {} cannot share their weights: a full copy would be reformatted in every run."
 _SHARING_FIX = "use --weights baked, or --precision int8"
 Weights = Literal["baked", "shared"]
-# TensorRT-RTX's builder takes 9.9 GB for the 2B model in fp16 (3.1 GB of weights in prefill), 1.3 to 1.7 GB for 2b-slice in
-# quantised precisions, and 0.7 GB with shared weights.
+# Host memory of the builder. TensorRT-RTX's takes 9.9 GB for the 2B model in fp16 (3.1 GB of weights in prefill), 1.3 to 1.7 GB
+# for 2b-slice in quantised precisions, and 0.7 GB with shared weights.
 _BUILDER_WEIGHT_COPIES = 3.15
 _BUILDER_BYTES = 200_000_000
 _BUILDER_SHARED_BYTES = 700_000_000
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def largest_activations(self) -> int:
-        """Activations of the largest engine. The engines run one after another and share one block."""
+        """Activations of the engine that needs most. The engines run one after another and share one block."""
         return max(self.activations.values())
 
     @property
@@ -68,7 +68,7 @@ class Plan:
 
 
 def check_shareable(weights: Weights | None, precision: Precision | None) -> None:
-    """Raise OptionError if engines of a precision cannot share their weights. None means that an option was not given."""
+    """Raise OptionError for shared weights in a precision that cannot share them. None means that an option was not given."""
     if weights == "shared" and precision is not None and precision not in SHAREABLE:
         raise OptionError(_CANNOT_SHARE.format(precision), fix=_SHARING_FIX)
 
@@ -76,9 +76,7 @@ def check_shareable(weights: Weights | None, precision: Precision | None) -> Non
 def plan_memory(
     target: str, recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName] = GRAPH_NAMES
 ) -> Plan:
-    """Return the memory that the engines of a recipe need. `graphs` are those of the bundle. Source: the graph specs
-    (spec.py).
-    """
+    """Return the memory that the engines of a recipe need. `graphs` are those of the bundle. Source: graph specs (spec.py)."""
     if recipe.backend in ("onnxruntime-cpu", "onnxruntime-cuda"):
         raise OptionError(
             f"The target {target} has no engines to plan.", fix="use --target with a recipe for TensorRT or TensorRT-RTX"
@@ -90,7 +88,7 @@ def plan_memory(
     layers = {"vision_encoder": model.vision.depth, "prefill": model.decoder.layers, "latent_step": model.decoder.layers}
     weights = {graph: _weight_bytes(model, precision, (graph,)) for graph in specs}
     is_shared = recipe.weights == "shared"
-    # Keys and values of one token.
+    # Bytes of the keys and values of one token.
     cached = 2 * item * model.decoder.layers * model.decoder.kv_heads * model.decoder.head_dim
     prefix_cache = cached * recipe.limits.batch.max * recipe.limits.prompt_tokens.max
     return Plan(
@@ -108,9 +106,9 @@ def plan_memory(
 
 
 def builder_peak_bytes(recipe: Recipe, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
-    """Return the host memory that the process with the largest engine needs. Engines are built one at a time.
+    """Return the host memory for building the largest engine. Engines are built one at a time, each in a process of its own.
 
-    Measured with TensorRT-RTX 1.7, which holds its weights about three times (docs/benchmarks).
+    Measured with TensorRT-RTX 1.7, whose builder needs about three times the engine's weights (docs/benchmarks).
     """
     if recipe.weights == "shared":
         return _BUILDER_SHARED_BYTES
@@ -144,9 +142,7 @@ def _activations(model: ModelSpec, shapes: ShapeRanges, item: int) -> dict[Graph
 
 
 def bytes_read_by_pass(model: ModelSpec, precision: Precision, graph: GraphName) -> int:
-    """Return the bytes of weights that one run of a graph reads: all except the embedding table, of which it reads single
-    rows.
-    """
+    """Return the bytes of weights that one run of a graph reads: all except the token table, which is read row by row."""
     return sum(
         _bytes_of(layer, precision) for layer in layers_of(model) if graph in layer.graphs and layer.name != "embed_tokens"
     )
@@ -165,9 +161,8 @@ def check_plan_fits(
     plan = plan_memory(target, recipe, model, precision, graphs)
     if plan.fits is False:
         raise PlumeExportError(
-            f"The engines of {target} in {precision} need {plan.total / 1e6:,.0f} MB of device memory with their "
-            f"buffers; {device.name} has {device.memory_gb * 1000:,.0f} MB (see plume-export plan --target "
-            f"{target}).",
+            f"The engines of {target} in {precision} and their buffers need {plan.total / 1e6:,.0f} MB of device memory; "
+            f"{device.name} has {device.memory_gb * 1000:,.0f} MB (see plume-export plan --target {target}).",
             fix="compile with your own recipe; " + nearest_text(nearest_that_fits(target, recipe, model, precision, graphs)),
         )
 
@@ -200,7 +195,7 @@ def nearest_that_fits(
 
 
 def nearest_text(nearest: Plan | None) -> str:
-    """Return what fits instead, written as keys of a recipe."""
+    """Return the nearest plan that fits, written as keys of a recipe."""
     if nearest is None:
         return "no smaller plan fits either"
     shapes = nearest.shapes
@@ -215,7 +210,7 @@ def _until(axis: AxisRange, largest: int) -> AxisRange:
 
 
 def _bytes_of(layer: Layer, precision: Precision) -> int:
-    """Return the bytes of a layer's weight and bias. Integers include their scales."""
+    """Return the bytes of a layer's weight and bias. For integer weights, scales are included."""
     values, biases = math.prod(layer.shape), layer.shape[0] if layer.has_bias else 0
     if layer.storage == "float32":
         return 4 * (values + biases)
@@ -228,13 +223,12 @@ def _bytes_of(layer: Layer, precision: Precision) -> int:
 
 
 def _weight_bytes(model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> int:
-    """Return the bytes of the weights in any of the graphs, each counted once."""
+    """Return the bytes of the weights of these graphs. A weight that several graphs use is counted once."""
     return sum(_bytes_of(layer, precision) for layer in layers_of(model) if not set(graphs).isdisjoint(layer.graphs))
 
 
 def _vision_patch_bytes(model: ModelSpec, item: int, frames: int) -> int:
-    """Return the bytes per patch in the MLP: inner values before and after the activation, norm output, residuals, rotary
-    tables.
+    """Return the peak bytes per patch, in the MLP: hidden layer before and after GELU, norm output, residuals, rotary tables.
 
     The residuals are float32. For a single frame, one residual is computed in place.
     """
@@ -245,7 +239,7 @@ def _vision_patch_bytes(model: ModelSpec, item: int, frames: int) -> int:
 
 
 def _prefill_token_bytes(model: ModelSpec, item: int) -> int:
-    """Return the bytes per token in the MLP: gate and up, their product, norm output, two float32 residuals; rotary tables."""
+    """Return the peak bytes per token, in the MLP: gate, up, their product, norm output, two float32 residuals, rotary."""
     decoder = model.decoder
     return item * (3 * decoder.mlp_width + decoder.hidden) + 2 * 4 * decoder.hidden + 8 * decoder.head_dim
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 _SUFFIX = ".npy"
 _NUMBERS = "biuf"  # kinds of numpy's dtypes
-# Our own compressed arrays expand a few times at most. Small files may expand without limit.
+# Maximum ratio of expanded to compressed size. Our own files stay far below. Small arrays may exceed it.
 _MOST_EXPANSION, _SMALL_BYTES = 64, 1 << 26
 
 
@@ -55,4 +55,4 @@ def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
         return np.lib.format.read_array_header_1_0(member)
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(member)
-    raise ValueError(f"{version} is a .npy version for field names, which arrays of numbers do not have")
+    raise ValueError(f"{version} is a .npy version for structured arrays; expected an array of numbers")

@@ -34,7 +34,7 @@ _EXPORT_PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What a checkpoint's tensors do not show. None means the published default or what the checkpoint records."""
+    """Settings that cannot be derived from a checkpoint's tensors. None: as recorded in the checkpoint, else as published."""
 
     latent_steps: int | None = None
     top_k: int = 2
@@ -47,10 +47,10 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export. `selftest_inputs` None leaves the self-test out; `quantise` is for integer precisions.
+    """Options of an export. With `selftest_inputs=None` the bundle has no self-test. `quantise` is for integer precisions.
 
-    With `guards_range`, layers whose magnitudes come near float16's largest number keep float32. Raises PlumeExportError for
-    options that do not go together.
+    With `guards_range`, layers whose values come near the maximum of float16 stay in float32. Raises PlumeExportError for
+    options that cannot be combined.
     """
 
     precision: Precision = "fp16"
@@ -69,9 +69,9 @@ class ExportOptions:
 
 
 def check_checkpoint_name(name: str) -> None:
-    """Raise OptionError for an empty name, which as a path would be the current directory."""
+    """Raise OptionError for an empty name, which would be read as the path of the current directory."""
     if not name.strip():
-        raise OptionError("The name of the checkpoint is empty.", fix="--checkpoint with a directory or a hub id")
+        raise OptionError("The name of the checkpoint is empty.", fix="pass a directory or a hub id to --checkpoint")
 
 
 def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = None, offline: bool = False) -> "Checkpoint":
@@ -79,7 +79,8 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
 
     `revision` is a branch, tag or commit of the hub's repository; None: its main branch.
 
-    Raises CheckpointError for whatever is missing, damaged or not PLUME's, PlumeExportError for options that do not fit it.
+    Raises CheckpointError if anything is missing, corrupt or not PLUME's, and PlumeExportError for options that the checkpoint
+    does not allow.
     """
     check_checkpoint_name(name)
     require_export_packages()
@@ -102,9 +103,9 @@ def open_checkpoint(name: str, options: ModelOptions, *, revision: str | None = 
 
 
 def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOptions, report: Report) -> Bundle:
-    """Write the portable ONNX bundle and return it, verified.
+    """Write the portable ONNX bundle, verify it and return it.
 
-    Raises PlumeExportError for an output that is not to be written, before any work.
+    Raises PlumeExportError, before any work, if the output must not be replaced or cannot be written.
     """
     from .portable_bundle import draft_bundle
     from .quantised_export import checked_schemes, first_plan, write_quantised
@@ -140,13 +141,13 @@ def export_checkpoint(checkpoint: "Checkpoint", output: Path, options: ExportOpt
 
 
 def _inputs(checkpoint: "Checkpoint", options: ExportOptions) -> list[Path]:
-    """Return what an export reads and must not replace."""
+    """Return the paths that an export reads, and that its output must not replace."""
     ranges = options.quantise.ranges_file
     return [checkpoint.directory, *([] if ranges is None else [ranges])]
 
 
 def _ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) -> "Ranges | None":
-    """Return the activation ranges for integers and for the overflow guard of float16; None: neither needs them."""
+    """Return activation ranges if quantisation or the float16 overflow check needs them, else None."""
     from .quantise.calibrate import ranges_of
 
     if options.precision in INTEGER_PRECISIONS or (options.guards_range and options.precision == "fp16"):
@@ -155,7 +156,7 @@ def _ranges(checkpoint: "Checkpoint", options: ExportOptions, report: Report) ->
 
 
 def _overflowing_layers(ranges: "Ranges", report: Report) -> dict[str, float]:
-    """Return the layers that float16 cannot hold, with their largest magnitude."""
+    """Return the layers whose values may overflow float16, with their largest magnitudes."""
     from .quantise.overflow_guard import guard_text, guarded_layers
 
     layers = guarded_layers(ranges)
@@ -172,9 +173,9 @@ def build_bundle(
     report: Report,
     progress: BuildProgress = lambda *_: None,
 ) -> Bundle:
-    """Export and compile for `target` in one go; only the compiled bundle stays.
+    """Export and compile for `target` in one call. Only the compiled bundle is kept.
 
-    Requires a target that passed `check_target`. Raises PlumeExportError like `export_checkpoint` and `compile_bundle`.
+    Requires a target that passed `check_target`. Raises the errors of `export_checkpoint` and `compile_bundle`.
     """
     _check_memory(target, checkpoint.model, options.precision, graphs_of(options.modalities))
     check_output(output, _inputs(checkpoint, options))
@@ -209,7 +210,7 @@ def _compile(
     progress: BuildProgress = lambda *_: None,
     report: Report = lambda _: None,
 ) -> Bundle:
-    """Compile for the target's backend. With `is_source_kept=False` files that do not change are moved out of the source."""
+    """Compile for the target's backend. With `is_source_kept=False`, files that do not change are moved out of the source."""
     name, recipe = target
     if recipe.backend == "onnxruntime-cpu":
         return compile_for_onnxruntime(source, output, target=name, recipe=recipe, is_source_kept=is_source_kept, report=report)
@@ -219,7 +220,7 @@ def _compile(
 
 
 def check_target(recipe: Recipe, precision: Precision) -> None:
-    """Raise for a precision that the target cannot run and for a builder that is not there, before anything is built."""
+    """Raise, before anything is built, if the target cannot run the precision or its builder is not installed."""
     if recipe.backend == "tensorrt" or recipe.backend == "tensorrt-rtx":
         import_variant(recipe.backend)
     else:
@@ -232,15 +233,16 @@ def _check_compilable(source: Bundle) -> None:
     quantisation = source.manifest.quantisation
     if quantisation is not None and quantisation.quantizer != "own":
         raise BundleError(
-            f"{source.path} was quantised by {quantisation.quantizer}; such bundles are for comparison and run as they are.",
-            fix="plume-export evaluate it, or export the checkpoint with --precision int8 to compile",
+            f"{source.path} was quantised by {quantisation.quantizer}. Such bundles are for comparison and cannot be compiled.",
+            fix="run it as it is, or export the checkpoint with --precision int8 and compile that",
         )
 
 
 def _check_memory(target: Target, model: ModelSpec, precision: Precision, graphs: Collection[GraphName]) -> None:
-    """Raise where a device cannot hold the engines: this machine's for TensorRT, else the one that the recipe names.
+    """Raise if the engines do not fit in the device's memory, or the builder of TensorRT-RTX not in this machine's.
 
-    And where this machine cannot hold the builder of TensorRT-RTX, whose needs were measured.
+    For TensorRT, the device is this machine's GPU. Otherwise it is the one in the recipe. The memory of TensorRT's builder is
+    not known.
     """
     name, recipe = target
     device = recipe.device
@@ -254,7 +256,7 @@ def _check_memory(target: Target, model: ModelSpec, precision: Precision, graphs
 
 
 def obstacle_to_running(bundle: Bundle) -> str | None:
-    """Say why a bundle that was built here cannot run here; None: it can, as far as the driver tells."""
+    """Return the reason why a bundle that was built here cannot run here, or None if the driver reports none."""
     backend = bundle.manifest.backend
     if backend in ("onnx", "onnxruntime"):
         return None
@@ -275,7 +277,7 @@ def default_output(checkpoint_name: str, precision: Precision, target: str) -> P
 
 
 def require_export_packages() -> None:
-    """Raise MissingExtraError for the first one that is not installed."""
+    """Raise MissingExtraError for the first package of the extra `export` that is not installed."""
     for package in _EXPORT_PACKAGES:
         if find_spec(package) is None:
             raise MissingExtraError(package, "export")

@@ -1,4 +1,4 @@
-"""Checkpoint to portable ONNX bundle: trace, stream the weights, capture the reference, write the manifest."""
+"""Checkpoint to portable ONNX bundle: trace graphs, stream weights, save the reference's outputs, write the manifest."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ _VERSIONED = ("plume-export", "torch", "transformers", "onnx", "onnx-ir", "onnxs
 class DraftBundle:
     """A portable bundle before its manifest is written: traced graphs whose weights can be written any number of times.
 
-    `quantisation` is what the manifest will say of integers; set it before the draft is finished.
+    `quantisation` becomes part of the manifest. It must be set before the draft is finished.
     """
 
     directory: Path
@@ -59,9 +59,9 @@ class DraftBundle:
     quantisation: Quantisation | None = None
 
     def write_graphs(self, plan: QuantisationPlan | None = None) -> Bundle:
-        """Write the graphs and the weight file over those that are there: as a plan has them, or in floats.
+        """Write the graphs and the weight file, quantised if there is a plan. Replaces files of an earlier call.
 
-        The traced graphs stay as they are. Returns a bundle that runs, whose files are not hashed yet.
+        The traced graphs are not changed. Returns a bundle that can run, but whose files are not hashed yet.
         """
         detail_of(self.report)("writing the graphs' weights")
         bundle = Bundle(self.directory, self.manifest)
@@ -90,12 +90,12 @@ def draft_bundle(
     float32_layers: Mapping[str, float] = MappingProxyType({}),
     report: Report = lambda _: None,
 ) -> Iterator[DraftBundle]:
-    """Yield a draft with everything but the graphs' files; at the end, hash all files and put the bundle at `output`.
+    """Yield a draft in which only the graphs and the weight file are missing. At the end, hash all files and put the bundle at
+    `output`.
 
-    Memory stays bounded: graphs are traced without data, tensors streamed one at a time, and the reference stages of
-    `selftest_inputs` (a JSON lines file; None leaves the self-test out) computed layer by layer. `traced_in` is the precision
-    of the traced graphs; None: that of `precision`. `float32_layers` are layers that float16 cannot hold, with their largest
-    magnitude.
+    Memory stays bounded: graphs are traced without data, tensors are streamed one at a time, and the reference runs layer by
+    layer on `selftest_inputs` (a JSON lines file; None: no self-test). Graphs are traced in the precision `traced_in`, by
+    default `precision`. `float32_layers` maps layers that would overflow float16 to their largest magnitude.
     """
     traced_in = traced_in or precision
     model = checkpoint.model
@@ -106,7 +106,7 @@ def draft_bundle(
         modalities=modalities,
         model=model,
         graphs={name: graph_specs(model, traced_in)[name] for name in names},
-        checkpoint=CheckpointOrigin(name=checkpoint.name),  # its hashes are known when its tensors were read
+        checkpoint=CheckpointOrigin(name=checkpoint.name),  # hashes are added when all tensors have been read
         versions={package: version(package) for package in _VERSIONED},
         float32_layers=dict(float32_layers),
     )
@@ -130,7 +130,7 @@ def draft_bundle(
 def trace_model_graph(
     name: GraphName, model: ModelSpec, precision: Precision, float32_layers: Collection[str] = ()
 ) -> ir.Model:
-    """Return one of a model's graphs, its parameters still without data; `float32_layers` stay in float32."""
+    """Return one graph of a model. Its parameters have no data yet. `float32_layers` are kept in float32."""
     dtype = getattr(torch, COMPUTE_DTYPE[precision])
     modules = {
         "vision_encoder": lambda: VisionEncoder(model.vision, model.decoder.hidden, dtype),
@@ -150,7 +150,7 @@ def trace_model_graph(
 def _write_reference_files(
     directory: Path, checkpoint: Checkpoint, selftest_inputs: Path | None, modalities: Modalities
 ) -> None:
-    """Write what only the reference can compute: the constant embeddings and the self-test's stages."""
+    """Write what only the PyTorch reference can compute: the constant embeddings and the self-test's expected outputs."""
     model = checkpoint.model
     reference = Reference(checkpoint.directory, checkpoint.tensors, model, dtype=torch.float32, resident=False)
     processor = ReferenceProcessor(checkpoint.directory, model)

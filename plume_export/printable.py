@@ -2,7 +2,8 @@
 
 import unicodedata
 
-# Unicode categories to escape: Other, except what fonts need for emoji and for Arabic and Indic scripts.
+# Unicode categories to escape: control, format, surrogate and line separators. The joiners stay, because emoji and Arabic and
+# Indic scripts need them.
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"
 
@@ -13,7 +14,7 @@ def printable(name: str) -> str:
 
 
 def printable_line(text: str) -> str:
-    """Return the text of an error on one line, whatever names it contains."""
+    """Return the text of an error on one line, with the names in it escaped."""
     return printable(text.replace("\n  fix:", " Fix:"))
 
 

@@ -1,4 +1,4 @@
-"""The graphs of a draft in integers: plan, write, measure, exclude more layers."""
+"""Write a draft's graphs quantised: plan, write, measure, and exclude more layers until the accuracy suffices."""
 
 from collections.abc import Collection
 from typing import cast
@@ -25,7 +25,7 @@ def first_plan(
     excluded: Collection[str],
     report: Report = lambda _: None,
 ) -> QuantisationPlan:
-    """Choose scales for all layers but the excluded ones. Names of `excluded` that are no linear layers are ignored."""
+    """Choose scales for all layers except the excluded ones. Names in `excluded` that are not linear layers are ignored."""
     report("choosing scales")
     read = CheckpointParameters(checkpoint.tensors, checkpoint.model)
     layers = set(linear_layers(checkpoint.model))
@@ -35,9 +35,9 @@ def first_plan(
 def write_quantised(
     draft: DraftBundle, plan: QuantisationPlan, ranges: Ranges, options: QuantiseOptions, report: Report = lambda _: None
 ) -> Quantisation:
-    """Write the graphs of a draft in integers, with as few layers excluded as the accuracy threshold asks for.
+    """Write a draft's graphs quantised. Exclude only as many layers as the accuracy threshold requires.
 
-    Returns what the manifest says of it. Raises PlumeExportError if the threshold cannot be reached.
+    Returns the manifest's entry. Raises PlumeExportError if the threshold cannot be reached.
     """
     threshold = accuracy_threshold(draft.manifest.precision, options.min_cosine)
     measured: MeasuredCosine | None = None
@@ -64,7 +64,7 @@ def write_quantised(
 def checked_schemes(
     model: ModelSpec, precision: Precision, modalities: Modalities, options: QuantiseOptions
 ) -> dict[GraphName, IntegerPrecision]:
-    """Return the graphs that get integers. Raises PlumeExportError for options that are not the model's, before any work."""
+    """Return the precision of each quantised graph. Raises PlumeExportError for options that do not fit the model."""
     graphs = graphs_of(modalities)
     check_quantise_options(precision, graphs, options)
     schemes = dict(options.schemes or dict.fromkeys(graphs, cast(IntegerPrecision, precision)))

@@ -31,10 +31,10 @@ class AxisRange(NamedTuple):
 
 
 class ShapeRanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The range of each dynamic axis. Engines refuse sizes outside it.
+    """The range of each dynamic axis. Engines reject sizes outside it.
 
-    `prompt_tokens` includes visual tokens. `image_tokens` are the visual tokens of one image or one frame. The number of suffix
-    rows follows from the model: none in a plain step, all in the last step.
+    `prompt_tokens` includes visual tokens. `image_tokens` are the visual tokens of one image or one frame. The suffix needs no
+    range: only the last latent step processes it, always as a whole.
     """
 
     batch: AxisRange
@@ -48,7 +48,7 @@ class ShapeRanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def frames(self) -> AxisRange:
-        """Video frames that are encoded at a time. Together they take no more memory than the largest image."""
+        """Number of video frames encoded at a time, chosen so that they need no more memory than the largest image."""
         return AxisRange(1, 1, max(1, self.image_tokens.max // _FRAME_TOKENS))
 
 
@@ -230,10 +230,11 @@ def _check_ranges(shapes: ShapeRanges, max_pixels: int, file: Path) -> None:
 
 
 def _check_min(shapes: ShapeRanges, file: Path) -> None:
-    """Raise if a range starts too high: the last batch may have one prompt, and every text comes with the blank image."""
+    """Raise if a range starts too high: a batch may have a single prompt, and a text's blank image is the smallest image."""
     for name, most in (("batch", 1), ("image_tokens", MIN_IMAGE_TOKENS)):
         given: AxisRange = getattr(shapes, name)
         if given.min > most:
             raise PlumeExportError(
-                f"The recipe {file} has {name} with min {given.min}; expected at most {most}.", fix=f"{name} = [{most}, ...]"
+                f"The recipe {file} has {name} with min {given.min}; expected at most {most}.",
+                fix=f"set {name} = [{most}, ...]",
             )

@@ -44,7 +44,7 @@ class SelftestReport(msgspec.Struct, frozen=True):
 def capture_selftest(
     directory: Path, inputs: Path, processor: "ReferenceProcessor", reference: "Reference", modalities: Modalities
 ) -> None:
-    """Copy the first inputs into a bundle that is being written, with the reference's stages."""
+    """Copy the first inputs into a bundle that is being written, with the reference's outputs of every stage."""
     stages: dict[str, Any] = {}
     target = directory / SELFTEST_INPUTS
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def capture_selftest(
 def run_selftest(
     bundle: str | os.PathLike[str] | Bundle, *, threads: int | None = None, verify_hashes: bool = True
 ) -> SelftestReport:
-    """Run the captured inputs on this machine and compare. Raises BundleError if the bundle has no self-test."""
+    """Run the captured inputs on this machine and compare with the reference. Raises BundleError if there is no self-test."""
     check_threads(threads)
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, verify_hashes=verify_hashes)
     items, expected = _read_captured(bundle)
@@ -97,7 +97,7 @@ def _captured_lines(inputs: Path, modalities: Modalities) -> Iterator[tuple[str,
 
 
 def _with_copied_media(line: dict[str, object], source: Path, target: Path) -> dict[str, object]:
-    """Copy the media files of a line into the bundle and name them relative to the bundle."""
+    """Copy the media files of a line into the bundle. Return the line with paths relative to the bundle."""
 
     def copied(name: str) -> str:
         shutil.copyfile(source / name, target / Path(name).name)
@@ -129,7 +129,7 @@ def _read_captured(bundle: Bundle) -> tuple[list[Item], dict[str, Stages]]:
 
 
 def _check_media(bundle: Bundle, items: Sequence[Item]) -> None:
-    """Raise BundleError if a self-test uses images or videos that are not the bundle's own."""
+    """Raise BundleError if a self-test uses images or videos that the manifest does not list."""
     listed = {bundle.file(name) for name in bundle.manifest.files}
     for item in items:
         for media in (*item.images, *(item.video if isinstance(item.video, tuple) else (item.video,))):

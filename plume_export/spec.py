@@ -15,8 +15,8 @@ INSTRUCTION = (
     "Finally, use the <gen_emb> tag to represent the entire input."
 )
 
-# Of the quantised precisions, "int8" has weights and activations of linear layers in int8, and the others only weights. The
-# rest of such a graph is float16.
+# In linear layers, "int8" quantises weights and activations, "int8-weight" and "int4-weight" only weights. The rest of such a
+# graph is float16.
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-weight", "int4-weight"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 IntegerPrecision = Literal["int8", "int8-weight", "int4-weight"]
@@ -121,7 +121,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def model_problem(model: ModelSpec) -> str | None:
-    """Return what is inconsistent in dimensions that were read from a file; None if they are consistent."""
+    """Return the first inconsistency in a model's dimensions, which may come from a file. None: they are consistent."""
     vision, decoder, transition, preprocess = model.vision, model.decoder, model.transition, model.preprocess
     numbers = (decoder.norm_epsilon, decoder.rope_theta, *preprocess.image_mean, *preprocess.image_std)
     checks = {

@@ -1,4 +1,4 @@
-"""The results of PLUME for one input, stage by stage, which parity compares."""
+"""The outputs of all stages of PLUME for one input, as `parity` compares them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one input. `steps` is the number of latent states that the producer can observe.
+    """The outputs of all stages for one input. `steps` is the number of latent states that can be observed.
 
     The reference observes every latent state. The runtime runs the last latent step and the suffix as one pass, so it returns
     one state fewer; its router probabilities include every step.

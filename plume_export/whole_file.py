@@ -15,10 +15,10 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def replacing(output: Path) -> Iterator[IO[bytes]]:
-    """Write to a hidden file beside `output`, and rename it when it is on disk. On an error nothing changes.
+    """Yield a hidden file beside `output`; rename it to `output` once it is on disk. On an error `output` does not change.
 
-    A leftover of a killed process, or a link in its place, is replaced. Raises PlumeExportError if `output` cannot be written
-    or replaced, or if another thread or process is writing it.
+    A hidden file or link left by a killed process is replaced. Raises PlumeExportError if `output` cannot be written or
+    replaced, or if another thread or process is writing it.
     """
     check_replaceable(output)
     temporary = output.with_name(f".{output.name}.new")
@@ -34,14 +34,14 @@ def replacing(output: Path) -> Iterator[IO[bytes]]:
                 with suppress(OSError):
                     temporary.unlink()
                 raise
-            with suppress(OSError):  # until then, a crash of the machine may restore the old file, which is complete too
+            with suppress(OSError):  # before this sync, a crash of the machine may restore the old file, which is also complete
                 sync(output.parent)
     except OSError as error:
         raise WriteError(output, error.strerror or str(error)) from error
 
 
 def check_replaceable(output: Path) -> None:
-    """Raise PlumeExportError for a device, a pipe or a symbolic link: replacing it would not write to its destination."""
+    """Raise PlumeExportError for a device, a pipe or a symbolic link. A rename would replace it and not write to it."""
     with as_write_error(output):
         is_link = output.is_symlink()
         is_stream = is_link and re.fullmatch("/dev|/proc/.*", os.path.realpath(output.parent))  # such as /dev/stdout, /dev/fd/1

@@ -50,9 +50,7 @@ class Bundle:
     is_verified: bool = False
 
     def file(self, name: str) -> Path:
-        """Return the path of a file that exists or will be written. Raises BundleError for a name that leads out of the
-        bundle.
-        """
+        """Return the path of a file, which need not exist yet. Raises BundleError if the name leads out of the bundle."""
         check_plain_name(self.path, name)
         return self.path / name
 
@@ -74,7 +72,7 @@ class Bundle:
     def check_not_replaced(self) -> None:
         """Raise BundleError if another bundle is now at the path.
 
-        Also call this after reading a file, because files are read late.
+        Call this also after reading a file, because files are read some time after the bundle was opened.
         """
         if not self.sha256:
             return
@@ -85,7 +83,7 @@ class Bundle:
 
     @property
     def cache_key(self) -> str:
-        """Return the key under which embeddings are cached. A bundle that was not verified has a key of its own."""
+        """Return the key under which embeddings are cached. An unverified bundle has another key than a verified one."""
         return self.sha256 if self.is_verified else f"{self.sha256} unverified"
 
 
@@ -97,8 +95,8 @@ def graph_file_name(manifest: Manifest, name: GraphName) -> str:
 def open_bundle(path: str | os.PathLike[str], *, verify_hashes: Verify = True) -> Bundle:
     """Read and verify a bundle.
 
-    The files of a bundle that was verified before and has not changed are not hashed again; with "always" they are.
-    `verify_hashes=False` checks names and sizes only.
+    If the bundle was verified before and has not changed, its files are not hashed again. `verify_hashes="always"` hashes them
+    in any case, and `verify_hashes=False` only checks names and sizes.
 
     Raises BundleError for a missing directory or file, a changed file, a name or link that leads out of the bundle, a newer
     schema, or a directory that is not a bundle.
@@ -129,7 +127,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
     """Return the manifest and the hash of its encoded bytes."""
-    if not os.path.isdir(path):  # also False for a name that the system refuses
+    if not os.path.isdir(path):  # also False for a name that the system does not allow
         raise _missing(path)
     if (path / MANIFEST).is_symlink():
         contained_file(path, MANIFEST)
@@ -154,7 +152,7 @@ def _decoded_manifest(path: Path) -> tuple[Manifest, str]:
 
 
 def _missing(path: Path) -> BundleError:
-    """Return the error for a missing bundle. Mention the old bundle that a killed build moved aside between two renames."""
+    """Return the error for a missing bundle. It mentions the previous bundle if a killed build had moved that aside."""
     if os.path.exists(path):
         return BundleError(f"No bundle at {path}: it is a file.", fix="check the path; plume-export build creates a bundle")
     message = f"No bundle at {path}: the directory does not exist."
@@ -168,9 +166,7 @@ def _missing(path: Path) -> BundleError:
 
 
 def is_bundle(path: Path) -> bool:
-    """Return True if a directory has a bundle's manifest, of any version. The manifest may be a link, as in a download
-    cache.
-    """
+    """Return True if a directory has a bundle's manifest, of any version. The manifest may be a link, as in the hub's cache."""
     text = _manifest_text(path)
     try:
         return text is not None and msgspec.json.decode(text, type=_Head).kind == KIND
@@ -179,7 +175,7 @@ def is_bundle(path: Path) -> bool:
 
 
 class _Head(msgspec.Struct):
-    """The fields that the manifests of all versions have."""
+    """The fields that manifests of every version have."""
 
     kind: str = ""
     schema_version: int = 0
@@ -203,7 +199,7 @@ def _check_whole(path: Path, manifest: Manifest) -> None:
 
 
 def check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) -> None:
-    """Raise BundleError unless a file is in the bundle, with the size and the hash in its manifest."""
+    """Raise BundleError unless a file is inside the bundle and has the size and the hash that the manifest lists."""
     file = contained_file(path, name)
     size = file.stat().st_size
     if size != entry.bytes:
@@ -213,7 +209,7 @@ def check_file(path: Path, name: str, entry: FileEntry, *, verify_hash: bool) ->
 
 
 def _verify(path: Path, manifest: Manifest, manifest_sha256: str, *, is_memory_used: bool) -> None:
-    """Hash every file and remember the result, unless the files are in a state that was verified before."""
+    """Hash every file and remember the result. With `is_memory_used`, skip this for files that were verified in this state."""
     started_ns = now_ns()
     names = (MANIFEST, *manifest.files)
     state = state_of_bundle(path, manifest_sha256, names)

@@ -41,7 +41,7 @@ def check_plain_name(directory: Path, name: str) -> None:
     """Raise BundleError unless `name` is a relative path with slashes that stays inside the bundle on every system."""
     if not is_plain_name(name):
         raise BundleError(
-            f"The bundle {directory} names the file {name!r}; expected a plain path inside the bundle.", fix=_UNTRUSTED
+            f"The bundle {directory} refers to the file {name!r}; expected a plain path inside the bundle.", fix=_UNTRUSTED
         )
 
 

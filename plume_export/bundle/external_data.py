@@ -1,4 +1,4 @@
-"""The files that an ONNX graph reads weights from. Parsed here because the runtime does not install onnx.
+"""Find the files that an ONNX graph reads weights from. Graphs are parsed here because the runtime does not install onnx.
 
 Source: onnx.proto, whose field numbers are in _CHILDREN, and the wire format of Protocol Buffers.
 """
@@ -64,7 +64,7 @@ def _locations(data: _Data) -> Iterator[str]:
             if data[slice(*entry.get(_KEY, (0, 0)))] == b"location":
                 begin, stop = entry.get(_VALUE, (0, 0))
                 if stop - begin > _MOST_LOCATION_BYTES:
-                    raise ValueError("a location too long for a path")
+                    raise ValueError("the path of an external weight file is too long")
                 yield data[begin:stop].decode()
             continue
         children = _CHILDREN[message]
@@ -85,9 +85,9 @@ def _fields(data: _Data, position: int, end: int) -> Iterator[tuple[int, tuple[i
         elif kind in (_FIXED64, _FIXED32):
             position += 8 if kind == _FIXED64 else 4
         else:
-            raise ValueError(f"the wire type {kind}")
+            raise ValueError(f"unsupported wire type {kind}")
         if position > end:
-            raise ValueError("a field that ends after its message")
+            raise ValueError("a field ends after its message")
 
 
 def _varint(data: _Data, position: int) -> tuple[int, int]:
@@ -99,4 +99,4 @@ def _varint(data: _Data, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise ValueError("a number of more than 64 bits")
+    raise ValueError("a number has more than 64 bits")

@@ -21,7 +21,7 @@ SELFTEST_STAGES = "selftest/stages.npz"
 
 Backend = Literal["onnx", "onnxruntime", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx"]
 Modalities = Literal["all", "text"]
-# "uint8" is for CPUs on which sums of uint8 by int8 products saturate.
+# Dtype of the integer weights in matmuls. "uint8" is for CPUs on which uint8-by-int8 matmuls saturate at 16 bits.
 ProductWeights = Literal["int8", "uint8"]
 
 
@@ -38,11 +38,11 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CheckpointOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The checkpoint that a bundle was made from. `name` is what the user gave: a directory or a hub id.
+    """The checkpoint that a bundle was made from. `name` is the directory or hub id that the user gave.
 
     `repository` and `revision` (a commit) are those of the hub, or None for a local directory. `tensors_sha256` is the hash of
-    the names, dtypes, shapes and bytes of all tensors, in whatever files (checkpoint/fingerprint.py). It is None in a bundle of
-    schema 5 or older, which recorded only the name.
+    the names, dtypes, shapes and bytes of all tensors; their distribution over files does not matter (checkpoint/origin.py). It
+    is None in a bundle of schema 5 or older, which recorded only the name.
     """
 
     name: str
@@ -62,9 +62,10 @@ class CheckpointOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class EngineEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One engine, with the sizes that its builder reported (None: not reported).
 
-    `activation_bytes` is the device memory needed besides the weights, at the maximum shapes of the profile. `shared_weights`
-    are tensors of the weight file that are engine inputs; they are not counted in `weights_bytes`. `initializer_bytes` are the
-    weights in the engine's ONNX graph. `copied_weight_bytes` are the weights that the engine reformats in every run.
+    `activation_bytes` is the device memory needed in addition to the weights, at the maximum shapes of the profile.
+    `shared_weights` lists the tensors of the weight file that are engine inputs; `weights_bytes` does not include them.
+    `initializer_bytes` is the size of the weights in the engine's ONNX graph. `copied_weight_bytes` is the size of the weights
+    that the engine reformats in every run.
     """
 
     bytes: int
@@ -106,9 +107,9 @@ class MeasuredCosine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How linear layers were quantised, and how far the embeddings changed.
 
-    `graphs` lists the quantised graphs; the others are floating point. `kept` lists layers that stayed in 16 bit, with the
-    extra bytes of each. `weight_only` lists layers of int8 graphs whose activations stayed in 16 bit. Cosines below
-    `min_cosine` were not accepted; None means there was no accuracy threshold. `measured` is None if no cosine was measured.
+    `graphs` lists the quantised graphs; the others are floating point. `kept` lists layers that were excluded and stayed in 16
+    bit, with the extra bytes of each. `weight_only` lists layers of int8 graphs whose activations stayed in 16 bit.
+    `min_cosine` is the accuracy threshold, or None if there was none. `measured` is None if no cosine was measured.
     `quantizer` is "own", or the name and version of a third-party tool; the graphs of such a bundle run as they are and cannot
     be compiled.
     """
@@ -124,7 +125,7 @@ class Quantisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class CachedStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The number of leading tokens of any prompt, and of a text, whose keys and values are stored in the prefill graph."""
+    """The prefill graph stores keys and values of this many first tokens: of any prompt, and of a text prompt."""
 
     any_prompt_tokens: int
     text_tokens: int
@@ -133,9 +134,10 @@ class CachedStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The properties of a bundle. `backend` is "onnx" for a portable export, or the backend that the bundle was compiled for.
 
-    `precision` is the coarsest precision of the graphs. `float32_layers` are linear layers that overflow float16, with their
-    largest magnitude. `limits` are the shapes of a compiled bundle; None means that only memory limits them. If `cached_start`
-    is None, prefill computes every token. `product_weights` is the dtype of integer weights in matmuls on a CPU.
+    `precision` is the lowest precision among the graphs. `float32_layers` lists linear layers that would overflow float16 and
+    are computed in float32, with their largest magnitude. `limits` are the shapes of a compiled bundle; None means that only
+    memory limits them. If `cached_start` is None, prefill computes every token. `product_weights` is the dtype of integer
+    weights in matmuls on a CPU.
     `manifest_sha256` is the hash of everything else; it is None in a bundle of schema 5 or older.
     """
 
@@ -177,22 +179,22 @@ def manifest_from_json(value: dict[str, Any]) -> Manifest:
 
 
 def manifest_sha256(value: dict[str, Any]) -> str:
-    """Return the hash of a decoded manifest's values, without its own checksum. Spacing and order do not matter."""
+    """Return the hash of a decoded manifest without its `manifest_sha256`. Spacing and the order of keys do not matter."""
     rest = {key: field for key, field in value.items() if key != "manifest_sha256"}
     return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_consistency(manifest: Manifest, name: str) -> None:
-    """Raise BundleError unless the dimensions are valid for a model and the graphs match that model."""
+    """Raise BundleError unless the model's dimensions are consistent and the graphs match the model."""
     problem = model_problem(manifest.model) or _graphs_problem(manifest)
     if problem is not None:
         raise BundleError(f"{name} is corrupt: {problem}.", fix="build the bundle again")
 
 
 def _graphs_problem(manifest: Manifest) -> str | None:
-    """Return what is wrong with the graphs; None if they are valid.
+    """Return the first problem of the graphs' inputs and outputs, or None.
 
-    Names and axes follow from the model. Dtypes follow from the precision of each graph.
+    The model determines names and axes. The precision of each graph determines dtypes.
     """
     for graph in GRAPH_NAMES:
         if graph not in manifest.graphs and (graph != "vision_encoder" or manifest.modalities == "all"):

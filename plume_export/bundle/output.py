@@ -1,4 +1,4 @@
-"""Checks of output paths and of files to replace. A bundle is written beside its final path and renamed when it is complete."""
+"""Check output paths and what would be replaced. A bundle is written beside its final path and renamed when it is complete."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ _NAMED_FILES = 3
 def new_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Path]:
     """Yield an empty directory beside `output`. On success it replaces `output`; on an error it is deleted.
 
-    Raises like `check_output`, at the start and again at the end. A replaced bundle is reported.
+    Raises the errors of `check_output`, at the start and again at the end. A replaced bundle is reported.
     """
     with staged_bundle(output, report) as staged:
         staged.mkdir()
@@ -37,8 +37,8 @@ def staged_bundle(output: Path, report: Report = lambda _: None) -> Iterator[Pat
         if replaced is not None:
             report(f"replacing {output}: {replaced.precision} for {replaced.backend}, built from {replaced.checkpoint.name}")
         yield scratch / output.name
-        put_in_place(scratch / output.name, output, scratch, partial(_replaced, output))  # files may have been added to it
-        # since
+        # `_replaced` again, because files may have been added to the old bundle in the meantime.
+        put_in_place(scratch / output.name, output, scratch, partial(_replaced, output))
 
 
 @contextmanager
@@ -46,11 +46,11 @@ def new_directory(output: Path, report: Report = lambda _: None) -> Iterator[Pat
     """Like `new_bundle`, for an output that replaces nothing: it must not exist or be an empty directory."""
     check_new_directory(output)
     with scratch_directory(output, report) as scratch:
-        _check_free(output)  # the directory that a killed build had moved aside may have been restored
+        _check_free(output)  # the previous output of a killed build may have been restored
         (scratch / output.name).mkdir()
         yield scratch / output.name
-        put_in_place(scratch / output.name, output, scratch, partial(_check_free, output))  # another process may have created
-        # it since
+        # `_check_free` again, because another process may have created the output in the meantime.
+        put_in_place(scratch / output.name, output, scratch, partial(_check_free, output))
 
 
 def check_output(output: Path, inputs: Sequence[Path] = ()) -> None:
@@ -67,9 +67,7 @@ def check_output(output: Path, inputs: Sequence[Path] = ()) -> None:
 
 
 def check_new_directory(output: Path) -> None:
-    """Raise PlumeExportError unless a directory can be created at `output`, like `check_output`, but without replacing
-    anything.
-    """
+    """Raise PlumeExportError unless a directory can be created at `output`. Unlike `check_output`, nothing may be replaced."""
     with as_write_error(output):
         _check_place(output)
         _check_free(output)
@@ -188,7 +186,7 @@ def _is_whole(output: Path) -> bool:
 def _replaced(output: Path, aside: Path | None = None) -> Manifest | None:
     """Return the manifest of the bundle at `output`; None if nothing is there. Raises if anything else is there.
 
-    `aside` is the path to which it was moved temporarily.
+    `aside` is the path to which the bundle was moved temporarily.
     """
     directory = aside or output
     if not _is_taken(directory):
@@ -203,8 +201,8 @@ def _replaced(output: Path, aside: Path | None = None) -> Manifest | None:
     except BundleError as error:
         others = [name for name in names if name != MANIFEST]
         raise PlumeExportError(
-            f"{output} exists and is not a bundle of this version, so it is not replaced: {error.message} Beside "
-            f"it: {_listed(others)}.",
+            f"{output} exists and is not a bundle of this version, so it is not replaced: {error.message} "
+            f"Other files: {_listed(others)}.",
             fix=_FIX,
         ) from None
     foreign = _foreign(directory, manifest)

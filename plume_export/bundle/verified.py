@@ -1,11 +1,11 @@
-"""Verified bundles, remembered in the user's cache, so that the next start does not read gigabytes again.
+"""Verified bundles are remembered in the user's cache, so that the next start need not read gigabytes again.
 
 A bundle is identified by the hash of its manifest and by the size, times, inode and device of every file. The ctime is
 included, because a copy can preserve the mtime. Bundles verified by another version of this package are verified again.
 
-Two changes are not detected. The first is a write through a memory mapping that was changed before the verification and written
-back after it. The second is a change on a file system whose ctime follows the mtime (FAT, some network and FUSE file systems),
-if the file's old time is restored. `verify_hashes="always"` detects both.
+Two kinds of change are not detected. The first is a write through a memory mapping to a page that was already modified before
+the verification and not yet written back. The second is a change after which the file's old mtime is restored, on a file system
+whose ctime follows the mtime (FAT, some network and FUSE file systems). `verify_hashes="always"` detects both.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ import msgspec
 
 from .. import __version__
 
-# A file changed this recently may change again within the resolution of its time, which is 2 s on FAT.
+# A state is not remembered if a file changed more recently: it may change again within the resolution of file times, which is
+# 2 s on FAT.
 _SETTLED_NS = 3_000_000_000
 _MOST_ENTRIES = 256
 
@@ -52,7 +53,10 @@ def is_remembered(state: BundleState) -> bool:
 
 
 def remember(state: BundleState, *, verified_from_ns: int) -> None:
-    """Remember a state that was verified from that time on. If the cache cannot be written, the next start verifies again."""
+    """Remember a state whose verification started at `verified_from_ns`, if no file had changed shortly before.
+
+    If the cache cannot be written, the next start verifies again.
+    """
     newest_ns = max((ctime for _, _, ctime, _, _ in state.files.values()), default=0)
     if newest_ns > verified_from_ns - _SETTLED_NS:
         return
@@ -71,7 +75,7 @@ def remember(state: BundleState, *, verified_from_ns: int) -> None:
 
 
 def now_ns() -> int:
-    """Return the current time in the clock of the file system's timestamps."""
+    """Return the current time by the clock that the file system uses for timestamps."""
     return time.time_ns()
 
 

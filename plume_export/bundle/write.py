@@ -25,7 +25,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file into another bundle. A hard link does not work: onnx refuses external data with more than one name."""
+    """Copy a file into another bundle. A hard link would not work: onnx rejects external data files with several names."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 

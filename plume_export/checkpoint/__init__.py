@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to dimensions and named tensors; also writes random checkpoints. Independent of the graphs."""
+"""Read a checkpoint's dimensions and its tensors by name; also write random checkpoints. Independent of the graphs."""
 
 from .allocator import return_large_blocks_to_the_system
 from .config import check_tensors, model_spec_from_checkpoint

@@ -1,4 +1,4 @@
-"""Set what glibc does with freed memory: return it at once while a model is streamed, or keep it while a model is trained.
+"""Tell glibc what to do with freed memory: return it at once while a model is streamed, or keep it while a model is trained.
 
 The setting applies to the whole process. Without glibc these functions do nothing.
 """
@@ -12,10 +12,10 @@ _THRESHOLD_BYTES = 1 << 20
 
 
 def return_large_blocks_to_the_system() -> None:
-    """Make glibc map every block above 1 MiB separately, so that freeing it returns the memory at once.
+    """Make glibc map every block above 1 MiB separately, so that the memory is returned to the system when the block is freed.
 
-    By default glibc raises that threshold to 32 MiB as blocks are freed and keeps the memory in its heap. Streaming the layers
-    of the 2B model then leaves 2 GB resident.
+    By default glibc raises this threshold, up to 32 MiB, as blocks are freed, and keeps smaller blocks in its heap. Streaming
+    the layers of the 2B model then leaves 2 GB resident.
     """
     _mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
 
@@ -23,8 +23,8 @@ def return_large_blocks_to_the_system() -> None:
 def keep_freed_memory() -> None:
     """Make glibc map no blocks and never shrink its heap, for work that repeatedly allocates the same large blocks.
 
-    By default every block above 32 MiB is mapped, and its pages are faulted in each time. That takes half the time of a
-    training step on videos.
+    By default every block above 32 MiB is mapped anew, which causes a page fault per page. On videos these faults take half the
+    time of a training step.
     """
     _mallopt(_M_MMAP_MAX, 0)
     _mallopt(_M_TRIM_THRESHOLD, -1)

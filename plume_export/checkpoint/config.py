@@ -1,4 +1,4 @@
-"""From config.json, trainer_state.json and tensor shapes to the dimensions of a model."""
+"""Derive the dimensions of a model from config.json, trainer_state.json and tensor shapes."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def model_spec_from_checkpoint(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> ModelSpec:
-    """Return the dimensions: from the tensors where possible, else from config.json, else the defaults of the original model.
+    """Return the dimensions: from the tensors where possible, else from config.json, else those of the original model.
 
     Raises CheckpointError for a config that is missing, corrupt, of another model type or of an unsupported variant.
     """
@@ -50,7 +50,7 @@ def model_spec_from_checkpoint(
     if not 1 <= steps <= transition.step_table_rows:
         raise CheckpointError(
             f"latent_steps is {steps}; the checkpoint's step table has {transition.step_table_rows} rows.",
-            fix=f"--latent-steps 1 to {transition.step_table_rows}",
+            fix=f"pass --latent-steps 1 to {transition.step_table_rows}",
         )
     file = directory / "config.json"
     text_config = config.get("text_config") or {}
@@ -169,7 +169,9 @@ def _transition_spec(directory: Path, tensors: CheckpointTensors, top_k: int) ->
             fix="pass a PLUME checkpoint",
         )
     if not 1 <= top_k <= experts:
-        raise CheckpointError(f"top_k is {top_k}, but the checkpoint has {experts} experts.", fix=f"--top-k 1 to {experts}")
+        raise CheckpointError(
+            f"top_k is {top_k}, but the checkpoint has {experts} experts.", fix=f"pass --top-k 1 to {experts}"
+        )
     return TransitionSpec(
         experts=experts,
         expert_width=_first_axis(tensors, f"{TRANSITION}experts.0.fc1.weight"),
@@ -179,7 +181,7 @@ def _transition_spec(directory: Path, tensors: CheckpointTensors, top_k: int) ->
 
 
 def _trained_latent_steps(directory: Path) -> int | None:
-    """Return the last number of latent steps in the training curriculum; None if there is no trainer log."""
+    """Return the number of latent steps at the end of training, from the trainer's log; None if it is not logged."""
     if not (directory / "trainer_state.json").is_file():
         return None
     file = directory / "trainer_state.json"
@@ -190,9 +192,9 @@ def _trained_latent_steps(directory: Path) -> int | None:
 
 
 def _image_statistics(directory: Path) -> dict[str, Any]:
-    """Return mean and deviation from preprocessor_config.json.
+    """Return mean and standard deviation of pixels from preprocessor_config.json.
 
-    Its pixel limits are replaced by those of the original evaluation.
+    The file's pixel limits are ignored, because the original evaluation has its own.
     """
     if not (directory / "preprocessor_config.json").is_file():
         return {}
@@ -202,13 +204,13 @@ def _image_statistics(directory: Path) -> dict[str, Any]:
 
 
 def _preprocess_spec(directory: Path, min_pixels: int | None, max_pixels: int | None, positions: int) -> PreprocessSpec:
-    """Return the limits that the user gave, or else those of the original evaluation."""
+    """Return pixel limits and image statistics. The default limits are those of the original evaluation."""
     most = positions * _TOKEN_PIXELS
     for name, least, value in (("min_pixels", 1, min_pixels), ("max_pixels", _TOKEN_PIXELS, max_pixels)):
         if value is not None and not least <= value <= most:
             raise PlumeExportError(
-                f"{name} is {value}; expected {least} to {most}, which is at most as many tokens as the model has positions.",
-                fix=f"--{name.replace('_', '-')} {least} to {most}",
+                f"{name} is {value}; expected {least} to {most}. An image of {most} pixels has one token per model position.",
+                fix=f"pass --{name.replace('_', '-')} {least} to {most}",
             )
     preprocess = PreprocessSpec(**_given({"min_pixels": min_pixels, "max_pixels": max_pixels}), **_image_statistics(directory))
     if preprocess.min_pixels > preprocess.max_pixels:

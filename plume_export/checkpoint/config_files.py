@@ -10,7 +10,7 @@ import msgspec
 from ..errors import CheckpointError
 from ..spec import ModelSpec
 
-# No real model is near these limits. They stop absurd sizes early, before tensor shapes are compared.
+# No real model is near these limits. They reject absurd sizes early, before tensor shapes are compared.
 _Layers = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 _Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e38)]
@@ -62,7 +62,7 @@ class TextConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rope(self) -> Rope:
-        """The keys of both places; `rope_scaling`, the older one, has priority. Raises msgspec.ValidationError."""
+        """The keys of `rope_scaling` (older, has priority) and `rope_parameters`. Raises msgspec.ValidationError."""
         return msgspec.convert({**(self.rope_parameters or {}), **(self.rope_scaling or {})}, Rope)
 
 
@@ -97,8 +97,9 @@ def read_config(value: Any, kind: type[_Struct], file: Path) -> _Struct:
 
 
 def write_config_files(directory: Path, model: ModelSpec, token_ids: Mapping[str, int], *, dtype: str, is_nested: bool) -> None:
-    """Write config.json (flat as in transformers 4.51, or with `text_config` as in 4.52), generation and preprocessor
-    config.
+    """Write config.json, generation_config.json and preprocessor_config.json.
+
+    config.json is flat as in transformers 4.51, or has `text_config` as in 4.52 if `is_nested`.
     """
     files = {
         "config.json": _config(model, token_ids, dtype, is_nested=is_nested),

@@ -1,4 +1,4 @@
-"""Tensors that are checked and hashed when they are first read, which saves a separate pass."""
+"""Tensors that are checked and hashed when they are read for the first time. This saves a separate pass over the files."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -36,7 +36,7 @@ class ExaminedTensors(CheckpointTensors):
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    # One pass without allocation: NaN and infinity show up in the minimum and maximum.
+    # One pass without allocation: a NaN or infinity makes the minimum or maximum non-finite.
     if tensor.numel() == 0 or bool(torch.stack(tensor.aminmax()).isfinite().all()):
         return
     nans = int(tensor.isnan().sum())

@@ -1,4 +1,4 @@
-"""Checked file names from the JSON files of a checkpoint. A crafted checkpoint may have any name in them."""
+"""Check the file names in a checkpoint's JSON files. A crafted checkpoint may contain any name."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ import msgspec
 from ..bundle import is_plain_name
 from ..errors import CheckpointError
 
-# Lists of version-specific files, which transformers reads in place of the usual ones.
+# Keys that list version-specific files, which transformers reads in place of the usual ones.
 _LISTS = {"config.json": "configuration_files", "tokenizer_config.json": "fast_tokenizer_files"}
 
 
 def check_stands_beside(file: Path, what: str, name: str) -> None:
-    """Raise CheckpointError unless a name in `file` is that of a file beside it. That file may be a link to elsewhere."""
+    """Raise CheckpointError unless `name`, found in `file`, is a plain name in the same directory. It may be a link there."""
     if "/" in name or not is_plain_name(name):
         raise CheckpointError(
-            f"{file} names {what}; expected a file in the same directory.", fix="download or copy the checkpoint again"
+            f"{file} refers to {what}; expected a file in the same directory.", fix="download or copy the checkpoint again"
         )
 
 
@@ -31,7 +31,7 @@ def check_listed_files(directory: Path) -> None:
 
 
 def _listed(file: Path, key: str) -> list[object]:
-    """Return a list from a JSON file; [] if it is missing or corrupt, which is reported when the file itself is needed."""
+    """Return a list from a JSON file, or [] if the file is missing or corrupt. That is reported when the file is needed."""
     try:
         content = msgspec.json.decode(file.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -24,8 +24,8 @@ class Checkpoint:
 def checkpoint_sha256(tensors: ExaminedTensors) -> str:
     """Return the hash of a checkpoint's tensors: names, dtypes, shapes and bytes, sorted by name.
 
-    Path, shards, key layout and tensors that PLUME does not need have no influence. Only tensors that were not read yet are
-    read. Raises CheckpointError if one of them has NaN or infinity.
+    The hash does not depend on the path, on shards, on the key layout, or on tensors that PLUME does not need. Only tensors
+    that were not read before are read. Raises CheckpointError if one of them has NaN or infinity.
     """
     names = tensors.names
     with ThreadPoolExecutor() as pool:
@@ -37,9 +37,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def origin_of(checkpoint: Checkpoint) -> CheckpointOrigin:
-    """Return the name, the hub's repository and commit if the checkpoint came from there, and the hashes.
+    """Return the name, the hashes, and the repository and commit if the checkpoint came from the hub.
 
-    Reads all tensors that were not read yet.
+    Reads all tensors that were not read before.
     """
     repository, revision = hub_snapshot(checkpoint.directory) or (None, None)
     return CheckpointOrigin(

@@ -30,9 +30,9 @@ DTypeName = Literal["float32", "bfloat16"]
 
 _DEFAULT_SHARD_BYTES = 2 << 30
 _ALIGNMENT = 8  # as safetensors has it
-# Standard deviation times sqrt(fan-in) of linear weights. Attention then focuses on few tokens, so different inputs stay
-# different through the layers. The first match applies. `deep` weights write to the residual stream and are scaled down with
-# the number of layers.
+# Standard deviation of linear weights, times sqrt(fan-in). With these values attention focuses on few tokens, so that different
+# inputs stay different through the layers. The first match applies. `deep` weights write to the residual stream and are scaled
+# down with the number of layers.
 _GAINS: tuple[tuple[str, float, bool], ...] = (
     (r"self_attn\.[qk]_proj\.weight", 1.5, False),
     (r"self_attn\.v_proj\.weight", 1.25, False),
@@ -62,7 +62,7 @@ def write_random_checkpoint(
 ) -> None:
     """Write a checkpoint directory, all or nothing.
 
-    `tiny` is a few MB; `2b-slice` has the widths of the 2B model with 4 decoder layers and 4 vision blocks; `2b` has its full
+    `tiny` has a few MB; `2b-slice` has the widths of the 2B model, but 4 decoder layers and 4 vision blocks; `2b` has its full
     dimensions. `layout` "flat" uses the keys of transformers 4.51, "nested" those of 4.52. Raises PlumeExportError if `output`
     is not empty or cannot be written.
     """
@@ -77,7 +77,7 @@ def write_random_checkpoint(
 
 
 def preset_spec(preset: Preset, *, tokens: int) -> ModelSpec:
-    """Return the dimensions of a preset. `tokens` is the size of the tokenizer, which the 2B vocabularies exceed."""
+    """Return the dimensions of a preset. `tokens` is the size of the tokenizer; the 2B presets have a larger vocabulary."""
     if preset == "2b":
         return PLUME_2B
     if preset == "2b-slice":

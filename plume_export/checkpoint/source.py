@@ -68,7 +68,7 @@ def _at(name: str, revision: str | None) -> str:
 
 
 def _is_dir(path: Path) -> bool:
-    """Return True for a directory; False also for a name that no file can have, such as one that is too long."""
+    """Return True for a directory. Return False also for a name that no file can have, such as one that is too long."""
     try:
         return path.is_dir()
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ from .named_files import check_stands_beside
 
 INDEX = "model.safetensors.index.json"
 
-# Other dtypes come from a quantiser, whose scales are unknown here.
+# Other dtypes are those of quantised checkpoints, whose scales are unknown here.
 _DTYPES = ("F64", "F32", "F16", "BF16")
 
 
@@ -26,7 +26,7 @@ class _Index(msgspec.Struct):
 class CheckpointTensors:
     """Tensors by canonical name, read one at a time.
 
-    A file is opened for one read and closed after it. Mapped pages count as resident, so memory stays bounded by one tensor.
+    Every read opens the file and closes it again: mapped pages count as resident, and so memory is bounded by one tensor.
     Raises CheckpointError for corrupt files and for two keys of the same tensor.
     """
 
@@ -41,7 +41,7 @@ class CheckpointTensors:
                 if name in self._stored:
                     other = self._stored[name]
                     raise CheckpointError(
-                        f"{file} key {key!r} and {other[0]} key {other[1]!r} both stand for the tensor {name}.",
+                        f"Key {key!r} in {file} and key {other[1]!r} in {other[0]} both stand for the tensor {name}.",
                         fix="keep only one of the two in the checkpoint",
                     )
                 self._stored[name], self._shapes[name] = (file, key), shape
@@ -113,6 +113,6 @@ def _files_and_keys(directory: Path) -> list[tuple[Path, set[str] | None]]:
         check_stands_beside(index, f"the shard {name!r}", name)
         files.setdefault(name, set()).add(key)
     for name in files:
-        if not os.path.isfile(directory / name):  # also False for a name that the system refuses
-            raise CheckpointError(f"{index} names the shard {name}, which is missing.", fix="download or copy it again")
+        if not os.path.isfile(directory / name):  # also False for a name that the system does not allow
+            raise CheckpointError(f"{index} lists the shard {name}, which is missing.", fix="download or copy it again")
     return [(directory / name, keys) for name, keys in sorted(files.items())]

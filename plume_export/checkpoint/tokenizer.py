@@ -1,4 +1,4 @@
-"""Check that the fixed texts around the latent steps end at the tokens where the model's states are read."""
+"""Read a checkpoint's tokenizer, and check that prefix and suffix end with the tokens whose hidden states are used."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from ..inputs import PromptTokenizer
 from ..inputs.prompt import panics_as_errors
 from ..spec import ModelSpec
 
-# Option, and the token at whose state the latent steps start or the embedding is read.
+# The token that each fixed text must end with. The latent steps start from the state at <bot>; the state at <gen_emb> gives the
+# embedding.
 _LAST_TOKENS = {"prefix": "<bot>", "suffix": "<gen_emb>"}
-# The anchor is read at the last <disc_emb> of a prompt, and visual tokens stand for pixels.
+# Tokens that prefix and suffix must not contain: the anchor is the state at the last <disc_emb>, and visual tokens stand for
+# pixels.
 _ELSEWHERE = ("<disc_emb>", "<|image_pad|>", "<|video_pad|>")
 
 
 def check_forced_texts(tokenizer_json: str, model: ModelSpec) -> None:
-    """Raise PlumeExportError unless prefix and suffix end with their tokens, contain no other's and leave room for a prompt.
+    """Raise PlumeExportError unless prefix and suffix end with the right tokens, contain no others, and leave room for input.
 
     Raises CheckpointError for a tokenizer that cannot be read or lacks a control token.
     """
@@ -25,12 +27,12 @@ def check_forced_texts(tokenizer_json: str, model: ModelSpec) -> None:
         text = getattr(model.rollout, name)
         if not text.endswith(last):
             raise OptionError(
-                f"The {name} {text!r} does not end with {last}, where the model's state is read.",
+                f"The {name} {text!r} does not end with {last}, the token whose hidden state is used.",
                 fix=f"pass --{name} with a text that ends with {last}, or omit it for the original one",
             )
         if found := [token for token in _ELSEWHERE if token in text]:
             raise OptionError(
-                f"The {name} {text!r} contains {found[0]}, which may occur only before it in a prompt.",
+                f"The {name} {text!r} contains {found[0]}, which may occur only in the prompt before the {name}.",
                 fix=f"remove it from --{name}",
             )
     try:
@@ -63,8 +65,7 @@ class _TokenizerFile(msgspec.Struct):
 def tokenizer_json_from_checkpoint(directory: Path, vocab: int) -> str:
     """Return the text of tokenizer.json: as stored, or converted from vocab.json and merges.txt.
 
-    Raises CheckpointError for a missing tokenizer, a tokenizer without PLUME's tokens, or ids beyond the embedding's `vocab`
-    rows.
+    Raises CheckpointError for a missing tokenizer, a tokenizer without PLUME's tokens, or a token id of `vocab` or more.
     """
     file = directory / "tokenizer.json"
     try:
@@ -100,7 +101,7 @@ def _converted(directory: Path) -> str:
         with panics_as_errors():
             tokenizer: Any = AutoTokenizer.from_pretrained(directory)
             return str(tokenizer.backend_tokenizer.to_str())
-    except Exception as error:  # from the tokenizers library, or from any file that it reads
+    except Exception as error:  # the tokenizers library and its files raise errors without a common class
         raise CheckpointError(
             f"The tokenizer of {directory} cannot be created from vocab.json and merges.txt: {_first_line(error)}.",
             fix="copy the checkpoint's tokenizer files again",

@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer with Qwen2-VL's and PLUME's tokens, trained on a few sentences or on given texts."""
+"""Train a small byte-level BPE tokenizer with Qwen2-VL's and PLUME's tokens, on a few sentences or on given texts."""
 
 import json
 import re
@@ -48,8 +48,8 @@ def write_tokenizer(
 ) -> dict[str, int]:
     """Write tokenizer.json and the files of the slow tokenizer; return the ids of the added tokens.
 
-    `whole` lists strings that are not split into words before merging, so that one token can stand for each. The result then
-    differs from Qwen2's own tokenizer class, which has a fixed split.
+    `whole` lists strings that are not split into words before merging, so that each can become one token. The tokenizer then
+    differs from transformers' Qwen2 tokenizer class, whose split is fixed.
     """
     tokenizer = _trained_tokenizer(texts, vocabulary, whole)
     token_ids: dict[str, int] = {token: tokenizer.token_to_id(token) for token in (*SPECIAL_TOKENS, *PLUME_TOKENS)}

@@ -133,8 +133,7 @@ def _cuda_checks(cuda: CudaVersions | None) -> Iterator[Check]:
     driver = cuda_version_text(cuda.driver)
     fix = (
         f"the driver supports CUDA {driver}, which is too old for the CUDA runtime {runtime}: update the "
-        f"NVIDIA driver (TensorRT and ONNX Runtime also come for CUDA {cuda.driver // 1000}: see "
-        "docs/targets.md)"
+        f"NVIDIA driver, or install packages for CUDA {cuda.driver // 1000} (see docs/targets.md)"
     )
     yield Check("CUDA driver", None if cuda.is_driver_too_old else driver, fix, is_unusable=True)
 
