@@ -1,4 +1,4 @@
-"""Runs a measured bundle as a user would, in an Embedder. Also a backend that times its calls."""
+"""Runs a measured bundle in an Embedder, as a user would. Also defines a backend that times its calls."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from ..stages import FloatArray
 from .worker_messages import BundleCandidate, RolloutTime
 
 Returned = TypeVar("Returned")
-# A graph run, or a copy.
+# What a timed call does: run a graph, or copy.
 CallKind = GraphName | Literal["copy"]
 
 
@@ -31,9 +31,9 @@ class CallLog:
 
 
 class TimedBackend:
-    """A backend that wraps another one and waits after each run and each copy before it records the time.
+    """A backend that wraps another one. After each run and each copy it waits for the device, then records the time.
 
-    Nothing is replayed as a whole: every run is a separate call.
+    No CUDA graph is used, so that every run is a separate call.
     """
 
     def __init__(self, backend: Backend, log: CallLog) -> None:
@@ -124,7 +124,7 @@ class BundleRunner:
         return dict(self._embedder.stopwatch.seconds)
 
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
-        """Return the times of several rollouts. The normal embedder is closed first, so that memory holds the bundle once."""
+        """Return the times of several rollouts. The normal embedder is closed first, so that the bundle is in memory once."""
         self.close()
         bundle = open_bundle(self._candidate.path, verify_hashes=False)
         log = CallLog()

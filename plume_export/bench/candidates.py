@@ -33,7 +33,7 @@ class Setup:
 
 
 def setup_from_options(options: BenchOptions, threads: int) -> Setup:
-    """Open and check all candidates. PyTorch precedes other bundles, because cosines are relative to the second candidate.
+    """Open and check all candidates. PyTorch comes before other bundles, because the second candidate is the baseline.
 
     Raises PlumeExportError if a candidate is missing, is from another checkpoint, or does not support one of the batch sizes.
     """
@@ -60,7 +60,7 @@ def _check_against(options: BenchOptions) -> None:
         if name not in PYTORCH_FORMS and not Path(name).is_dir():
             raise PlumeExportError(
                 f"{name!r} is neither a bundle nor a PyTorch setup to compare with.",
-                fix=f"use --against {', '.join(PYTORCH_FORMS)}, or --against with a bundle's directory",
+                fix=f"pass one of {', '.join(PYTORCH_FORMS)}, or a bundle's directory, to --against",
             )
 
 
@@ -73,7 +73,7 @@ def _check_pytorch_options(options: BenchOptions) -> None:
         )
     if not is_pytorch and (options.checkpoint is not None or options.compiled):
         raise OptionError(
-            "A checkpoint and torch.compile are only for PyTorch, which is not among the candidates.",
+            "A checkpoint or torch.compile was requested, but PyTorch is not among the candidates.",
             fix="add --against pytorch",
         )
 
@@ -85,8 +85,8 @@ def _names_pytorch(options: BenchOptions) -> bool:
 def _pytorch(options: BenchOptions, bundle: Bundle, threads: int) -> Iterator[PytorchCandidate]:
     """Yield the PyTorch candidates.
 
-    By default these are float32 and bfloat16 for a CPU bundle, and bfloat16 on the GPU for a GPU bundle. A form that is named
-    replaces the default. With --compile, each is also measured with torch.compile.
+    By default these are float32 and bfloat16 for a CPU bundle, and bfloat16 on the GPU for a GPU bundle. Setups listed in
+    `against` replace the default. With --compile, each is also measured with torch.compile.
     """
     assert options.checkpoint is not None
     checkpoint = open_checkpoint(options.checkpoint, ModelOptions(), revision=options.revision, offline=options.offline)

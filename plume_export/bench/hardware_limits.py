@@ -39,7 +39,7 @@ def linear_products(manifest: Manifest, graph: GraphName) -> ProductKind:
 
 
 def attention_products(manifest: Manifest, graph: GraphName) -> ProductKind:
-    """Return the number format in which a graph's attention is computed: 16 bit if the graph says so, but never on a CPU."""
+    """Return the number format of a graph's attention: that of the graph on a GPU, always float32 on a CPU."""
     kinds: dict[str, ProductKind] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
     return kinds[COMPUTE_DTYPE[graph_precision(manifest, graph)]] if is_on_gpu(manifest) else "float32"
 
@@ -52,7 +52,7 @@ def graph_precision(manifest: Manifest, graph: GraphName) -> Precision:
 
 
 class MachineLimits(msgspec.Struct, frozen=True, tag=True):
-    """The best of several runs. A value that is None or missing was not measured; `reasons` says why, by name."""
+    """The best of several runs. Values that are None or missing were not measured; `reasons` maps their names to reasons."""
 
     read_bytes_per_s: float | None
     flops_per_s: dict[ProductKind, float]
@@ -110,7 +110,7 @@ _CPU_SIZE, _CUDA_SIZE = 1536, 8192
 
 
 def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
-    """Return operations per second of a square matmul with a constant second matrix. Raises MissingExtraError."""
+    """Return operations per second of a square matmul by a constant matrix, on the CPU. Raises MissingExtraError."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -124,8 +124,9 @@ def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
 
 
 def cuda_flops_per_s(kind: ProductKind) -> float:
-    """Return the same for a GPU with ONNX Runtime's CUDA provider. Raises PlumeExportError without the provider, and for
-    int8.
+    """Return the same for a GPU, measured with ONNX Runtime's CUDA provider.
+
+    Raises PlumeExportError if the provider is missing, and for int8.
     """
     if kind == "int8":
         raise PlumeExportError("ONNX Runtime's CUDA provider has no int8 matmul.")
@@ -151,8 +152,8 @@ def cuda_flops_per_s(kind: ProductKind) -> float:
 def product_graph(kind: ProductKind, size: int) -> bytes:
     """Return an ONNX graph with one matmul: `matrix` [size, size] by a constant. Raises MissingExtraError.
 
-    `matrix` is uint8 for int8. Otherwise it is float32 and converted to `kind` in the graph, which takes a hundredth of the
-    time.
+    `matrix` is uint8 if `kind` is int8. Otherwise it is float32 and converted to `kind` in the graph, which takes only a
+    hundredth of the time.
     """
     try:
         import onnx_ir as ir
@@ -186,11 +187,11 @@ def _int8_constants(weights: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
 
 
 def _values(size: int) -> NDArray[np.float32]:
-    """Return values between -1 and 1. They are not zeros, which a GPU multiplies faster."""
+    """Return random values between -1 and 1, because a GPU multiplies zeros faster."""
     return np.random.default_rng(0).uniform(-1, 1, (size, size)).astype(np.float32)
 
 
-# Much larger than any cache, but only a small part of the free memory.
+# Limits of the memory that is read: much larger than any cache, but only a small part of the free memory.
 _LEAST_BYTES, _MOST_BYTES = 256 << 20, 2 << 30
 _SHARE_OF_FREE = 8
 
@@ -198,16 +199,15 @@ _SHARE_OF_FREE = 8
 def host_read_bytes_per_s(threads: int) -> float:
     """Return the best read rate of several passes over large arrays, one per thread.
 
-    Raises PlumeExportError if memory is short.
-
-    Both reductions read every byte once, release Python's lock, and are limited by reading.
+    Each pass applies one of two reductions. Both read every byte once, release the GIL, and are limited by the read rate.
+    Raises PlumeExportError if too little memory is free.
     """
     memory = system_memory()
     size = min(memory.free_bytes // _SHARE_OF_FREE, _MOST_BYTES)
     if size < _LEAST_BYTES:
         raise PlumeExportError(
-            f"{memory.free_bytes >> 20} MiB of memory are free; the test reads an eighth of that, which is below "
-            f"its minimum of {_LEAST_BYTES >> 20} MiB."
+            f"{memory.free_bytes >> 20} MiB of memory are free. The measurement uses an eighth of the free memory and needs "
+            f"at least {_LEAST_BYTES >> 20} MiB."
         )
     arrays = [np.ones(size // threads // 4, np.float32) for _ in range(threads)]
     integers = [array[: len(array) // 2 * 2].view(np.int64) for array in arrays]
@@ -221,7 +221,7 @@ def host_read_bytes_per_s(threads: int) -> float:
 
 
 def copied_bytes_per_s() -> float:
-    """Return a GPU's memory bandwidth, reads and writes together, measured by copies. Raises PlumeExportError."""
+    """Return a GPU's memory bandwidth, the sum of reads and writes, measured by copies. Raises PlumeExportError."""
     device = CudaDevice("gpu")
     try:
         size = min(device.free_bytes() // _SHARE_OF_FREE, _MOST_BYTES) // 2
@@ -241,7 +241,7 @@ _SECONDS = 0.5
 
 
 def best_seconds(work: Callable[[], object]) -> float:
-    """Return the shortest of at least five runs in about half a second. A first run is not counted."""
+    """Return the shortest of at least five runs in about half a second. One more run before them is a warm-up."""
     work()
     best, end, runs = float("inf"), time.perf_counter() + _SECONDS, 0
     while runs < _RUNS_AT_LEAST or time.perf_counter() < end:

@@ -59,7 +59,7 @@ def page_from_report(report: BenchReport) -> str:
 
 
 def _headlines(report: BenchReport) -> str:
-    """Return one tile per input: the bundle against the baseline. All other candidates are in the tables only."""
+    """Return tiles for the first inputs: how the bundle compares with the baseline. The tables have the other candidates."""
     tiles = [
         f"<div><b>{ratio.times_faster:.1f}x</b><span>{html.escape(ratio.input)}</span>"
         f"<i>as fast as {html.escape(ratio.candidate)}</i></div>"
@@ -91,7 +91,7 @@ def _kind(index: int, table: TextTable) -> str:
     return ' class="word"' if index < table.labels else ""
 
 
-# Placeholders for the page's colours until the chart is text.
+# Placeholders that are replaced by the page's colours when the chart has become SVG text.
 _TEXT, _LINE, _MARK = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {_TEXT: "var(--text)", _LINE: "var(--line)", _MARK: "var(--mark)"}
 _STAGE_COLOURS = {"preprocess": "#8d99ae", "vision": "#2a9d8f", "prefill": "#4f7cac", "rollout": "#8e5fd0", OTHER: "#c9a227"}
@@ -270,7 +270,7 @@ def _marker_legend(axes: "Axes", markers: dict[str, str], colours: dict[str, str
 
 
 def _figure(rows: int, row_inches: float, columns: int = 1) -> "tuple[Figure, list[Axes]]":
-    """Return a figure with `rows` x `columns` axes, in reading order."""
+    """Return a figure and its `rows` x `columns` axes, row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH_INCHES, rows * row_inches + 0.6), layout="constrained", facecolor="none")

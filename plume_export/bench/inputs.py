@@ -15,7 +15,7 @@ from ..inputs import Item, PreparedInput, Preprocessor, sources_from_file
 
 
 class InputSize(msgspec.Struct, frozen=True):
-    """Size of one input for the model. `vision` is [frames, patches] of every image and video, without a text's blank image."""
+    """Size of one input for the model. `vision` has [frames, patches] per image or video; the blank image is not included."""
 
     name: str
     prompt_tokens: int
@@ -25,7 +25,7 @@ class InputSize(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class InputSet:
-    """The rows of a JSON lines file that can be measured. `left_out` maps the names of the others to reasons."""
+    """The rows of a JSON lines file that can be measured. `left_out` maps the names of all others to reasons."""
 
     file: Path
     rows: list[int]
@@ -61,7 +61,7 @@ class Sizer:
 
 
 def latency_inputs(sizers: Sequence[Sizer], inputs: Path | None, directory: Path) -> InputSet:
-    """Return the user's inputs, or generated ones. Generated inputs that a bundle does not accept are left out.
+    """Return the user's inputs, or else generated ones. Generated inputs that some bundle does not accept are left out.
 
     Raises InputError if one of the user's inputs cannot be embedded.
     """
@@ -98,7 +98,7 @@ def _size_of(name: str, prepared: PreparedInput) -> InputSize:
 
 TEXT_TOKENS = 64
 PICTURE_PIXELS = 448
-# Lengths of the texts for throughput, in tokens. They are mixed, so that padding counts.
+# Lengths of the texts for throughput, in tokens. They differ, so that the cost of padding is included.
 _MIXED_TOKENS = (32, 96, 48, 64, 80, 40, 112, 56)
 _STORY = (
     "the old station by the river was quiet in the early light and two people with a small dog waited for a train to the coast "
@@ -134,7 +134,7 @@ def write_lines(file: Path, lines: Sequence[Mapping[str, object]]) -> Path:
 
 
 def text_of_tokens(tokens: int, count_tokens: CountTokens, start: int = 0) -> str:
-    """Return a text with the given number of tokens: words, then single letters where no word fits."""
+    """Return a text with the given number of tokens: words, then single letters until the number is reached."""
     story = _STORY.split()
 
     def words(count: int) -> str:

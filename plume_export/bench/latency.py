@@ -14,7 +14,7 @@ from .process import PAUSE_S, WorkerProcess, rotated_rounds
 from .statistics import Ratio, Spread, ratio_of, spread_of
 from .worker_messages import AskMemory, Candidate, Done, Embed, Embedded, Load, Memory, RolloutTime
 
-# The rest of the end-to-end time, outside the stages: host arrays and the final norm.
+# Name of the time outside the stages: preparing host arrays, and normalising the embedding.
 OTHER = "other"
 # The runs of every candidate on one input, in the order of the rounds.
 Turns = Mapping[str, Sequence[Embedded]]
@@ -46,7 +46,7 @@ class LatencyRatio(msgspec.Struct, frozen=True):
 
 
 def measure_turns(workers: Mapping[str, WorkerProcess], inputs: InputSet, runs: int, report: Report) -> dict[str, Turns]:
-    """Return the runs of all candidates, by input. The workers must be warm."""
+    """Run all candidates in turns. Return their runs by input. The workers must be warm."""
     report("latency")
     turns: dict[str, Turns] = {}
     for row, size in zip(inputs.rows, inputs.sizes, strict=True):
@@ -148,7 +148,10 @@ class ColdStart(msgspec.Struct, frozen=True):
 
 
 def measure_cold_starts(candidates: Sequence[Candidate], text: Path, processes: int, report: Report) -> list[ColdStart]:
-    """Start new processes, interleaved, after one process per candidate that reads the files. `text` is a file of inputs."""
+    """Measure cold starts of new processes, interleaved. `text` is the path of a file of inputs.
+
+    One process per candidate runs first and is not counted. It brings the files into the page cache.
+    """
     report("cold start")
     seconds: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
     memory: dict[str, list[Memory]] = {candidate.name: [] for candidate in candidates}

@@ -46,7 +46,7 @@ class WorkerProcess:
         return self._process.pid
 
     def ask(self, request: Request, expected: type[Expected], *, timeout_s: float | None = None) -> Expected:
-        """Return the reply. Raises the worker's error, and WorkerError if it dies or takes longer than `timeout_s`."""
+        """Send a request and return the reply. Raises the worker's error, and WorkerError if it dies or times out."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(request) + b"\n")
@@ -113,7 +113,7 @@ class WorkerProcess:
         )
 
 
-# A CUDA graph is recorded in the second batch of a kind, and first launched in the third.
+# For each batch shape, a CUDA graph is recorded in the second run and launched from the third on.
 _WARM_UP_RUNS = 3
 # Time limit of torch.compile for one input.
 COMPILE_LIMIT_S = 900.0
@@ -125,7 +125,7 @@ Rows: TypeAlias = tuple[Path, Sequence[int]]
 
 @dataclass(frozen=True)
 class WarmWorkers:
-    """Workers by candidate, in order. `not_run` says why a compiled candidate is missing."""
+    """Workers by candidate, in order. `not_run` maps candidates that torch.compile could not compile to the reason."""
 
     workers: dict[str, WorkerProcess]
     not_run: dict[str, str]
@@ -135,7 +135,8 @@ class WarmWorkers:
 def warm_workers(candidates: Sequence[Candidate], inputs: Rows, texts: Rows, report: Report) -> Iterator[WarmWorkers]:
     """Yield workers that have embedded every input several times and every text once. Their processes end afterwards.
 
-    A candidate that torch.compile cannot compile in time is left out. Raises PlumeExportError for every other problem.
+    A candidate with torch.compile that fails or times out during warm-up is left out. Raises PlumeExportError if another one
+    fails.
     """
     with ExitStack() as opened:
         workers, not_run = {}, {}
@@ -170,7 +171,7 @@ PAUSE_S = 0.05
 
 
 def rotated_rounds(names: Sequence[Name], rounds: int) -> Iterator[list[Name]]:
-    """Yield all names once per round. Each round starts one name later: A B C, B C A, C A B, ..."""
+    """Yield the order of the names in each round. It rotates by one from round to round: A B C, B C A, C A B, ..."""
     for number in range(rounds):
         first = number % len(names)
         yield [*names[first:], *names[:first]]

@@ -15,7 +15,7 @@ from .worker_messages import PytorchCandidate, RolloutTime
 
 
 class PytorchRunner:
-    """The reference with all weights in memory. It embeds one input at a time, whatever the batch size."""
+    """The reference with all weights in memory. It embeds one input at a time and ignores the batch size."""
 
     def __init__(self, candidate: PytorchCandidate) -> None:
         self._device = candidate.device
@@ -46,9 +46,9 @@ class PytorchRunner:
         raise AssertionError("the rollout is timed only for bundles")
 
     def close(self) -> None:
-        """Do nothing: the process ends with it."""
+        """Do nothing: the process ends afterwards."""
 
 
 def _refuse_silent_eager_runs() -> None:
-    """Make torch.compile fail, instead of running uncompiled, if a function needs too many compiled versions."""
+    """Make torch.compile fail if a function needs too many compiled versions. By default it would then run uncompiled."""
     torch._dynamo.config.fail_on_recompile_limit_hit = True

@@ -30,7 +30,7 @@ _PACKAGES = (
 
 
 class Environment(msgspec.Struct, frozen=True):
-    """The machine and the versions. `load` is the average number of running processes in the minute before the measurement."""
+    """The machine and package versions. `load` is the average number of running processes in the minute before the run."""
 
     date: str
     cpu: str
@@ -79,8 +79,8 @@ class MeasuredBundle(msgspec.Struct, frozen=True):
 class PeakMemory(msgspec.Struct, frozen=True):
     """Peak resident bytes of a candidate's process, over the runs for latency and throughput.
 
-    The system counts a file's page once per mapping. `mapped_twice_bytes` are the bytes that were counted twice after the runs,
-    although they are in memory once (None: not reported by the system).
+    The system counts a page of a file once per mapping, although it is in memory only once. `mapped_twice_bytes` is the number
+    of bytes that were counted twice after the runs (None: not reported by the system).
     """
 
     candidate: str
@@ -89,7 +89,7 @@ class PeakMemory(msgspec.Struct, frozen=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The results of a benchmark. `candidates` are in the order of every list, with the measured bundle first.
+    """The results of a benchmark. All lists have the order of `candidates`, with the measured bundle first.
 
     `baseline` is the candidate that ratios are relative to. `not_run` maps skipped candidates and inputs to reasons.
     """

@@ -1,11 +1,11 @@
 """The measured time of each stage, compared with the minimum time on this machine.
 
-The limit of a stage is the larger of two times: its operations at the measured maximum matmul rate, and the bytes of weights
-that it reads at the measured maximum read rate.
+The minimum time of a stage is the larger of two times: its operations divided by the measured matmul rate, and the bytes of
+weights and cache that it reads divided by the measured read rate.
 
-Operations are computed from the model's dimensions; a multiply-add counts as two. They are those of an ideal program for these
-graphs: causal attention up to the diagonal, and only the two output rows in the last layer of prefill. Norms, rotary embeddings
-and softmax are left out, because they are a few thousandths of the total.
+Operations are computed from the model's dimensions; a multiply-add counts as two. Only necessary operations count: causal
+attention up to the diagonal, and in the last layer of prefill only the two output rows. Norms, rotary embeddings and softmax
+are left out, because they are a few thousandths of the total.
 """
 
 import warnings
@@ -52,9 +52,7 @@ def vision_flops(model: ModelSpec, frames: int, patches: int) -> Flops:
 
 
 def prefill_flops(model: ModelSpec, tokens: int, cached_tokens: int = 0) -> Flops:
-    """Return the operations of graph `prefill` for a prompt of `tokens` tokens, of which the first `cached_tokens` are
-    cached.
-    """
+    """Return the operations of graph `prefill` for a prompt of `tokens` tokens, the first `cached_tokens` of them cached."""
     decoder = model.decoder
     project, finish = _projection_values(decoder), _finish_values(decoder)
     kept = 2  # state and anchor
@@ -67,8 +65,8 @@ def prefill_flops(model: ModelSpec, tokens: int, cached_tokens: int = 0) -> Flop
 def step_flops(model: ModelSpec, tokens: int, rows: int) -> Flops:
     """Return the operations of graph `latent_step` for one prompt.
 
-    `rows` counts the latent token and, in the last step, the suffix. As in the graph, all experts are computed and attention
-    reads all slots of the rollout's cache.
+    `rows` is the number of tokens: the latent token and, in the last step, the suffix. As in the graph, all experts are
+    computed and attention reads all slots of the rollout's cache.
     """
     decoder, transition = model.decoder, model.transition
     experts = (transition.experts + 1) * 2 * decoder.hidden * transition.expert_width
@@ -93,13 +91,13 @@ def _projection_values(decoder: DecoderSpec) -> int:
 
 
 def _finish_values(decoder: DecoderSpec) -> int:
-    """Return the number of weights of the output projection and the MLP in one layer."""
+    """Return the number of weights in one layer's output projection and MLP."""
     return decoder.hidden * (_query_width(decoder) + 3 * decoder.mlp_width)
 
 
 @dataclass(frozen=True)
 class WeightReads:
-    """Bytes that every run reads, and the bytes of one row of the tables from which a run reads single rows."""
+    """Bytes that every run reads as a whole, and bytes per row of the tables from which a run reads only some rows."""
 
     whole: int
     row: int
@@ -111,7 +109,7 @@ class WeightReads:
 def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
     """Return the bytes of weights that a run of a graph reads.
 
-    Engines store their weights in a format of their own. Their bytes follow from the model's dimensions and precision
+    Engines store their weights in a format of their own, so their bytes are computed from the model's dimensions and precision
     (memory_plan.py).
     """
     manifest = bundle.manifest
@@ -122,7 +120,7 @@ def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
     # ONNX Runtime's CPU provider converts float16 to float32 once, when it loads a graph.
     is_widened = not is_on_gpu(manifest)
     whole = row = 0
-    with warnings.catch_warnings():  # onnx does not know the key for prepacked weights
+    with warnings.catch_warnings():  # onnx warns about the key for prepacked weights
         warnings.filterwarnings("ignore", "Ignoring unknown external data key", UserWarning)
         model = ir.load(bundle.checked_graph_file(graph))
     for value in model.graph.initializers.values():
@@ -139,7 +137,7 @@ def weight_reads(bundle: Bundle, graph: GraphName) -> WeightReads:
 def _is_only_read_by(operator: str, value: object) -> bool:
     """Return True if only an operator of this type reads a tensor.
 
-    Gather reads rows of the embedding table and of the step table. Slice reads the matching part of a cached start.
+    Gather reads rows of the token table and of the step table. Slice reads the matching part of a cached start.
     """
     uses = list(value.uses())  # type: ignore[attr-defined]
     return bool(uses) and all(use.node.op_type == operator and use.idx == 0 for use in uses)
@@ -198,7 +196,7 @@ def roofline(
 def work_of_stages(
     manifest: Manifest, reads: Mapping[GraphName, WeightReads], size: InputSize, suffix_tokens: int
 ) -> dict[str, Work]:
-    """Return the operations and reads of every stage of one input. A text has no stage `vision`."""
+    """Return the operations and reads of every stage of one input. A text-only input has no stage `vision`."""
     model, tokens = manifest.model, size.prompt_tokens
     cached = _cached_tokens(manifest, size)
     work = {"prefill": Work("prefill", prefill_flops(model, tokens, cached), reads["prefill"].bytes_of(tokens - cached))}
@@ -213,7 +211,7 @@ def work_of_stages(
 
 
 def limit_seconds(manifest: Manifest, machine: MachineLimits, work: Work) -> tuple[float, Bound] | None:
-    """Return the minimum time of a stage and the limit that sets it; None if one of the limits was not measured."""
+    """Return the minimum time of a stage, and which limit determines it. None: one of the limits was not measured."""
     linear = machine.flops_per_s.get(linear_products(manifest, work.graph))
     attention = machine.flops_per_s.get(attention_products(manifest, work.graph))
     if linear is None or attention is None or machine.read_bytes_per_s is None:

@@ -20,16 +20,14 @@ from .sweep import Sweep, measure_sweeps
 from .throughput import Throughput, measure_throughput
 from .worker_messages import AskMemory, MeasureLimits, Memory, PytorchCandidate, RolloutTimes, TimeRollout
 
-# Rounds over many inputs and over the sizes of a sweep can be fewer than rounds over one input.
+# Maximum rounds over many inputs, and over the sizes of a sweep. Fewer suffice than for a single input.
 _FEWER_RUNS = 5
 _FEWEST_TEXTS = 8
 Report = Callable[[str], None]
 
 
 def run_bench(options: BenchOptions, report: Report) -> BenchReport:
-    """Run a benchmark. `report` receives the current step. Raises PlumeExportError if a measurement is impossible as
-    requested.
-    """
+    """Run a benchmark. `report` receives the current step. Raises PlumeExportError if the options cannot be measured."""
     check_threads(options.threads)
     for module, package in (("onnx_ir", "onnx-ir"), ("scipy", "scipy")):
         if find_spec(module) is None:

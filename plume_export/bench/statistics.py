@@ -32,7 +32,7 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def ratio_of(own: Sequence[float], others: Sequence[float]) -> Ratio:
-    """Return how many times faster `own` is than `others`. Values with the same index were measured in the same round."""
+    """Return how many times faster `own` is than `others`. Values with the same index must be from the same round."""
     times_faster = float(_ratio_of_medians(np.asarray(own), np.asarray(others)))
     return Ratio(times_faster, *bootstrap_interval([own, others], _ratio_of_medians))
 

@@ -16,15 +16,15 @@ from .process import PAUSE_S, WorkerProcess
 from .statistics import Spread, spread_of
 from .worker_messages import Embed, Embedded
 
-# The factor by which a unit costs more than at the cheapest size.
+# The cost per unit, relative to the cheapest size, from which on a unit counts as expensive.
 RISE = 1.25
 
 
 class CostCurve(msgspec.Struct, frozen=True):
     """The fit milliseconds = fixed + linear * size + quadratic * size^2, with coefficients >= 0, minimising relative error.
 
-    `cheapest_size` is the measured size with the lowest cost per unit. `rises_at` is the larger size where a unit costs a
-    quarter more; None if it is outside the measured sizes. `worst_error` is the largest relative error of the fit.
+    `cheapest_size` is the measured size with the lowest cost per unit. `rises_at` is the larger size at which a unit costs 25 %
+    more; None if it is outside the measured sizes. `worst_error` is the largest relative error of the fit.
     """
 
     fixed_ms: float
@@ -64,7 +64,7 @@ def cost_curve(sizes: Sequence[float], milliseconds: Sequence[float]) -> CostCur
 
 
 _PROMPT_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096)
-# Each image has about twice as many pixels as the one before. Sides are multiples of 28, the side of a visual token.
+# Sides of the square images. Each has about twice the pixels of the one before. A visual token covers 28 x 28 pixels.
 _IMAGE_SIDES = (112, 168, 224, 308, 448, 644, 896, 1344)
 _FEWEST_FOR_A_CURVE = 4
 
@@ -80,7 +80,7 @@ class SweepPoint(msgspec.Struct, frozen=True):
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """Latency over prompt tokens of texts, or over pixels of one image. `curve` is None if there are too few sizes."""
+    """Latency of texts by prompt tokens, or of images by pixels. `curve` is None if there are too few sizes."""
 
     over: Literal["prompt tokens", "pixels"]
     points: list[SweepPoint]
@@ -134,7 +134,7 @@ def _measure(
         try:
             size = sizer.size(source.id, source.read())
         except InputError:
-            break  # longer than the bundle accepts, and so are all that follow
+            break  # the bundle does not accept this size, nor the larger ones that follow
         detail_of(report)(f"{source.id} {over}")
         points.append(_point(size, _turns(worker, file, row, runs)))
     curve = None

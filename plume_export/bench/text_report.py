@@ -57,8 +57,8 @@ def latency_table(report: BenchReport) -> TextTable:
         note=""
         if baseline is None
         else "Ratio of the medians, with a bootstrap interval over rounds. "
-        + (f"Against {baseline}: each candidate's own ratio. " if has_third else "")
-        + f"Cosine: of the embedding with {baseline}'s.",
+        + (f"Against {baseline}: how many times faster each candidate is than {baseline}. " if has_third else "")
+        + f"Cosine: similarity to the embedding of {baseline}.",
     )
 
 
@@ -92,8 +92,8 @@ def throughput_table(report: BenchReport) -> TextTable:
         rows,
         labels=2,
         note=(
-            f"PyTorch takes one input at a time. {first} is compared with PyTorch at its own best batch size, and "
-            "with bundles at the same size."
+            f"PyTorch takes one input at a time, so {first} at its best batch size is compared with it. Bundles are compared "
+            "at the same batch size."
         )
         if any(name.startswith("pytorch-") for name in report.candidates)
         else "",
@@ -129,10 +129,10 @@ def process_table(report: BenchReport) -> TextTable:
 
 
 def _process_note(report: BenchReport) -> str:
-    twice = "Counted twice: pages of weights that two graphs map from one file, after all runs. They are in memory once."
+    twice = "Counted twice: weights that two graphs map from one file, after all runs. They are in memory only once."
     if not report.cold_start:
         return twice
-    start = "Cold start: from the start of a process to its first embedding, of a text. The files were in the page cache."
+    start = "Cold start: from the start of a process to its first embedding (a text). The files were in the page cache."
     return f"{start} Median of {report.cold_start[0].processes} processes. {twice}"
 
 
@@ -175,7 +175,7 @@ def roofline_table(report: BenchReport) -> TextTable:
         ("input", "stage", "GFLOP", "MB read", "limit ms", "limited by", "measured ms", "of the limit"),
         rows,
         labels=2,
-        note="Above 100 %: weights in a cache are read faster than from memory."
+        note="Above 100 %: weights were read from a cache, which is faster than memory."
         if any((one.share_of_limit or 0) > 1 for one in report.roofline)
         else "",
     )
@@ -219,7 +219,7 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f}"
 
 
-# Share of the cores that other work used in the minute before.
+# Load per core in the minute before, from which on times are doubtful.
 _DISTURBING_SHARE = 0.5
 
 
@@ -230,7 +230,7 @@ def environment_lines(report: BenchReport) -> list[str]:
 
 
 def sweep_lines(sweeps: Sequence[Sweep]) -> list[str]:
-    """Return lines about the size from which the cost per unit rises, by the fitted curve."""
+    """Return lines about the size at which the cost per unit has risen by 25 %, according to the fitted curve."""
     return [line for sweep in sweeps if (line := _sweep_line(sweep)) is not None]
 
 

@@ -13,10 +13,10 @@ from .worker_messages import BundleCandidate, Candidate, Embed, Embedded
 
 
 class Throughput(msgspec.Struct, frozen=True):
-    """Samples per second over `count` inputs of a set.
+    """Inputs per second, measured over `count` inputs of a set.
 
-    `times_faster` is the measured bundle's ratio to this candidate at this batch size; None for the bundle itself. PyTorch
-    takes one input at a time, so its `batch_size` is 1, and it is compared with the bundle's own best batch size.
+    `times_faster` is how many times faster the measured bundle is than this candidate at this batch size; None for the bundle
+    itself. PyTorch takes one input at a time: its `batch_size` is 1, and the bundle's best batch size is compared with it.
     """
 
     inputs: str

@@ -1,4 +1,4 @@
-"""A measured process, `python -m plume_export.bench.worker`. It answers one JSON line per request."""
+"""A worker process, `python -m plume_export.bench.worker`. It answers every request, a JSON line, with a JSON line."""
 
 import os
 import sys
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 class Worker:
-    """One candidate, after the request to load it."""
+    """Answers requests. A process loads one candidate at most."""
 
     def __init__(self) -> None:
         self._runner: Runner | None = None
@@ -102,7 +102,7 @@ def _measure_limits(request: MeasureLimits) -> Reply:
 
 
 def _taken_stdout() -> IO[bytes]:
-    """Return a stream to the original stdout, and redirect stdout to stderr from now on, also for C libraries."""
+    """Return a stream to the original stdout. From now on stdout, also that of C libraries, goes to stderr."""
     sys.stdout.flush()
     taken = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -113,10 +113,10 @@ class Runner(Protocol):
     """One loaded candidate. The caller that opened it must close it."""
 
     def embed(self, sources: Sequence[Source], batch_size: int) -> FloatArray:
-        """Return unit vectors [inputs, hidden] when all work is finished. Includes reading the input files."""
+        """Read the inputs, embed them, and return unit vectors [inputs, hidden] when all work is finished."""
 
     def stage_seconds(self) -> dict[str, float]:
-        """Return the seconds of each stage of the last `embed`; {} if the candidate has no stages."""
+        """Return the seconds of each stage of the last `embed`, or {} if the candidate does not report stages."""
 
     def time_rollout(self, source: Source, runs: int) -> list[RolloutTime]:
         """Return the parts of one input's rollout, for every run."""
@@ -125,7 +125,7 @@ class Runner(Protocol):
 
 
 def open_runner(candidate: Candidate) -> Runner:
-    """Load a candidate. Only its own libraries are imported, so that its process uses no other memory."""
+    """Load a candidate. Only the libraries that it needs are imported, so that its memory use is its own."""
     if isinstance(candidate, BundleCandidate):
         from .bundle_runner import BundleRunner
 

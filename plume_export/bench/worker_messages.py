@@ -49,7 +49,7 @@ class Embed(msgspec.Struct, frozen=True, tag=True):
 class TimeRollout(msgspec.Struct, frozen=True, tag=True):
     """Request to embed one row several times, with every call to the backend timed. The reply is RolloutTimes.
 
-    It loads the bundle again, so memory is requested before.
+    This loads the bundle again, so the memory must be requested before.
     """
 
     file: str
@@ -72,7 +72,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Embedded(msgspec.Struct, frozen=True, tag=True):
-    """Seconds from the input files to the embeddings, in total and by stage (empty if the candidate has no stages)."""
+    """Seconds from the input files to the embeddings, in total and by stage (empty if the candidate reports none)."""
 
     seconds: float
     stages: dict[str, float]

@@ -1,4 +1,4 @@
-"""From a user's inputs (items, JSON lines, media files) to the arrays of the graphs. Needs numpy, Pillow and tokenizers."""
+"""Convert a user's inputs (items, JSON lines, media files) to the arrays of the graphs. Needs numpy, Pillow and tokenizers."""
 
 from .image import load_image, patches_from_image, smart_resize
 from .item import ImageSource, Item, ItemLike, VideoSource, is_image_source, item_from, item_from_json

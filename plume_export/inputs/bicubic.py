@@ -1,8 +1,8 @@
 """PyTorch's antialiased bicubic resize of a uint8 frame, bit for bit, in numpy.
 
 Source: torchvision's tensor resize (float32, clamp, round half to even) over `upsample_bicubic2d_aa` of PyTorch on a CPU.
-Rounding follows PyTorch's x86 build with fused multiply-add (AVX2, AVX512). Other builds of PyTorch round the last bit
-differently, which moves about one value in 10^5 to the next integer.
+Rounding is that of PyTorch's x86 build with fused multiply-add (AVX2, AVX512). Other builds of PyTorch round the last bit
+differently, so that about one value in 10^5 differs by 1.
 """
 
 import math
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from .patches import FrameArray
 
 _A = -0.5  # Keys' cubic, as in Pillow
-_SUPPORT = 2.0  # of the cubic, in input pixels
-# The compiler made PyTorch's loop over taps add four rounded products at a time. The remaining taps are fused.
+_SUPPORT = 2.0  # half-width of the cubic, in input pixels
+# In PyTorch's loop over taps, the compiler rounds and adds four products at a time. The remaining taps use fused multiply-adds.
 _UNFUSED_TAPS = 4
 
 Float32Array = NDArray[np.float32]
@@ -33,7 +33,7 @@ def resize_frame(frame: FrameArray, height: int, width: int) -> FrameArray:
 
 def _resize_first_axis(values: Float32Array, size: int) -> Float32Array:
     first, tap_count, weights = tap_weights(values.shape[0], size)
-    # Tap 0 starts the sum. The other taps are added unfused in whole groups of four.
+    # The sum starts with tap 0. The other taps are added unfused, as long as there are whole groups of four.
     last_unfused = (tap_count - 1) // _UNFUSED_TAPS * _UNFUSED_TAPS
     shape = (size, *[1] * (values.ndim - 1))
     total = values[first] * weights[:, 0].reshape(shape)
@@ -51,7 +51,7 @@ def _resize_first_axis(values: Float32Array, size: int) -> Float32Array:
 def tap_weights(input_size: int, output_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Float32Array]:
     """Return the first input index [outputs], the tap count [outputs] and the weights [outputs, taps], 0 beyond the count.
 
-    The mix of float32 and float64 is the one of PyTorch's C++ code.
+    float32 and float64 are mixed as in PyTorch's C++ code.
     """
     scale = np.float32(input_size) / np.float32(output_size)
     widening = max(float(scale), 1.0)

@@ -1,4 +1,4 @@
-"""From an image to patches, with the same pixels as the original evaluation code.
+"""Convert an image to patches, with the same pixels as the original evaluation code.
 
 Source: qwen-vl-utils 0.0.14 `fetch_image`, then the Pillow image processor of Qwen2-VL in transformers.
 """
@@ -26,7 +26,7 @@ from .media_files import VIDEO_SUFFIXES
 from .notice import Notice, Notify
 from .patches import Grid, Patches, patches_from_frames
 
-# The limit at which Pillow itself refuses an image. The header is checked before any pixel is decoded.
+# Above this limit Pillow itself raises an error. The size is read from the header, before any pixel is decoded.
 MAX_SOURCE_PIXELS = 178_956_970
 MAX_ASPECT_RATIO = 200
 # Limits of qwen-vl-utils, in visual tokens of factor x factor pixels.
@@ -48,8 +48,8 @@ def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Not
     `exif_transpose` rotates the image by its EXIF orientation. `notify` is called with a Notice for everything that was dropped
     or ignored. An open file is read from its start; its position is restored.
 
-    Raises InputError if a file is missing, corrupt or not an image, if an image has more than 8 bits per channel or a mode
-    without a conversion to RGB, and if it is empty, too large or too narrow.
+    Raises InputError if a file is missing, corrupt or not an image, if an image has more than 8 bits per channel or a mode that
+    cannot be converted to RGB, and if it is empty, too large or too narrow.
     """
     if isinstance(source, np.ndarray):
         image = image_from_array(source)
@@ -69,7 +69,7 @@ def load_image(source: ImageSource, *, exif_transpose: bool = False, notify: Not
     except FileNotFoundError:
         raise InputError(f"The image {name} does not exist.", fix=_fix_of_missing(name)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"The image {name} is refused: {error}", fix="scale the image down") from None
+        raise InputError(f"The image {name} is too large: {error}", fix="scale the image down") from None
     except Exception as error:  # Pillow's decoders raise a dozen exception types for corrupt data
         reason = "it is a directory" if path is not None and os.path.isdir(path) else _reason(error)
         raise InputError(
@@ -116,7 +116,7 @@ def resize_within(image: Image.Image, factor: int, preprocess: PreprocessSpec) -
 def _rgb_from_image(image: Image.Image, name: str, path: str | None, exif_transpose: bool, notify: Notify) -> Image.Image:
     _check_size(image.height, image.width, name)
     try:
-        image.load()  # before the EXIF tag is read
+        image.load()  # must precede the reading of the EXIF tag
         check_depth(image, name, path)
         check_mode(image, name, path)
         rgb, orientation, transparency = _converted(image), orientation_of(image), dropped_transparency(image)

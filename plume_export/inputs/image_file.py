@@ -1,4 +1,4 @@
-"""Sources of an image and how they are opened: a file, bytes, a data URL, PIL or an array."""
+"""Open an image from any of its sources: a file, bytes, a data URL, a PIL image or an array."""
 
 import io
 import os
@@ -15,12 +15,13 @@ _AVIF_BRANDS = (b"avif", b"avis")
 
 
 def open_image(file: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Image:
-    """Open an image in any format that Pillow reads, or HEIC. Raises like `Image.open`, and MissingDecoderError and
-    InputError.
+    """Open an image in any format that Pillow reads, or HEIC.
+
+    Raises the errors of `Image.open`, MissingDecoderError and InputError.
     """
     try:
         image: Image.Image = Image.open(file)
-        if image.format == "EPS":  # PostScript is a program, which Pillow would let Ghostscript run
+        if image.format == "EPS":  # a PostScript file is a program, and Pillow would run it with Ghostscript
             image.close()
             raise InputError(
                 f"{name} is a PostScript file, not an image.",
@@ -39,15 +40,13 @@ def open_image(file: str | os.PathLike[str] | BinaryIO, name: str) -> Image.Imag
         from pillow_heif import HeifImageFile
     except ImportError:
         raise MissingDecoderError(f"{name} is a HEIC image", "pillow-heif", "heif") from None
-    open_heif: Any = HeifImageFile  # called directly: registering it with Pillow would change Pillow for the whole process
+    open_heif: Any = HeifImageFile  # called directly, because registering it would change Pillow for the whole process
     heif: Image.Image = open_heif(file)
     return heif
 
 
 def has_more_frames(image: Image.Image) -> bool:
-    """Return True if an opened file has frames or pages after the first. Extra images in a camera's JPEG or HEIC do not
-    count.
-    """
+    """Return True if an opened file has several frames or pages. Extra images in a camera's JPEG or HEIC do not count."""
     try:
         return image.format in ("GIF", "PNG", "WEBP", "TIFF", "AVIF") and bool(getattr(image, "is_animated", False))
     except Exception:  # the second frame is corrupt

@@ -9,9 +9,9 @@ from PIL import ExifTags, Image
 
 from ..errors import InputError
 
-# Modes with more than 8 bits per channel are checked separately (check_depth).
+# The accepted modes. Modes with more than 8 bits per channel are checked separately (check_depth).
 TAKEN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-# Code that converts `image` to RGB, and the import that it needs besides Image.
+# Python code that converts a LAB `image` to RGB. Shown to users as a fix.
 _LAB_TO_RGB = (
     'ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")'
 )
@@ -19,7 +19,7 @@ _CONVERSIONS = {"La": 'image.convert("LA")', "LAB": _LAB_TO_RGB}
 
 
 def check_mode(image: Image.Image, name: str, file: str | None) -> None:
-    """Raise InputError for a mode that has no conversion to RGB, or one that depends on how Pillow was built.
+    """Raise InputError for a mode that cannot be converted to RGB, or whose conversion depends on how Pillow was built.
 
     `file` is the path, if the image came from a file.
     """
@@ -40,9 +40,10 @@ def _fix_of_mode(conversion: str, file: str | None) -> str:
 
 
 def check_depth(image: Image.Image, name: str, file: str | None) -> None:
-    """Raise InputError for 16-bit, 32-bit and float modes, most of whose values would become white or black.
+    """Raise InputError for 16-bit, 32-bit and float modes, because most of their values would become white or black.
 
-    `file` is the path, if the image came from a file. Formats that Pillow itself reduces to 8 bits, such as 16-bit RGB, pass.
+    `file` is the path, if the image came from a file. Formats that Pillow itself reduces to 8 bits, such as 16-bit RGB, are
+    accepted.
     """
     mode = image.mode
     if mode not in ("I", "F") and not mode.startswith("I;16"):
@@ -60,7 +61,7 @@ def _meaning(mode: str) -> str:
 
 
 def _scaled_expression(mode: str, low: float, high: float) -> str:
-    """Return an expression that scales an array `a` to 0..255, based on the range of its values."""
+    """Return a Python expression that scales an array `a` to 0..255, based on the range of its values."""
     if mode == "F" and low >= 0 and high <= 1:
         return "(a * 255)"
     if mode in ("I", "F") and low >= 0 and high <= 255:
@@ -82,14 +83,14 @@ _DETAILS = {"P": "a transparent palette", "PA": "a transparent palette", "LA": "
 
 
 def dropped_transparency(image: Image.Image) -> str:
-    """Return a description of the transparency that would be dropped from a loaded image; "" if every pixel is opaque."""
+    """Describe the transparency that would be dropped from a loaded image. Return "" if every pixel is opaque."""
     if image.mode == "RGBA" or not image.has_transparency_data or not _has_clear_pixels(image):
         return ""
     return _DETAILS.get(image.mode, f"transparency in mode {image.mode}")
 
 
 def without_transparency(image: Image.Image) -> Image.Image:
-    """Return the image without its transparent colour; no pixel changes. Pillow's conversion would warn about that colour."""
+    """Return the image without its transparent-colour setting, about which Pillow's conversion would warn. No pixel changes."""
     if "transparency" not in image.info:
         return image
     opaque = image.copy()
@@ -152,8 +153,9 @@ def _block(image: Image.Image) -> bytes:
 
 
 def _lacks_orientation(block: bytes) -> bool:
-    """Return True if an EXIF block has a whole directory without an unreadable orientation. For a truncated one Pillow only
-    warns.
+    """Return True if an EXIF block is complete and has no orientation entry that Pillow could not read.
+
+    The check is needed because Pillow only warns about a truncated block.
     """
     if not block:
         return True

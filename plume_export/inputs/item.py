@@ -163,7 +163,7 @@ def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
 
 
 def _resolved(media: object, base_dir: Path) -> object:
-    """Return one path or a list of paths, resolved. Addresses are passed on and refused when the image is read."""
+    """Return one path or a list of paths, resolved. URLs are not changed: reading the image then raises the error."""
     if isinstance(media, list):
         return [_resolved(name, base_dir) if isinstance(name, str) else name for name in media]
     if not isinstance(media, str) or "://" in media or media.startswith("data:"):

@@ -16,8 +16,8 @@ from .media_files import VIDEO_SUFFIXES, find_media
 class Source:
     """One input before it is read: its id and a function to read it. `read` raises InputError.
 
-    `content` is what the user gave, with the size, times and inode of the files. A resumed run compares it with the earlier
-    run. `line` is the input's line number, if it came from JSON lines.
+    `content` is what the user passed, with the size, times and inode of the files. A resumed run checks that it has not
+    changed. `line` is the input's line number, if it came from JSON lines.
     """
 
     id: str
@@ -28,16 +28,16 @@ class Source:
 
 @dataclass
 class BlankLines:
-    """How many lines without an input were read so far. They have no row in the output."""
+    """The number of blank lines read so far. They have no row in the output."""
 
     count: int = 0
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Sources, created while iterating, and their number. `count` is None if the number is unknown, as for a pipe.
+    """Sources, created while iterating, and their `count` (None if it is unknown, as for a pipe).
 
-    `left_out` lists the skipped files of folders with the reasons. `blank_lines` grows as `sources` is iterated.
+    `left_out` maps skipped files of folders to reasons. `blank_lines` grows while `sources` is iterated.
     """
 
     sources: Iterable[Source]
@@ -59,7 +59,7 @@ def inputs_from_file(path: Path) -> Inputs:
 def inputs_from_stream(stream: IO[bytes] | None) -> Inputs:
     """Return one source per JSON line on standard input, read as needed. Relative paths start at the current directory.
 
-    Raises InputError if standard input is closed. No input at all is no error, as for an empty file.
+    Raises InputError if standard input is closed. Empty input is not an error.
     """
     if stream is None:
         raise InputError("Standard input is closed.", fix='pipe JSON lines into it, such as {"text": "..."}')
@@ -154,7 +154,7 @@ class _FileReader:
 
 
 def _state_of(file: Path) -> str:
-    """Return a text that changes when a file is replaced: `cp -p` keeps size and mtime, but not inode or ctime."""
+    """Return a text that changes when a file is replaced. It has inode and ctime, because `cp -p` keeps size and mtime."""
     try:
         found = file.stat()
     except (OSError, ValueError):  # the error is raised when the file is read

@@ -1,4 +1,4 @@
-"""Image and video files: by suffix, as names in a text, and all of a folder."""
+"""Find image and video files: by suffix, in folders, and as file names that were passed as text."""
 
 import os
 from collections import deque
@@ -40,8 +40,8 @@ class FolderFiles:
 def find_pictures(folder: Path) -> FolderFiles:
     """Return the images below `folder`. Hidden files and folders are ignored.
 
-    A link to a parent folder is not followed. An image that is also reached through a link is listed under its own path. Raises
-    InputError if the folder is missing, cannot be read or has no image.
+    A link to a parent folder is not followed. An image that is also reached through a link is listed once, under its own path.
+    Raises InputError if the folder is missing, cannot be read or has no image.
     """
     return _found(folder, PICTURE_SUFFIXES, "image", "pass a folder with PNG, JPEG, WebP or other image files")
 
@@ -72,7 +72,7 @@ def _found(folder: Path, suffixes: frozenset[str], noun: str, fix: str) -> Folde
 
 @dataclass
 class _Walk:
-    """A walk over folders. Links are followed after everything else, each stored with the real path of its folder."""
+    """A walk over folders. Links are followed last. `links` has each link with the real path of the folder that contains it."""
 
     root: str
     suffixes: frozenset[str]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..errors import OptionError
 
-# For video files, as in the original code.
+# Default sampling rate of video files, as in the original code.
 SAMPLED_FPS = 2.0
 MIN_FRAMES, MAX_FRAMES = 4, 768
 
@@ -14,9 +14,9 @@ MIN_FRAMES, MAX_FRAMES = 4, 768
 class MediaOptions:
     """Options for reading images and videos.
 
-    `exif_transpose` rotates images by their EXIF orientation, also the frames of a list. `video_frames` samples that many
-    frames of a video file; a shorter video is used whole. `video_fps` samples that many frames per second, 4 to 768 in total
-    (default 2). Sampled frames are evenly spaced from first to last, and their number is even. A list of frames is never
+    `exif_transpose` rotates images by their EXIF orientation, including frames given as a list. `video_frames` samples that
+    many frames of a video file; a shorter video is used whole. `video_fps` samples that many frames per second, 4 to 768 in
+    total (default 2). Sampled frames are evenly spaced from first to last, and their number is even. A list of frames is never
     sampled.
 
     Raises PlumeExportError for values out of range.

@@ -1,6 +1,4 @@
-"""Notices about a run's inputs, given once per run. They are not errors, but the input may have been read in an unintended
-way.
-"""
+"""Notices about a run's inputs, shown once per run: not errors, but signs that an input was not read as the user intended."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -23,8 +21,8 @@ class Notice:
     kind: NoticeKind
     name: str
     detail: str = ""  # the kind of transparency that was dropped; "image" or "video" for a text that names a file
-    token_count: int = 0  # of a long prompt
-    fewer_token_count: int | None = None  # of a long prompt, if its video file were sampled at FEWER_FRAMES
+    token_count: int = 0  # for a long prompt
+    fewer_token_count: int | None = None  # for a long prompt: its tokens if the video file were sampled at FEWER_FRAMES
 
 
 # Receives the notices of an input after it was prepared.
@@ -39,7 +37,7 @@ class NoticeTally:
         self._shown: dict[tuple[str, str], Notice] = {}
 
     def add(self, notices: Iterable[Notice]) -> None:
-        """Count notices. The first one of each kind is shown; of long prompts, the longest."""
+        """Count notices. Only the first one of each kind is shown; for long prompts, the longest."""
         for notice in notices:
             key = notice.kind, notice.detail
             self._counts[key] = self._counts.get(key, 0) + 1

@@ -1,4 +1,4 @@
-"""From uint8 frames to normalised, flattened patches in Qwen2-VL's order."""
+"""Convert uint8 frames to normalised, flattened patches in Qwen2-VL's order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ Grid: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Patches:
-    """Patches of frames of one size, stored as uint8 until `normalised` is called. A still image is stored once.
+    """Patches of frames of one size, kept as uint8 until `normalised` is called. A still image is not repeated.
 
-    This takes an eighth of the memory of an image's normalised patches, and a quarter of a video's.
+    This takes an eighth of the memory of normalised patches for an image, and a quarter for a video.
     """
 
     pixels: NDArray[np.uint8]  # [frames, patches, channels, 1 or temporal, patch * patch]; 1 is repeated
@@ -60,15 +60,15 @@ def normalised_together(parts: Sequence[Patches]) -> PatchArray:
 
 
 def patches_from_frames(
-    frames: FrameArray,  # [frames, height, width, channels]; height and width fill whole patches, and so does frames unless it
-    # is 1
+    frames: FrameArray,  # [frames, height, width, channels]
     vision: VisionSpec,
     preprocess: PreprocessSpec,
 ) -> tuple[Patches, Grid]:
     """Return the patches of a video or of one frame, and the grid. Qwen2-VL repeats one frame to fill a temporal patch.
 
-    The patches of a frame are in merge order: patches that become one visual token are consecutive. Source: the numpy image
-    processor of Qwen2-VL (transformers 4.51 for frames that differ within a temporal patch).
+    The size of `frames` must be a multiple of the patch size on every axis, except that a single frame is allowed. The patches
+    of a frame are in merge order: patches that become one visual token are consecutive. Source: the numpy image processor of
+    Qwen2-VL (transformers 4.51 for frames that differ within a temporal patch).
     """
     size, merge = vision.patch_size, vision.merge_size
     count, height, width, channels = frames.shape

@@ -1,4 +1,4 @@
-"""From an item to the arrays of one prompt."""
+"""Convert an item to the arrays of one prompt."""
 
 import os
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class PreparedInput:
 
     input_ids: NDArray[np.int64]  # [tokens]
     position_ids: NDArray[np.int64]  # [3, tokens]
-    visual_index: NDArray[np.int64]  # [tokens]: row of this input's visual embeddings in prompt order, -1 for text
+    visual_index: NDArray[np.int64]  # [tokens]: row in this input's visual embeddings, -1 for text
     anchor_index: int  # position of the last <disc_emb>
     media: tuple[Media, ...]
     notices: tuple[Notice, ...] = ()
@@ -75,9 +75,9 @@ class PreparedInput:
 class Preprocessor:
     """Turns items into prompts for one model.
 
-    The maximum prompt length is the decoder's number of positions minus the latent steps and the suffix, or the `limits` of a
-    compiled bundle. With `allow_control_tokens`, control tokens in a user's text are interpreted, as in the original code.
-    `media` sets how images and videos are read.
+    The maximum prompt length is the decoder's number of positions minus the latent steps and the suffix, or the maximum in the
+    `limits` of a compiled bundle. With `allow_control_tokens`, control tokens in a user's text are interpreted, as in the
+    original code. `media` sets how images and videos are read.
 
     Raises BundleError if the tokenizer is not PLUME's.
     """
@@ -150,9 +150,9 @@ class Preprocessor:
         return notices
 
     def _fewer_token_count(self, item: Item, grid: Grid, token_count: int) -> int | None:
-        """Return the number of tokens of a prompt if its video, now of patch grid `grid`, were sampled at FEWER_FRAMES frames.
+        """Return how many tokens the prompt would have if its video file were sampled at FEWER_FRAMES frames.
 
-        Returns None if the prompt has no video file, or if sampling would not reduce it.
+        `grid` is the video's present grid. Returns None if there is no video file, or if sampling would not reduce the tokens.
         """
         vision, preprocess = self._model.vision, self._model.preprocess
         if not isinstance(item.video, str | os.PathLike) or grid[0] * vision.temporal_patch_size <= FEWER_FRAMES:
@@ -162,7 +162,7 @@ class Preprocessor:
         return token_count - self._token_count(grid) + of_frame * FEWER_FRAMES // vision.temporal_patch_size
 
     def _media(self, item: Item, notify: Notify) -> tuple[list[Media], list[Media]]:
-        """Return the images and the videos. Patches are made only while the number of visual tokens is within the limit."""
+        """Return the images and the videos. Stop with InputError as soon as their visual tokens exceed the limit."""
         if not item.images and item.video is None:
             return [self._blank], []
         images: list[Media] = []
@@ -195,7 +195,7 @@ class Preprocessor:
     def _check_frame(self, token_count: int, what: str) -> None:
         """Raise InputError for an image or frame with too many visual tokens.
 
-        Images are scaled to the bundle's limit, so only very narrow ones exceed it. Frames have a rule of their own.
+        Images were scaled to the bundle's limit, so only very narrow ones can exceed it. Frames are scaled by another rule.
         """
         if self._limits is not None and token_count > (most := self._limits.image_tokens[2]):
             raise InputError(

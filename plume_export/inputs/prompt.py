@@ -1,4 +1,4 @@
-"""From a text and its media to token ids: Qwen2-VL's chat template with PLUME's instruction."""
+"""Convert a text and its media to token ids: Qwen2-VL's chat template with PLUME's instruction."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ class PromptTokenizer:
             ids = self._encode(head + text + tail)
             self._check_visual_tokens(ids, len(image_token_counts), len(video_token_counts))
         else:
-            # The parts are joined at control tokens, where encoding the whole string would split too.
+            # The parts meet at control tokens, where a tokenizer would also split the whole string. So the ids are the same.
             ids = [*self._encode(head), *self._text_tokenizer.encode(text, add_special_tokens=False).ids, *self._encode(tail)]
         return self._expanded([*ids, *self._prefix_ids], [*image_token_counts, *video_token_counts])
 

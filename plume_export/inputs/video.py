@@ -19,9 +19,9 @@ from .notice import Notify
 from .patches import FrameArray
 
 _FRAME_MULTIPLE = 2
-# 8192 x 8192. A decoder holds several frames at once.
+# 8192 x 8192. The limit is low because a decoder holds several frames at once.
 MAX_FRAME_PIXELS = 1 << 26
-# FFmpeg also reads playlists that name other files, with any suffix. These formats contain their frames themselves.
+# The only formats that FFmpeg may open: they contain their frames. FFmpeg also reads playlists, which can refer to any file.
 _CONTAINERS = (
     *(
         "mov",
@@ -41,8 +41,8 @@ _CONTAINERS = (
         "rm",
         "wtv",
     ),
-    *("dv", "m4v", "h264", "hevc", "obu", "mjpeg", "wav", "mp3", "flac"),  # the audio formats: these files get the error "no
-    # video stream"
+    # The audio formats are here so that such a file gets the error "no video stream".
+    *("dv", "m4v", "h264", "hevc", "obu", "mjpeg", "wav", "mp3", "flac"),
 )
 _ROUNDS = 4
 _REENCODE = "re-encode it, for example with ffmpeg -i in -vf scale=1280:720 out.mp4"
@@ -57,8 +57,8 @@ def read_video_frames(
 ) -> list[FrameArray]:
     """Return the sampled frames, uint8 [height, width, 3]: `frame_count` in total, or `fps` per second (default 2).
 
-    `convert` receives each sampled frame and the number of sampled frames while the file is decoded. It can shrink a frame
-    before the next one is read. Raises InputError, and MissingExtraError without PyAV.
+    `convert` is called during decoding with each sampled frame and the number of sampled frames. It can shrink a frame before
+    the next one is read. Raises InputError, and MissingExtraError without PyAV.
     """
     name = os.fspath(path)
     with _opened(name) as (container, stream):
@@ -74,14 +74,14 @@ def read_video_frames(
         frames, decoded_count = _decoded(name, indices, convert)
         if decoded_count == found_count:
             return frames
-        # Some packets gave no frame, or two. Decoding is deterministic, so the second count is right unless the file is
-        # corrupt.
+        # Some packets contained no frame, or two. Decode again with the true number of frames. Decoding is deterministic, so
+        # the number changes again only if the file is corrupt.
         found_count = decoded_count
     raise InputError(f"The number of decoded frames of {name} changes from one decode to the next.", fix=_REENCODE)
 
 
 def video_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return the height and width of a video file's frames. Raises like `read_video_frames`."""
+    """Return the height and width of a video file's frames. Raises the errors of `read_video_frames`."""
     with _opened(os.fspath(path)) as (_, stream):
         return int(stream.height), int(stream.width)
 
@@ -124,8 +124,8 @@ def _decoded(
     decoded_count = 0
     with _opened(name) as (container, stream):
         stream.thread_type = "AUTO"
-        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # limits frames whose size differs from that of
-        # the file
+        # Also limit frames whose size differs from the one in the file's header.
+        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         size = None
         for frame in container.decode(stream):
             if decoded_count in wanted:
@@ -145,7 +145,7 @@ def _opened(name: str) -> Iterator[tuple[Any, Any]]:
         import av
     except ImportError:
         raise MissingExtraError("av", "video") from None
-    if not os.path.isfile(name):  # also False for a name that the system refuses
+    if not os.path.isfile(name):  # also False for a name that the system does not allow
         raise InputError(
             f"The video {name} does not exist.", fix="check the path; in a JSON lines file, paths are relative to that file"
         )
@@ -239,9 +239,9 @@ def _size_in_budget(height: int, width: int, frame_count: int, factor: int) -> t
 
 
 def _listed_frame(image: Image.Image, factor: int) -> FrameArray:
-    """Resize one frame of a list as an image, in multiples of 56.
+    """Resize one frame of a video that was given as a list. Its height and width become multiples of 56.
 
-    `fetch_video` passes its factor of 28 to `fetch_image`, which takes it for a patch size and doubles it.
+    The reason is that `fetch_video` passes its factor of 28 to `fetch_image`, which takes it for a patch size and doubles it.
     """
     return np.asarray(fetch_image(image, factor * 2))
 

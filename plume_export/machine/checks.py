@@ -30,7 +30,7 @@ EXTRAS_BESIDE_JETSON: dict[str, tuple[str, ...]] = {
     "rtx": ("cuda-bindings", "tensorrt-rtx-cu13"),
     "tensorrt": ("cuda-bindings", "tensorrt"),
 }
-# Distributions that can replace the one that an extra names.
+# Distributions that can replace a distribution of an extra.
 _INSTEAD: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime-gpu",),
     "tensorrt": ("tensorrt-cu13", "tensorrt-cu12"),
@@ -61,7 +61,7 @@ class Check:
 
     @property
     def state(self) -> State:
-        """Return the state in one word; `doctor` explains the three words."""
+        """Return the state in one word. `doctor` prints what the three words mean."""
         return "ok" if self.is_ok else "unusable" if self.is_unusable else "missing"
 
 
@@ -88,7 +88,7 @@ def _python() -> Check:
 
 
 def _jetson_checks(jetson: Jetson | None) -> Iterator[Check]:
-    """Yield the device model and system release of a Jetson; nothing on other machines."""
+    """Yield the device model and system release of a Jetson. Yield nothing on other machines."""
     if jetson is None:
         return
     yield Check("Jetson", jetson.model)
@@ -148,8 +148,8 @@ def _variant_checks(software: Software, gpus: list[Gpu]) -> Iterator[Check]:
             yield Check(
                 f"{title} on this GPU",
                 None,
-                f"its support matrix does not list compute capability {capabilities}, so engines built here are for "
-                "other machines; choose --target with a TensorRT recipe, or cuda",
+                f"its support matrix does not list compute capability {capabilities}, so engines built here run only on "
+                "other machines; use --target cuda or a TensorRT target",
                 is_unusable=True,
             )
 
@@ -176,7 +176,7 @@ def _extra_checks(jetson: Jetson | None) -> Iterator[Check]:
 
 
 def extras_for(jetson: Jetson | None) -> dict[str, tuple[str, ...]]:
-    """Return the extras that have a use on this machine, with their packages."""
+    """Return the extras that are useful on this machine, with their packages."""
     for_gpus = EXTRAS_BESIDE_JETSON if jetson is None else EXTRAS_OF_JETPACK.get(jetson.jetpack or "", {})
     return EXTRAS | for_gpus
 

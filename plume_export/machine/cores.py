@@ -1,4 +1,4 @@
-"""The CPU: its cores and threads, and whether its int8 sums are exact."""
+"""The CPU: its cores and threads, and whether its int8 matmuls are exact."""
 
 import platform
 from pathlib import Path
@@ -11,9 +11,9 @@ _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def sums_int8_exactly(read: Read = text_of) -> bool:
-    """Return True if ONNX Runtime's sums of uint8 by int8 products are exact. Unknown CPUs return False.
+    """Return True if ONNX Runtime's uint8-by-int8 matmuls are exact on this CPU. Return False for an unknown CPU.
 
-    On x86 without VNNI the sums saturate at 16 bits.
+    On x86 without VNNI their sums saturate at 16 bits.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
@@ -24,8 +24,8 @@ def sums_int8_exactly(read: Read = text_of) -> bool:
 def check_threads(threads: int | None) -> None:
     """Raise PlumeExportError if `threads` is below one or above this machine's number of logical CPUs. None is always valid.
 
-    The limit is the machine's, not the number of CPUs that a container or `taskset` leaves to this process.
-    Too many threads for the process are slow but harmless.
+    The limit is the machine's number, even if a container or `taskset` allows this process fewer CPUs: more threads than that
+    are slow but harmless.
     """
     if threads is None:
         return
@@ -56,7 +56,8 @@ def usable_cpus() -> list[int]:
 def usable_core_count(read: Read = text_of) -> int:
     """Return the number of cores that this process may use. Two hardware threads of one core count once.
 
-    psutil counts the cores of the whole machine. If this process may use a part of it, Linux says which threads share a core.
+    psutil counts the cores of the whole machine. If this process may use only some of them, Linux reports which hardware
+    threads share a core.
     """
     import psutil
 

@@ -15,9 +15,9 @@ UNKNOWN = "unknown"
 # TensorRT-RTX's support matrix: these compute capabilities, and 12.x.
 _RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9")
 _RTX_MAJOR = "12."
-# By a word in the device's model name. The driver of a Jetson does not always report the capability.
+# Compute capability by a word in the device's model name. The driver of a Jetson does not always report it.
 _JETSON_CAPABILITIES = {"Orin": "8.7", "Thor": "11.0", "Xavier": "7.2"}
-# By the first number of the Jetson Linux release.
+# JetPack version by the first number of the Jetson Linux release.
 _JETPACKS = {"35": "5", "36": "6", "38": "7", "39": "7"}
 
 
@@ -48,7 +48,7 @@ ListedGpus = Callable[[], list[Gpu]]
 
 @dataclass(frozen=True)
 class Jetson:
-    """A Jetson: its model, the release of Jetson Linux (36.4.3) and the matching JetPack (6); None where unknown."""
+    """A Jetson: its model, the release of Jetson Linux (such as 36.4.3) and its JetPack (such as 6). None: unknown."""
 
     model: str
     release: str | None
@@ -89,9 +89,7 @@ def driver_gpus() -> list[Gpu]:
 
 
 def find_gpus(listed_gpus: ListedGpus = driver_gpus, read: Read = text_of) -> list[Gpu]:
-    """Return the GPUs that the NVIDIA driver lists, or the Jetson's own GPU, named like the device. Empty if there is no
-    GPU.
-    """
+    """Return the GPUs that the NVIDIA driver lists, or on a Jetson its GPU, named like the device. Empty if there is none."""
     listed, jetson = listed_gpus(), find_jetson(read)
     return listed if jetson is None else [_integrated_gpu(jetson, listed)]
 
@@ -130,7 +128,7 @@ def system_memory() -> DeviceMemory:
 
 
 def _gpu(nvml: Any, index: int) -> Gpu | None:
-    """Return one GPU; None if it does not answer, such as one that fell off the bus."""
+    """Return one GPU, or None if it does not respond, as when it has fallen off the bus."""
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         name, driver = nvml.nvmlDeviceGetName(handle), nvml.nvmlSystemGetDriverVersion()
@@ -143,7 +141,7 @@ def _gpu(nvml: Any, index: int) -> Gpu | None:
 
 
 def _or_none(nvml: Any, function: Callable[..., Any], handle: Any) -> Any:
-    """Return None for what the device does not report: integrated GPUs have no memory of their own."""
+    """Return None if the device does not report a value. Integrated GPUs, for example, report no memory."""
     try:
         return function(handle)
     except nvml.NVMLError:
@@ -151,7 +149,7 @@ def _or_none(nvml: Any, function: Callable[..., Any], handle: Any) -> Any:
 
 
 def _integrated_gpu(jetson: Jetson, listed: list[Gpu]) -> Gpu:
-    """Return the Jetson's GPU. Its driver reports every Orin as "Orin (nvgpu)", and older ones have no full NVML."""
+    """Return the Jetson's GPU. Its driver reports every Orin as "Orin (nvgpu)", and older drivers lack a full NVML."""
     by_model = next((number for word, number in _JETSON_CAPABILITIES.items() if word in jetson.model), UNKNOWN)
     reported = listed[0].compute_capability if listed else UNKNOWN
     driver = listed[0].driver if listed else f"of Jetson Linux {jetson.release}"

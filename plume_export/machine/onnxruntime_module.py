@@ -7,7 +7,7 @@ from ..errors import MissingExtraError
 
 
 def import_onnxruntime(package: str = "onnxruntime", extra: str = "cpu") -> Any:
-    """Import onnxruntime with its telemetry off, unless the user's environment says otherwise.
+    """Import onnxruntime and switch its telemetry off, unless the user's environment sets it.
 
     Official builds collect events by default and store a device id in the user's cache. Raises MissingExtraError, which names
     the extra to install, if the package is missing. Source: Privacy.md of onnxruntime 1.32.

@@ -27,7 +27,7 @@ def resident_memory() -> ResidentMemory:
 def _peak_bytes(memory: Any) -> int:
     """Return the peak, which psutil reports on Windows only.
 
-    Linux reports it in /proc. Its getrusage is the second choice, because it starts from the peak of the parent process.
+    Linux reports it in /proc. On Linux getrusage is the second choice, because its value starts at the parent process's peak.
     """
     if sys.platform == "win32":
         return int(memory.peak_wset)
@@ -44,9 +44,10 @@ def _peak_bytes(memory: Any) -> int:
 def mapped_twice_bytes() -> int | None:
     """Return the bytes of resident memory that are counted more than once, because a file is mapped more than once.
 
-    It is the difference between resident and proportional memory, for the parts of files that this process maps more than once.
-    It is too large if another process maps them too. psutil does not report which part of a file is mapped. Returns None if the
-    system does not report it (only Linux does, and not all kernels).
+    This is the difference between resident and proportional memory (Rss - Pss), summed over the parts of files that this
+    process maps more than once. The result is too large if another process maps them as well. /proc is read directly, because
+    psutil does not report which part of a file is mapped. Returns None if the system does not report it (only Linux does, and
+    not all kernels).
     """
     try:
         mappings = Path("/proc/self/smaps").read_text(errors="replace")
@@ -54,7 +55,7 @@ def mapped_twice_bytes() -> int | None:
         return None
     excess: dict[tuple[str, int], list[int]] = {}
     for first, last, file, resident, proportional in re.findall(_MAPPING, mappings, re.MULTILINE):
-        # Two mappings of a part may have no resident pages in common: each may have been read in other places.
+        # Proportional memory is needed because two mappings of a part may have different resident pages.
         part = (file, int(last, 16) - int(first, 16))
         excess.setdefault(part, []).append(int(resident) - int(proportional))
     return sum(sum(one) for one in excess.values() if len(one) > 1) << 10

@@ -1,6 +1,4 @@
-"""Detect the installed GPU software: TensorRT, TensorRT-RTX, ONNX Runtime and CUDA. Imports each package to read its
-version.
-"""
+"""Detect the installed GPU software: TensorRT, TensorRT-RTX, ONNX Runtime, CUDA. Each package is imported for its version."""
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,9 +15,9 @@ VARIANT_TITLES: dict[VariantName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx"
 
 @dataclass(frozen=True)
 class InstalledVariant:
-    """TensorRT or TensorRT-RTX. If `version` is None it cannot build engines; `problem` says why and `fix` what to do.
+    """TensorRT or TensorRT-RTX. If `version` is None, it cannot build engines: `problem` gives the reason and `fix` the remedy.
 
-    `is_broken` is True if it is installed and does not work.
+    `is_broken` is True if it is installed but does not work.
     """
 
     name: VariantName
@@ -39,16 +37,14 @@ class InstalledOnnxRuntime:
 
 @dataclass(frozen=True)
 class CudaVersions:
-    """CUDA versions of the driver (None: no driver) and of the cuda-bindings package, in cudaDriverGetVersion's format:
-    13040.
-    """
+    """CUDA versions of the driver (None: no driver) and of cuda-bindings, as cudaDriverGetVersion gives them (13040: 13.4)."""
 
     driver: int | None
     runtime: int
 
     @property
     def is_driver_too_old(self) -> bool:
-        """Whether the driver is too old. A driver supports its own major version and older ones."""
+        """Whether the driver is too old for cuda-bindings. A driver supports its own major version and older ones."""
         return self.driver is not None and self.driver // 1000 < self.runtime // 1000
 
 
@@ -75,7 +71,7 @@ def find_variant_state(name: VariantName) -> InstalledVariant:
 
 
 def find_onnxruntime() -> InstalledOnnxRuntime | None:
-    """Return the version and providers of ONNX Runtime, from whichever package it was installed."""
+    """Return the version and providers of ONNX Runtime. Several packages install it."""
     try:
         onnxruntime = import_onnxruntime()
     except MissingExtraError:

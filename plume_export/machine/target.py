@@ -10,7 +10,7 @@ from .software import CUDA_PROVIDER, VARIANT_TITLES, InstalledVariant, Software,
 from .tensorrt_variant import VariantName
 
 AUTO = "auto"
-# A device may report slightly less memory than the recipe states, because its firmware reserves some.
+# Minimum share of a recipe's memory that a device must report. Firmware reserves some, so that a device reports a bit less.
 _MEMORY_SHARE = 0.95
 
 
@@ -50,7 +50,7 @@ def target_of_this_machine() -> TargetChoice:
 
 
 def choose_target(machine: Machine) -> TargetChoice:
-    """Choose the GPU's own recipe, else TensorRT-RTX, else ONNX Runtime's CUDA provider, else the CPU. Give the reason."""
+    """Choose the recipe for this GPU, else TensorRT-RTX, else ONNX Runtime's CUDA provider, else the CPU, with the reason."""
     obstacles = []
     for look in (_own_recipe, _rtx, _cuda):
         found = look(machine)

@@ -28,7 +28,7 @@ class LogFigures(msgspec.Struct, frozen=True):
 
 
 def new_log(variant: Variant) -> Any:
-    """Return a logger whose `lines` collect (severity, text): all messages that are not verbose, and the list of layers."""
+    """Return a logger that collects (severity, text) in `lines`: all messages that are not verbose, and the list of layers."""
     logger_class = variant.trt.ILogger
 
     class Log(logger_class):  # type: ignore[valid-type, misc]
@@ -47,7 +47,7 @@ def new_log(variant: Variant) -> Any:
 
 @cache
 def log_of_process(variant: Variant) -> Any:
-    """Return the one logger of this process. TensorRT keeps the first logger that it receives."""
+    """Return the only logger of this process. TensorRT keeps using the first logger that it receives."""
     return new_log(variant)
 
 

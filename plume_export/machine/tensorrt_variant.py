@@ -63,7 +63,7 @@ def is_variant_installed(name: VariantName) -> bool:
 
 
 def import_variant(name: VariantName) -> Variant:
-    """Import a variant that builds engines. Raises like `import_runtime`, and PlumeExportError without the ONNX parser."""
+    """Import a variant for building engines. Raises the errors of `import_runtime`, and PlumeExportError without a parser."""
     variant = import_runtime(name)
     if not hasattr(variant.trt, "OnnxParser"):
         module, _ = _MODULES[name]
@@ -78,7 +78,7 @@ def extra_of(name: VariantName) -> str:
 
 
 def import_runtime(name: VariantName) -> Variant:
-    """Import a variant that runs engines. Raises MissingExtraError, and PlumeExportError if its libraries cannot be loaded."""
+    """Import a variant for running engines. Raises MissingExtraError, and PlumeExportError if it cannot be loaded."""
     module, extra = _MODULES[name]
     if find_spec(module) is None:
         if name == "tensorrt" and find_jetson() is not None:

@@ -1,4 +1,4 @@
-"""Summary of what works on this machine, and the one command that adds the rest."""
+"""Summary of what works on this machine, and the command that adds the rest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,9 +15,9 @@ _EXTRA_OF_BACKEND = {"onnxruntime-cuda": "gpu", "tensorrt-rtx": "rtx", "tensorrt
 
 @dataclass(frozen=True)
 class Verdict:
-    """The capabilities of this machine: the backends that run bundles, the targets of `compile`, and whether `export` works.
+    """What works on this machine: the backends that run bundles, the targets of `compile`, and whether `export` works.
 
-    `fix` is the command that adds the missing capabilities; None if nothing is missing, or no package would help.
+    `fix` is the command that adds what is missing; None if nothing is missing, or no package would help.
     """
 
     embed: list[str]
@@ -80,14 +80,14 @@ def _is_buildable(recipe: Recipe, machine: Machine | None, software: Software) -
     """Return True if a target can be compiled here. TensorRT-RTX builds on any machine, TensorRT only on the device itself."""
     if recipe.backend == "onnxruntime-cuda":
         return True
-    if recipe.backend == "onnxruntime-cpu":  # ONNX Runtime computes the cached start of prompts
+    if recipe.backend == "onnxruntime-cpu":  # compiling runs ONNX Runtime to compute the cached start of prompts
         return software.onnxruntime is not None
     is_installed = any(variant.name == recipe.backend and variant.version is not None for variant in software.variants)
     return is_installed and (recipe.backend == "tensorrt-rtx" or (machine is not None and is_recipe_for(recipe, machine)))
 
 
 def _extra_for(machine: Machine, jetson: Jetson | None) -> str:
-    """Return the extra for the target that `auto` would be if everything were installed."""
+    """Return the extra for the target that `--target auto` would choose if all software were installed."""
     variants = tuple(InstalledVariant(name, "") for name in VARIANT_NAMES)
     everything = Software(variants, InstalledOnnxRuntime("", (CUDA_PROVIDER,)), None)
     target = choose_target(replace(machine, software=everything)).name
