@@ -65,8 +65,8 @@ def scratch_directory(
 def put_in_place(directory: Path, output: Path, scratch: Path, check: Callable[[Path], object] = lambda _: None) -> None:
     """Rename a directory in `scratch` to `output`, safely even if the machine crashes. Move the previous output to `scratch`.
 
-    A complete output always exists: the previous one is first renamed, and renamed back if anything fails. `check` receives its
-    new path, where no other process adds files, and raises if it must not be replaced.
+    One of the two is complete at any time: the previous output is first renamed, and renamed back if anything fails. `check`
+    receives its new path, where no other process adds files, and raises if it must not be replaced.
     """
     _sync_tree(directory)
     aside = scratch.with_name(f"{scratch.name}.old")

@@ -90,7 +90,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def change_dtypes(file: Path, dtypes: Mapping[str, str]) -> None:
-    """Declare tensors in other dtypes of the same size, in place. Their bytes stay. Raises BundleError for a corrupt file."""
+    """Change the dtypes in the header, to others of the same size. The data stays. Raises BundleError for a corrupt file."""
     with file.open("r+b") as stream:
         metadata, entries = _read(stream, file)
         data_start = stream.tell()

@@ -1,6 +1,6 @@
-"""The names of weights: in the files of a checkpoint, their canonical names, and the layers of the graphs that they make.
+"""The names of weights: keys in a checkpoint's files, canonical names, and the layers of the graphs.
 
-Several layers of a checkpoint may be packed into one of the graphs: q_proj, k_proj and v_proj are its qkv_proj, side by side.
+Several layers of a checkpoint may be packed into one layer of the graphs: qkv_proj is q_proj, k_proj and v_proj side by side.
 """
 
 import re
@@ -12,7 +12,7 @@ TOKEN_TABLE = "model.embed_tokens.weight"
 TRANSITION = "latent_moe_transition."
 
 KeyLayout = Literal["flat", "nested"]
-# A table has one row per id. The experts' weights are stacked, those of other packed layers joined along their outputs.
+# A table has one row per id. Packed layers are joined along their outputs, except for experts, which are stacked.
 Kind = Literal["norm", "table", "linear", "expert"]
 # "compute" is the dtype of the graph's precision; "integer" is the same, but int8 or int4 in quantised precisions.
 Storage = Literal["float32", "compute", "integer"]
@@ -26,9 +26,9 @@ _GRAPHS: dict[str, tuple[GraphName, ...]] = {
 
 
 class Layer(NamedTuple):
-    """One layer of a checkpoint. `stored` is its canonical name there, `name` that of the layer of the graphs it is part of.
+    """One layer of a checkpoint. `stored` is its canonical name, `name` the name of the graphs' layer that it is part of.
 
-    `shape` is that of the stored weight: [outputs, inputs] of a linear layer, which the graphs hold transposed.
+    `shape` is the shape of the stored weight. A linear layer is stored as [outputs, inputs]; the graphs have it transposed.
     """
 
     stored: str
@@ -45,7 +45,7 @@ class Layer(NamedTuple):
 
 
 def layers_of(model: ModelSpec) -> list[Layer]:
-    """Return all layers of a checkpoint. Those that are packed into one layer of the graphs are in the order of its outputs."""
+    """Return all layers of a checkpoint. Layers that are packed into one layer are in the order of its outputs."""
     d, v, t = model.decoder, model.vision, model.transition
     queries, keys = d.query_heads * d.head_dim, d.kv_heads * d.head_dim
     merged = v.width * v.merged_patches
@@ -133,7 +133,7 @@ def canonical_name(key: str) -> str | None:
 
 
 def stored_key(name: str, layout: KeyLayout) -> str:
-    """Return the key under which a canonical tensor is stored: "flat" as by transformers 4.51, "nested" as by 4.52."""
+    """Return the key of a canonical name in a checkpoint's files: "flat" as in transformers 4.51, "nested" as in 4.52."""
     if layout == "nested":
         name = re.sub(r"^model\.", "model.language_model.", name)
         name = re.sub(r"^visual\.", "model.visual.", name)

@@ -116,7 +116,8 @@ def _check_same_model(bundle: Bundle, other: Bundle) -> None:
         own, others = getattr(bundle.manifest.model, part), getattr(other.manifest.model, part)
         if own != others:
             raise BundleError(
-                f"{other.path} is of another model than {bundle.path}: its {part} is {others}, but the bundle's is {own}.",
+                f"{other.path} was made from another model than {bundle.path}: its {part} is {others}, but the "
+                f"bundle's is {own}.",
                 fix="compare bundles of the same checkpoint",
             )
 

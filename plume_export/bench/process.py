@@ -28,7 +28,7 @@ class WorkerError(PlumeExportError):
 
 
 class WorkerProcess:
-    """Runs `plume_export.bench.worker` for one candidate. A context manager; the process ends with it."""
+    """Runs `plume_export.bench.worker` for one candidate. A context manager, which ends the process on exit."""
 
     def __init__(self, name: str) -> None:
         self.name = name

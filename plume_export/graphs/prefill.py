@@ -53,7 +53,7 @@ class Prefill(nn.Module):
         return state, anchor, *keys, layer_keys, *values, layer_values
 
     def _rotary(self, position_ids: Tensor) -> Rotary:
-        """Each rotary frequency uses the temporal, height or width position (M-RoPE sections)."""
+        """Return the rotary tables. Each frequency uses the temporal, height or width position (M-RoPE sections)."""
         frequencies = self.decoder.inverse_frequencies.split(self.spec.mrope_sections)
         angles = [position_ids[axis, ..., None].float() * part for axis, part in enumerate(frequencies)]
         return rotary_from_angles(torch.cat(angles, -1)[:, None])  # [batch, 1, tokens, head_dim / 2]

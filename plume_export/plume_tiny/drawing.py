@@ -1,4 +1,4 @@
-"""Draw pictures of scenes. Drawings of one scene differ a little: place, size, shade and background vary within its caption."""
+"""Draw pictures of scenes. Drawings of one scene differ in place, size, shade and background as far as its caption allows."""
 
 import math
 from random import Random

@@ -75,7 +75,7 @@ class Single:
         return random.choice((f"a {figure} {self.place}", f"a {figure} {self.place}", f"{self.place} there is a {figure}"))
 
     def vague_caption(self, random: Random) -> str:
-        """Leave something out, as people do."""
+        """Return a caption that leaves something out, as people do."""
         return random.choice((str(self.figure), f"{self.size} {self.figure}", f"{self.figure} {self.place}"))
 
 
@@ -96,7 +96,7 @@ class Several:
         return random.choice((words, words, f"there are {words}"))
 
     def vague_caption(self, random: Random) -> str:
-        """Leave something out, as people do."""
+        """Return a caption that leaves something out, as people do."""
         return random.choice((self.figure.plural, f"{COUNTS[self.count]} {self.figure.plural}"))
 
 

@@ -1,4 +1,4 @@
-"""Text, images and videos to unit vectors."""
+"""Embed text, images and videos as unit vectors."""
 
 import os
 import warnings

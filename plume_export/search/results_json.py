@@ -25,10 +25,11 @@ class SkippedReport(msgspec.Struct, frozen=True):
 
 
 class SearchReport(msgspec.Struct, frozen=True):
-    """The best hits, best first. `pictures` is the number of images that were ranked, `embedded` of those embedded just now.
+    """The best hits, best first. `pictures` is the number of images that were ranked.
 
-    `exif_transpose` is True if images were rotated by their EXIF orientation. If a name has bytes that are not UTF-8, `file`
-    escapes them as `\xe9`; `uri` represents every name exactly.
+    `embedded` is the number of images that were not in the cache; files of equal content count once. `exif_transpose` is True
+    if images were rotated by their EXIF orientation. If a name has bytes that are not UTF-8, `file` escapes them as `\xe9`;
+    `uri` represents every name exactly.
     """
 
     folder: str
