@@ -1,7 +1,7 @@
 """Safetensors files: a header with the dtype, shape and bytes of every tensor, then the bytes.
 
-A graph names tensors by their bytes in the file, so ranges here count from the start of the file. Needs neither torch nor
-safetensors. Source: https://github.com/huggingface/safetensors, section "Format".
+Graphs refer to a tensor by its byte range in the file, so ranges are counted from the start of the file. Needs neither torch
+nor safetensors. Source: https://github.com/huggingface/safetensors, section "Format".
 """
 
 import math

@@ -1,5 +1,6 @@
 """The commands `build`, `export`, `compile`, `targets`, `plan` and `random-checkpoint`."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,28 @@ from .messages import note, report_step
 from .shared_options import verify_option
 from .switches import Answer, command
 
-_CHECKPOINT_OPTIONS = (
-    click.option("--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample model]"),
-    click.option(
+
+def _precision_option(default: str) -> Callable[..., Any]:
+    return click.option(
         "--precision",
         metavar="PRECISION",
         help=f"One of {', '.join(PRECISIONS)}; or one per graph, such as prefill=int8,latent_step=int8-weight,...  "
-        "[default: fp16, or the precision in the target's recipe]",
-    ),
+        f"[default: {default}]",
+    )
+
+
+_CHECKPOINT_OPTION = click.option(
+    "--checkpoint", help="Directory or Hugging Face hub id.  [default: plume-tiny, a sample model]"
+)
+_EXPORT_OPTIONS = (
     click.option(
         "--ranges", type=click.Path(path_type=Path), help="Activation ranges written by `calibrate`.  [default: calibrate now]"
     ),
     click.option(
         "--min-cosine",
         type=click.FloatRange(0, 1),
-        help="Minimum cosine similarity to fp32 for every held-out embedding; 0 disables the check.  [default: "
-        "0.99; none for int4-weight]",
+        help="For quantised precisions: minimum cosine similarity to fp32 of every held-out embedding; 0 disables the "
+        "check.  [default: 0.99; none for int4-weight]",
     ),
     click.option(
         "--no-range-guard",
@@ -107,14 +114,16 @@ _TARGET_OPTION = click.option(
 )
 
 
-def _checkpoint_options(command: Any) -> Any:
-    for option in reversed(_CHECKPOINT_OPTIONS):
+def _export_options(command: Any) -> Any:
+    for option in reversed(_EXPORT_OPTIONS):
         command = option(command)
     return command
 
 
 @command()
-@_checkpoint_options
+@_CHECKPOINT_OPTION
+@_precision_option("the target's")
+@_export_options
 @_TARGET_OPTION
 def build(target: str, **options: Any) -> Answer:
     """Build a runnable bundle from a checkpoint: export, compile, self-test."""
@@ -143,7 +152,9 @@ def _print_bundle(bundle: Bundle, selftest: SelftestReport | None = None) -> Non
 
 
 @command()
-@_checkpoint_options
+@_CHECKPOINT_OPTION
+@_precision_option("fp16")
+@_export_options
 def export(**options: Any) -> Answer:
     """Export a checkpoint as a portable ONNX bundle."""
     bundle = api.export(**_arguments(options), report=report_step)

@@ -26,7 +26,7 @@ from .switches import Answer, command, switches
 _SETTINGS = ("mode", "steps", "threads", "allow_control_tokens", "exif_transpose", "video_frames", "video_fps", "verify_hashes")
 _STDIN = Path("-")
 _INPUT_HELP = (
-    "JSON lines with id, text, image, video. - reads stdin, with paths relative to the current directory. "
+    'JSON lines with id, text, image, video; or "-" for stdin, with paths relative to the current directory. '
     "If there are no lines, the output is empty and a warning is shown."
 )
 _OUTPUT_HELP = ".npy, .jsonl or .parquet.  [default: JSON lines on stdout, as embeddings are computed]"

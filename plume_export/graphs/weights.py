@@ -79,13 +79,14 @@ def parameters_of(graphs: Iterable[ir.Model]) -> dict[str, ir.Value]:
 
 
 def _cast(name: str, tensor: Tensor, value: ir.Value) -> Tensor:
-    """Raises PlumeExportError for values that the dtype of the graph cannot hold."""
+    """Convert a tensor to the dtype of the graph. Raises PlumeExportError for values that are too large for it."""
     cast = tensor.to(_torch_dtype(value))
     if cast.is_floating_point() and cast.numel() and not bool(torch.stack(cast.aminmax()).isfinite().all()):
         count = int((~cast.isfinite()).sum())
         raise PlumeExportError(
             f"{count:,} of the {cast.numel():,} values of {name} overflow {_name_of(cast.dtype)}: the "
-            f"largest magnitude is {float(tensor.abs().max()):,.0f}, the format's maximum {torch.finfo(cast.dtype).max:,.0f}.",
+            f"largest magnitude is {float(tensor.abs().max()):,.0f}, but the maximum of this dtype is "
+            f"{torch.finfo(cast.dtype).max:,.0f}.",
             fix="use --precision bf16 or fp32",
         )
     return cast

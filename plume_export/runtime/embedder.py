@@ -264,7 +264,7 @@ class Embedder:
         wider = "fp32" if precision == "bf16" or self.bundle.manifest.backend == "onnxruntime" else "bf16 or fp32"
         fix = "omit the input, or try another checkpoint" if precision == "fp32" else f"build with --precision {wider}"
         error = InputError(
-            f"The embedding computed by the bundle {self.bundle.path} (precision {precision}) is not finite.",
+            f"The embedding is not finite. The bundle {self.bundle.path} (precision {precision}) computed it.",
             fix=f"{fix}; `plume-export parity` names the first stage that fails",
         )
         error.index = index

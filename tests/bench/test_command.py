@@ -183,7 +183,7 @@ def copy_with(bundle: Bundle, directory: Path, **changes: object) -> Path:
 
 
 def test_unknown_opponents_and_sizes_are_refused(tiny_cpu: Bundle, tmp_path: Path) -> None:
-    assert_fails(run(tiny_cpu.path, "--against", "jax"), "'jax'", "fix: use --against pytorch")
+    assert_fails(run(tiny_cpu.path, "--against", "jax"), "'jax'", "fix: pass one of pytorch")
     assert_is_usage(run(tiny_cpu.path, "--batch", "1,x"), "'1,x'", "--batch 1,8")
     assert_fails(run(tmp_path / "none"), "No bundle at")
 

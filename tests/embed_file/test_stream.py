@@ -202,7 +202,7 @@ def test_a_stopped_run_is_neither_forgotten_nor_thrown_away(lines: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         embed(lines, stop_after=33)
     kept = {name: lines.with_name(name).read_bytes() for name in hidden(lines.parent)}
-    said = r"run to .*out\.npy was found: 32 inputs are finished with bundle bundle, last written on [-:0-9 ]{16}\."
+    said = r"run for .*out\.npy: 32 inputs are finished with bundle bundle, last written on [-:0-9 ]{16}\."
     with pytest.raises(PlumeExportError, match=said) as raised:
         embed(lines)
     assert "--resume" in str(raised.value.fix)
