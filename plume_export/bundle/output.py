@@ -87,7 +87,7 @@ def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Seque
             f"The output {output} has the suffix {output.suffix!r}."
             if output.suffix
             else f"The output {output} has no suffix.",
-            fix=f"end it in {one_of}{', '.join(suffixes)}",
+            fix=f"use a name that ends in {one_of}{', '.join(suffixes)}",
         )
     with as_write_error(output):
         if not output.parent.is_dir() or not os.access(output.parent, os.W_OK) or output.is_dir():
