@@ -75,10 +75,10 @@ def check_new_directory(output: Path) -> None:
 
 
 def check_writable(output: Path, inputs: Sequence[Path] = (), *, suffixes: Sequence[str] = ()) -> None:
-    """Raise unless a file can be written to `output`, before any work is done.
+    """Check, before any work is done, that a file can be written to `output`. Raises PlumeExportError if not.
 
-    It must end in one of `suffixes`, if any are given, and must not be an input or inside an input directory. It must also be
-    outside every bundle, which contains only its own files.
+    The file must end in one of `suffixes`, if any are given, and must not be an input or inside an input directory. It must
+    also be outside every bundle, because a bundle contains only its own files.
     """
     check_replaceable(output)
     if suffixes and output.suffix not in suffixes:
