@@ -36,7 +36,7 @@ from .graphs.weights import CheckpointParameters, ReadParameter, bind_weights, p
 from .inputs import Item
 from .progress import Report, detail_of
 from .quantise.quantisation_plan import QuantisationPlan, QuantisedParameters
-from .quantise.quantise_graph import quantise_graph
+from .quantise.quantise_graph import QuantiseGraph
 from .reference import Reference, ReferenceProcessor
 from .selftest import capture_selftest
 from .spec import COMPUTE_DTYPE, GraphName, ModelSpec, Precision, graph_specs
@@ -69,7 +69,7 @@ class DraftBundle:
         read: ReadParameter = CheckpointParameters(self.checkpoint.tensors, self.checkpoint.model)
         if plan is not None:
             for name in plan.schemes:
-                quantise_graph(graphs[name], plan.schemes[name], plan.activation_scales[name])
+                QuantiseGraph(plan.schemes[name], plan.activation_scales[name])(graphs[name])
             read = QuantisedParameters(self.checkpoint.model, read, plan)
         ranges = write_weights(bundle.file(WEIGHTS), parameters_of(graphs.values()), read)
         for name, graph in graphs.items():

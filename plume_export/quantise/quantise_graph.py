@@ -1,9 +1,6 @@
-"""Graph to graph: linear layers in integers, by QuantizeLinear and DequantizeLinear.
+"""Insert QuantizeLinear and DequantizeLinear before the linear layers of a graph, in the form that TensorRT fuses.
 
-Requires: a traced graph whose weights are initializers without data, [in, out], each the second input of one MatMul. Ensures:
-the weights of the named layers become int8 or int4 initializers of the same name with `_scale` beside them; activations of
-"int8" layers are quantised with one scale; all zero points are 0; nothing else changes. Source: ONNX operators QuantizeLinear
-and DequantizeLinear, in the form that TensorRT fuses.
+Source: ONNX operators QuantizeLinear and DequantizeLinear.
 """
 
 from collections.abc import Mapping
@@ -17,44 +14,89 @@ SCALE = "_scale"
 EMBEDDING = "embed_tokens.weight"
 # The first opset whose DequantizeLinear takes blocks and int4.
 BLOCK_OPSET = 21
+_DTYPES: dict[IntegerPrecision, ir.DataType] = {
+    "int8": ir.DataType.INT8,
+    "int8-weight": ir.DataType.INT8,
+    "int4-weight": ir.DataType.INT4,
+}
 
 
-def quantise_graph(graph: ir.Model, schemes: Mapping[str, IntegerPrecision], activation_scales: Mapping[str, float]) -> None:
-    """Quantise the named linear layers; the embedding table too, by row. Both mappings go by the layer's name."""
-    for node in list(graph.graph):
-        weight = node.inputs[1] if node.op_type == "MatMul" else None
-        name = "" if weight is None or weight.name is None else weight.name.removesuffix(".weight")
-        if name in schemes:
-            _quantise_product(graph, node, name, schemes[name], activation_scales)
-        elif node.op_type == "Gather" and node.inputs[0] is not None and node.inputs[0].name == EMBEDDING:
-            _quantise_table(graph, node)
-    if "int4-weight" in schemes.values():
-        graph.opset_imports[""] = BLOCK_OPSET
+class QuantiseGraph(ir.passes.InPlacePass):
+    """Quantise the named linear layers, and the embedding table by row. Both mappings are by layer name.
+
+    Requires: the weight of each layer, [in, out], is an initializer that one MatMul reads as its second input. Ensures: it is
+    an int8 or int4 initializer of the same name, without data, with its scales in `NAME_scale`. Activations of "int8" layers
+    are quantised with one scale. All zero points are 0.
+    """
+
+    def __init__(self, schemes: Mapping[str, IntegerPrecision], activation_scales: Mapping[str, float]) -> None:
+        self._schemes, self._activation_scales = schemes, activation_scales
+
+    def requires(self, model: ir.Model) -> None:
+        for layer in self._schemes:
+            weight = model.graph.initializers.get(f"{layer}.weight")
+            uses = [] if weight is None else [(use.node.op_type, use.idx) for use in weight.uses()]
+            if uses != [("MatMul", 1)]:
+                raise ir.passes.PreconditionError(f"{layer}.weight is not the second input of one MatMul: {uses}")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        graph = model.graph
+        for node in list(graph):
+            layer = _layer_of(node)
+            if layer in self._schemes:
+                _quantise_weight(graph, node, layer, self._schemes[layer])
+                if self._schemes[layer] == "int8":
+                    _quantise_activation(graph, node, layer, self._activation_scales[layer])
+            elif node.op_type == "Gather" and node.inputs[0] is not None and node.inputs[0].name == EMBEDDING:
+                _quantise_table(graph, node)
+        if "int4-weight" in self._schemes.values():
+            model.opset_imports[""] = BLOCK_OPSET
+        return ir.passes.PassResult(model, modified=True)
+
+    def ensures(self, model: ir.Model) -> None:
+        for layer, scheme in self._schemes.items():
+            weight = model.graph.initializers[f"{layer}.weight"]
+            if weight.dtype != _DTYPES[scheme]:
+                raise ir.passes.PostconditionError(f"{weight.name} is {weight.dtype}, expected {_DTYPES[scheme]}")
 
 
-def _quantise_product(
-    graph: ir.Model, node: ir.Node, name: str, scheme: IntegerPrecision, activation_scales: Mapping[str, float]
-) -> None:
-    weight, dtype, (inputs, outputs) = _parameter(node.inputs[1])
+def _layer_of(matmul: ir.Node) -> str:
+    """Return the name of the linear layer whose MatMul a node is; an empty string for another node."""
+    weight = matmul.inputs[1] if matmul.op_type == "MatMul" else None
+    return "" if weight is None or weight.name is None else weight.name.removesuffix(".weight")
+
+
+def _quantise_weight(graph: ir.Graph, matmul: ir.Node, layer: str, scheme: IntegerPrecision) -> None:
+    """Dequantise the weight before a MatMul, with one scale per output channel, or per block of input channels in int4."""
+    weight, dtype, (inputs, outputs) = _parameter(matmul.inputs[1])
     is_blocked = scheme == "int4-weight"
     scale = _initializer(graph, f"{weight.name}{SCALE}", (inputs // INT4_BLOCK, outputs) if is_blocked else (outputs,), dtype)
-    weight.type = ir.TensorType(ir.DataType.INT4 if is_blocked else ir.DataType.INT8)
+    weight.type = ir.TensorType(_DTYPES[scheme])
     attributes = {"axis": 0, "block_size": INT4_BLOCK} if is_blocked else {"axis": 1}
-    _insert(graph, node, 1, "DequantizeLinear", [weight, scale], attributes, f"{name}.dequantised", dtype)
-    if scheme == "int8":
-        activation = node.inputs[0]
-        constant = _constant(graph, f"{name}.input_scale", activation_scales[name], dtype)
-        zero = _constant(graph, "zero_int8", 0, ir.DataType.INT8)
-        _insert(graph, node, 0, "QuantizeLinear", [activation, constant, zero], {}, f"{name}.input_int8", ir.DataType.INT8)
-        _insert(graph, node, 0, "DequantizeLinear", [node.inputs[0], constant, zero], {}, f"{name}.input", dtype)
+    _insert(graph, matmul, 1, "DequantizeLinear", [weight, scale], attributes, f"{layer}.dequantised", dtype)
 
 
-def _quantise_table(graph: ir.Model, node: ir.Node) -> None:
-    """Rows are gathered from the dequantised table: TensorRT fuses the two and reads the rows it needs."""
-    table, dtype, (rows, _) = _parameter(node.inputs[0])
+def _quantise_activation(graph: ir.Graph, matmul: ir.Node, layer: str, number: float) -> None:
+    """Quantise and dequantise the activation before a MatMul, with one scale."""
+    dequantised = matmul.inputs[1]
+    assert dequantised is not None
+    assert dequantised.dtype is not None
+    dtype = dequantised.dtype
+    scale = _constant(graph, f"{layer}.input_scale", number, dtype)
+    zero_point = _constant(graph, "zero_int8", 0, ir.DataType.INT8)
+    for operator, name, result in (
+        ("QuantizeLinear", f"{layer}.input_int8", ir.DataType.INT8),
+        ("DequantizeLinear", f"{layer}.input", dtype),
+    ):
+        _insert(graph, matmul, 0, operator, [matmul.inputs[0], scale, zero_point], {}, name, result)
+
+
+def _quantise_table(graph: ir.Graph, gather: ir.Node) -> None:
+    """Dequantise the embedding table before its rows are gathered. TensorRT fuses the two and reads only those rows."""
+    table, dtype, (rows, _) = _parameter(gather.inputs[0])
     scale = _initializer(graph, f"{table.name}{SCALE}", (rows,), dtype)
     table.type = ir.TensorType(ir.DataType.INT8)
-    _insert(graph, node, 0, "DequantizeLinear", [table, scale], {"axis": 0}, "embed_tokens.dequantised", dtype)
+    _insert(graph, gather, 0, "DequantizeLinear", [table, scale], {"axis": 0}, "embed_tokens.dequantised", dtype)
 
 
 def _parameter(value: ir.Value | None) -> tuple[ir.Value, ir.DataType, tuple[int, ...]]:
@@ -66,7 +108,7 @@ def _parameter(value: ir.Value | None) -> tuple[ir.Value, ir.DataType, tuple[int
 
 
 def _insert(
-    graph: ir.Model,
+    graph: ir.Graph,
     before: ir.Node,
     index: int,
     operator: str,
@@ -78,21 +120,21 @@ def _insert(
     """Put an operator in front of one input of a node."""
     inserted = ir.node(operator, inputs, attributes)
     inserted.outputs[0].name, inserted.outputs[0].dtype = name, dtype
-    graph.graph.insert_before(before, inserted)
+    graph.insert_before(before, inserted)
     before.replace_input_with(index, inserted.outputs[0])
 
 
-def _initializer(graph: ir.Model, name: str, shape: tuple[int, ...], dtype: ir.DataType) -> ir.Value:
+def _initializer(graph: ir.Graph, name: str, shape: tuple[int, ...], dtype: ir.DataType) -> ir.Value:
     """Return a new initializer that lies in the weight file."""
     value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-    graph.graph.initializers[name] = value
+    graph.initializers[name] = value
     return value
 
 
-def _constant(graph: ir.Model, name: str, number: float, dtype: ir.DataType) -> ir.Value:
+def _constant(graph: ir.Graph, name: str, number: float, dtype: ir.DataType) -> ir.Value:
     """Return an initializer that holds a number, made once."""
-    if name not in graph.graph.initializers:
+    if name not in graph.initializers:
         tensor = ir.tensor(np.array(number, dtype.numpy()), name=name)
         value = ir.Value(name=name, shape=ir.Shape(()), type=ir.TensorType(dtype), const_value=tensor)
-        graph.graph.initializers[name] = value
-    return graph.graph.initializers[name]
+        graph.initializers[name] = value
+    return graph.initializers[name]

@@ -1,129 +1,125 @@
-"""The graphs of integer bundles: their form, and that TensorRT 10 takes it."""
-
-import json
-import struct
-from pathlib import Path
+"""Q/DQ before the named layers of a small graph, and before nothing else."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 
-from plume_export.bundle import WEIGHTS, Bundle
-from plume_export.checkpoint import Checkpoint
-from plume_export.quantise.activation_ranges import Ranges
-from plume_export.quantise.folds import linear_layers
-from plume_export.quantise.quantisation_plan import MOST_ROW_ERROR, QuantisationPlan
-from plume_export.spec import GRAPH_NAMES, INTEGER_PRECISIONS, IntegerPrecision
-from tests.graphs.test_operators import TABLE_TYPES, read_table
-from tests.quantise.bench import Bench, plan_of
+from plume_export.quantise.quantise_graph import QuantiseGraph
+from plume_export.spec import INT4_BLOCK, IntegerPrecision
+from tests.onnx_text import check_same_results, graph_from_text, operators, run, values
 
-_TYPES = {**TABLE_TYPES, "INT8": "INT8", "INT4": "INT4"}
-
-
-@pytest.fixture(scope="module", params=INTEGER_PRECISIONS)
-def scheme(request: pytest.FixtureRequest) -> IntegerPrecision:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def plan(scheme: IntegerPrecision, plume_tiny: Checkpoint, shipped_ranges: Ranges) -> QuantisationPlan:
-    return plan_of(plume_tiny, shipped_ranges, scheme)
-
-
-@pytest.fixture(scope="module")
-def bundle(
-    plan: QuantisationPlan, plume_tiny: Checkpoint, plume_tiny_fp16: Bundle, tmp_path_factory: pytest.TempPathFactory
-) -> Bundle:
-    return Bench(plume_tiny_fp16, tmp_path_factory.mktemp("integers"), None).write(plume_tiny, plan)
+RANDOM = np.random.default_rng(0)
+# Weights are these integers by a scale that is a power of 2: quantised, they are the same.
+INTEGERS = {
+    "first.weight": RANDOM.integers(-7, 8, (INT4_BLOCK, 4)),
+    "second.weight": RANDOM.integers(-7, 8, (INT4_BLOCK, 4)),
+    "embed_tokens.weight": RANDOM.integers(-127, 128, (6, INT4_BLOCK)),
+}
+SCALE = 0.25
+# ONNX text has no dots in names.
+LAYERS = f"""
+layers (int64[rows] ids) => (float[rows, 4] y, float[rows, 4] z)
+<float[{INT4_BLOCK}, 4] first_weight = {values(INTEGERS["first.weight"] * SCALE)},
+ float[{INT4_BLOCK}, 4] second_weight = {values(INTEGERS["second.weight"] * SCALE)},
+ float[6, {INT4_BLOCK}] embed_tokens_weight = {values(INTEGERS["embed_tokens.weight"] * SCALE)}>
+{{
+    x = Gather <axis: int = 0> (embed_tokens_weight, ids)
+    y = MatMul (x, first_weight)
+    z = MatMul (x, second_weight)
+}}
+"""
+INPUTS = {"ids": np.array([5, 0, 3])}
 
 
-@pytest.mark.slow
-def test_only_what_tensorrt_10_takes(bundle: Bundle, scheme: IntegerPrecision) -> None:
-    table = read_table()
-    for name in GRAPH_NAMES:
-        graph = ir.load(bundle.graph_file(name))
-        assert dict(graph.graph.opset_imports) == {"": 21 if scheme == "int4-weight" else 20}
-        for node in graph.graph:
-            row = table[node.op_type]
-            assert row["supported"] == "Y", node.op_type
-            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-                assert node.inputs[1].dtype == ir.DataType.FLOAT16
-                assert _TYPES[node.inputs[0].dtype.name] in ("FP16", "INT8", "INT4")
-        onnx.checker.check_model(str(bundle.graph_file(name)))
+def quantised(schemes: dict[str, IntegerPrecision], text: str = LAYERS) -> ir.Model:
+    """Return the quantised graph. Initializers have no data before and after, as in an export."""
+    model = graph_from_text(text)
+    for value in list(model.graph.initializers.values()):
+        value.name = str(value.name).replace("_weight", ".weight")
+        value.const_value = None
+    return QuantiseGraph(schemes, dict.fromkeys(schemes, SCALE))(model).model
 
 
-@pytest.mark.slow
-def test_every_layer_is_quantised_in_the_form_that_fuses(
-    bundle: Bundle, plan: QuantisationPlan, plume_tiny: Checkpoint, scheme: IntegerPrecision
+def set_weights(model: ir.Model) -> None:
+    """Give initializers their data, as the export does."""
+    initializers = model.graph.initializers
+    for name, integers in INTEGERS.items():
+        value = initializers[name]
+        assert value.dtype is not None
+        if value.dtype == ir.DataType.FLOAT:
+            value.const_value = ir.tensor((integers * SCALE).astype(np.float32), name=name)
+            continue
+        value.const_value = ir.tensor(integers.astype(value.dtype.numpy()), name=name, dtype=value.dtype)
+        scale = initializers[f"{name}_scale"]
+        assert scale.shape is not None
+        scale.const_value = ir.tensor(np.full(scale.shape.numpy(), SCALE, np.float32), name=scale.name)
+
+
+def output(model: ir.Model, name: str) -> ir.Node:
+    node = next(value for value in model.graph.outputs if value.name == name).producer()
+    assert node is not None
+    return node
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dtype", "scale_shape", "opset", "inserted"),
+    [
+        ("int8", ir.DataType.INT8, (4,), 20, ["QuantizeLinear", "DequantizeLinear", "DequantizeLinear"]),
+        ("int8-weight", ir.DataType.INT8, (4,), 20, ["DequantizeLinear"]),
+        ("int4-weight", ir.DataType.INT4, (1, 4), 21, ["DequantizeLinear"]),
+    ],
+)
+def test_a_layer_is_quantised_and_computes_the_same(
+    scheme: IntegerPrecision, dtype: ir.DataType, scale_shape: tuple[int, ...], opset: int, inserted: list[str]
 ) -> None:
-    found = set()
-    for name in GRAPH_NAMES:
-        for node in ir.load(bundle.graph_file(name)).graph:
-            dequantise = node.inputs[1].producer() if node.op_type == "MatMul" else None
-            if dequantise is None or dequantise.op_type != "DequantizeLinear":
-                continue
-            weight, scale = dequantise.inputs[:2]
-            layer = weight.name.removesuffix(".weight")
-            found.add((name, layer))
-            is_int4 = plan.schemes[name][layer] == "int4-weight"
-            assert weight.dtype == (ir.DataType.INT4 if is_int4 else ir.DataType.INT8)
-            assert tuple(scale.shape) == ((weight.shape[0] // 128, weight.shape[1]) if is_int4 else (weight.shape[1],))
-            activation = node.inputs[0].producer()
-            has_integer_input = plan.schemes[name][layer] == "int8"
-            assert (activation.op_type == "DequantizeLinear") == has_integer_input
-            assert has_integer_input == (scheme == "int8" and layer not in plan.weight_only)
-            if has_integer_input:
-                assert activation.inputs[0].producer().op_type == "QuantizeLinear"
-    layers = linear_layers(plume_tiny.model)
-    vision = {("vision_encoder", layer) for layer in layers if layer.startswith("visual.")}
-    decoder = {(name, layer) for name in ("prefill", "latent_step") for layer in layers if layer.startswith("decoder.")}
-    assert found == vision | decoder
+    model = quantised({"first": scheme})
+    weight, scale = (model.graph.initializers[name] for name in ("first.weight", "first.weight_scale"))
+    assert (weight.dtype, scale.dtype) == (dtype, ir.DataType.FLOAT)
+    assert weight.shape == [INT4_BLOCK, 4]
+    assert scale.shape == list(scale_shape)
+    assert weight.const_value is scale.const_value is None
+    assert model.opset_imports[""] == opset
+    assert sorted(operators(model)) == sorted(["Gather", "MatMul", "MatMul", "DequantizeLinear", *inserted])
+    set_weights(model)
+    check_same_results(run(graph_from_text(LAYERS), INPUTS), run(model, INPUTS), atol=1e-3)
 
 
-def test_all_zero_points_are_zero(bundle: Bundle) -> None:
-    for name in GRAPH_NAMES:
-        for node in ir.load(bundle.graph_file(name)).graph:
-            if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.inputs) > 2:
-                assert node.inputs[2].dtype == ir.DataType.INT8
-                assert np.all(node.inputs[2].const_value.numpy() == 0)
+def test_zero_points_are_zero_and_shared() -> None:
+    model = quantised({"first": "int8", "second": "int8"})
+    (zero,) = {node.inputs[2] for node in model.graph if node.op_type.endswith("tizeLinear") and len(node.inputs) > 2}
+    assert zero.dtype == ir.DataType.INT8
+    assert zero.const_value.numpy() == 0
 
 
-def test_attention_softmax_norms_and_router_stay(bundle: Bundle, plume_tiny_fp16: Bundle) -> None:
-    """Beside the quantisers, the operators are those of the float16 graph."""
-    for name in GRAPH_NAMES:
-        operators = [
-            [node.op_type for node in ir.load(one.graph_file(name)).graph if "tizeLinear" not in node.op_type]
-            for one in (bundle, plume_tiny_fp16)
-        ]
-        assert operators[0] == operators[1]
+def test_a_layer_that_is_not_named_stays() -> None:
+    model = quantised({"first": "int8"})
+    assert [value.name for value in output(model, "z").inputs] == ["x", "second.weight"]
+    assert model.graph.initializers["second.weight"].dtype == ir.DataType.FLOAT
 
 
-def test_weights_are_stored_once_and_are_smaller(bundle: Bundle, plume_tiny_fp16: Bundle, scheme: IntegerPrecision) -> None:
-    sizes = [one.file(WEIGHTS).stat().st_size for one in (bundle, plume_tiny_fp16)]
-    assert sizes[0] < (0.55 if scheme == "int4-weight" else 0.72) * sizes[1]
-    names = stored_names(bundle.file(WEIGHTS))
-    assert len(names) == len(set(names))
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        pytest.param("embed_tokens_weight", "another_weight", id="another name"),
+        pytest.param("Gather <axis: int = 0>", "GatherElements <axis: int = 0>", id="another operator"),
+    ],
+)
+def test_a_table_that_is_not_of_the_embeddings_stays(text: str, instead: str) -> None:
+    model = quantised({"first": "int8-weight"}, LAYERS.replace(text, instead))
+    assert operators(model).count("DequantizeLinear") == 1
+    table = next(node.inputs[0] for node in model.graph if node.op_type.startswith("Gather"))
+    assert table.dtype == ir.DataType.FLOAT
 
 
-def test_layers_that_int8_does_not_suit_keep_their_inputs(plan: QuantisationPlan, scheme: IntegerPrecision) -> None:
-    """Every down-projection of the sample model, whose rows differ most in magnitude; no projection of normed values."""
-    if scheme != "int8":
-        assert plan.weight_only == ()
-        return
-    assert {f"decoder.layers.{layer}.down_proj" for layer in range(4)} <= set(plan.weight_only)
-    assert not any(layer.endswith(("qkv_proj", "gate_up_proj", "qkv", "fc1")) for layer in plan.weight_only)
-    assert all(plan.errors[layer] <= MOST_ROW_ERROR for layer in plan.errors)
-
-
-def test_the_same_bytes_from_a_plan_with_nothing_kept(bundle: Bundle, plan: QuantisationPlan) -> None:
-    assert plan.excluding([]) == plan or plan.excluding([]).schemes == plan.schemes
-    kept = plan.excluding(["decoder.layers.0.o_proj"])
-    assert all("decoder.layers.0.o_proj" not in schemes for schemes in kept.schemes.values())
-    assert kept.excluded == ("decoder.layers.0.o_proj",)
-
-
-def stored_names(file: Path) -> list[str]:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        return [name for name, _ in json.loads(stream.read(length), object_pairs_hook=list)]
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        pytest.param("MatMul (x, first_weight)", "Gemm (x, first_weight)", id="another operator"),
+        pytest.param("MatMul (x, second_weight)", "MatMul (x, first_weight)", id="two matmuls"),
+        pytest.param("MatMul (x, first_weight)", "MatMul (first_weight, x)", id="another input"),
+        pytest.param("first_weight", "third_weight", id="another name"),
+    ],
+)
+def test_a_layer_that_is_not_one_matmul_is_an_error(text: str, instead: str) -> None:
+    with pytest.raises(ir.passes.PreconditionError, match=r"first\.weight is not the second input of one MatMul"):
+        quantised({"first": "int8"}, LAYERS.replace(text, instead))

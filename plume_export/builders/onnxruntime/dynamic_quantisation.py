@@ -25,7 +25,7 @@ from .integer_matmuls import (
 class DynamicQuantisation(ir.passes.InPlacePass):
     """Quantise the activations of int8 layers at run time, one scale per row. New large tensors go to `weights`.
 
-    Requires: Q/DQ as `quantise.quantise_graph` writes it, and no bfloat16. Ensures: the int8 weights stay the same
+    Requires: Q/DQ as `QuantiseGraph` writes it, and no bfloat16. Ensures: the int8 weights stay the same
     initializers, the embedding table is never widened, and no float16 remains (the provider has no kernels for it).
     """
 

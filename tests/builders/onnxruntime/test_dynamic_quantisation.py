@@ -24,7 +24,7 @@ def halves(array: NDArray[Any]) -> str:
     return values(np.asarray(array, np.float16).view(np.uint16))
 
 
-# As `quantise_graph` writes them: a layer in int8, one whose input stays in 16 bit, and the embedding table.
+# As `QuantiseGraph` writes them: a layer in int8, one whose input stays in 16 bit, and the embedding table.
 LAYERS = f"""
 layers (int64[rows] ids) => (float16[rows, 4] y, float16[rows, 4] z, float16[rows, 4] plain)
 <int8[8, 4] layer = {values(LAYER)}, float16[4] layer_scale = {halves(SCALES[:4])},
