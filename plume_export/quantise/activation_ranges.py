@@ -1,4 +1,4 @@
-"""What a calibration run saw at every linear layer: magnitudes by input channel, sampled rows, and the largest output."""
+"""Activation ranges, which calibration measures: magnitudes, sampled input rows and the largest output of linear layers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ Modality = Literal["text", "image", "video"]
 MODALITIES: tuple[Modality, ...] = ("text", "image", "video")
 SAMPLE_ROWS = 64
 FORMAT_VERSION = 2
-# It has a histogram of the inputs in place of the number of rows.
+# Has a histogram of the inputs instead of the number of rows.
 _OLD_FORMAT_VERSION = 1
 _ABOUT = "about"
 
 
 @dataclass(frozen=True)
 class LinearRange:
-    """One linear layer in one phase. `input_abs_max` is the largest magnitude of every input channel.
+    """The range of one linear layer in one phase. `input_abs_max` is the largest magnitude of every input channel.
 
-    `input_rows` counts its input rows. `input_sample` holds SAMPLE_ROWS of them, evenly spread, or all if they are fewer.
+    `input_rows` is the number of input rows. `input_sample` has SAMPLE_ROWS of them, evenly spread, or all if there are fewer.
     """
 
     input_abs_max: NDArray[np.float32]  # [channels]
@@ -38,7 +38,7 @@ class LinearRange:
     input_sample: NDArray[np.float32]  # [rows, channels]
 
     def merged(self, other: "LinearRange") -> "LinearRange":
-        """Return what both saw, with the samples of both."""
+        """Return the combined range, with both samples."""
         return LinearRange(
             np.maximum(self.input_abs_max, other.input_abs_max),
             self.input_rows + other.input_rows,
@@ -48,7 +48,7 @@ class LinearRange:
 
 
 class About(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which model the ranges are of and how they were measured. `modalities` are those that the inputs had."""
+    """The checkpoint and the inputs that ranges were measured with. `modalities` are those of the inputs."""
 
     format_version: int
     checkpoint: str
@@ -66,7 +66,7 @@ class Ranges:
     linears: dict[Phase, dict[str, LinearRange]]
 
     def of(self, name: str, phases: Iterable[Phase] = PHASES) -> LinearRange | None:
-        """Return what a layer saw in any of the phases; None if it was never run in them."""
+        """Return a layer's combined range over some phases, or None if it did not run in them."""
         found = [self.linears[phase][name] for phase in phases if name in self.linears.get(phase, {})]
         merged = found[0] if found else None
         for other in found[1:]:
@@ -76,7 +76,7 @@ class Ranges:
 
 
 def write_ranges(ranges: Ranges, file: Path) -> None:
-    """Write an .npz file, whole or not at all."""
+    """Write an .npz file atomically."""
     arrays: dict[str, NDArray[Any]] = {_ABOUT: np.frombuffer(msgspec.json.encode(ranges.about), np.uint8)}
     for phase, linears in ranges.linears.items():
         for name, seen in linears.items():
@@ -89,7 +89,7 @@ def write_ranges(ranges: Ranges, file: Path) -> None:
 
 
 def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
-    """Read ranges of a checkpoint. Raises PlumeExportError for a file that is none, and for one of another checkpoint."""
+    """Read the ranges of a checkpoint. Raises PlumeExportError for another kind of file or another checkpoint."""
     try:
         arrays = read_npz(file)
         about = msgspec.json.decode(arrays.pop(_ABOUT).tobytes(), type=About)
@@ -102,7 +102,9 @@ def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
         raise PlumeExportError(f"The ranges {file} cannot be read: {error.strerror or error}.", fix="check the path") from None
     except (KeyError, ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise PlumeExportError(f"{file} holds no ranges: {reason}.", fix="pass what plume-export calibrate wrote") from None
+        raise PlumeExportError(
+            f"{file} is not a ranges file: {reason}.", fix="pass a file that plume-export calibrate wrote"
+        ) from None
     if about.format_version not in (FORMAT_VERSION, _OLD_FORMAT_VERSION):
         raise PlumeExportError(
             f"The ranges {file} have the format {about.format_version}; this plume-export reads {FORMAT_VERSION}.",
@@ -119,20 +121,20 @@ def read_ranges(file: Path, checkpoint_sha256: str) -> Ranges:
 def _phase_and_name(key: str) -> tuple[Phase, str]:
     phase, _, rest = key.partition("/")
     if phase not in PHASES or "/" not in rest:
-        raise ValueError(f"{key!r} is the name of no range")
+        raise ValueError(f"{key!r} is not the name of a range")
     return phase, rest.partition("/")[0]
 
 
 def _count_rows(prefix: str, arrays: dict[str, NDArray[Any]]) -> None:
-    """Put the number of rows in place of the old format's histogram, which counted every value of every row."""
+    """Replace the histogram of the old format, which counts every value of every row, by the number of rows."""
     histogram, channels = arrays.pop(f"{prefix}/input_histogram"), arrays[f"{prefix}/input_abs_max"].size
     if histogram.dtype.kind not in "iu":
-        raise ValueError(f"{prefix} has a count that is not a whole number")
+        raise ValueError(f"{prefix} has a count that is not an integer")
     arrays[f"{prefix}/input_rows"] = np.array(histogram.sum() // max(1, channels), np.int64)
 
 
 def _linear_range(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> LinearRange:
-    """Raises KeyError for an array that is missing, ValueError for one that no calibration writes."""
+    """Raises KeyError for a missing array and ValueError for an invalid one."""
     abs_max, rows, output, sample = (arrays[f"{prefix}/{field}"] for field in LinearRange.__dataclass_fields__)
     if abs_max.ndim != 1 or rows.ndim or output.ndim or sample.ndim != 2 or sample.shape[1] != len(abs_max):
         shapes = [list(array.shape) for array in (abs_max, rows, output, sample)]
@@ -140,5 +142,5 @@ def _linear_range(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> LinearRang
     if not all(np.isfinite(array).all() for array in (abs_max, output, sample)) or min(abs_max.min(initial=0), output) < 0:
         raise ValueError(f"{prefix} has a magnitude that is negative or not finite")
     if rows.dtype.kind not in "iu" or rows < 1:
-        raise ValueError(f"{prefix} has a number of rows that is not a whole number from 1 on")
+        raise ValueError(f"{prefix} has a number of rows that is not a positive integer")
     return LinearRange(abs_max.astype(np.float32), int(rows), float(output), sample.astype(np.float32))

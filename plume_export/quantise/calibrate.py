@@ -1,4 +1,4 @@
-"""Measure the ranges of a checkpoint on inputs: the float32 model, run once over all of them."""
+"""Measure activation ranges: run the float32 model once over the calibration inputs."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -18,13 +18,13 @@ def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Report = lambda
     """Return the ranges of every linear layer over the inputs of a JSON lines file, in the format of `embed --input`.
 
     Memory stays bounded by a layer, a batch's activations and the inputs' pixels. Raises InputError for an input that cannot
-    be read, PlumeExportError if there is none and for a model that gives NaN or infinity.
+    be read. Raises PlumeExportError if there are no inputs, and if the model computes NaN or infinity.
     """
     sources = sources_from_file(inputs_file)
     if not sources:
         raise PlumeExportError(
-            f"The calibration inputs {inputs_file} are empty; expected one input a line, a few dozen in all.",
-            fix="fill the file, or leave --inputs out for the set that ships",
+            f"The calibration inputs {inputs_file} are empty; expected a few dozen inputs, one per line.",
+            fix="add inputs to the file, or omit --inputs to use the included set",
         )
     detail_of(report)(f"reading {len(sources)} inputs")
     items = [source.read() for source in sources]
@@ -47,7 +47,7 @@ def calibrate(checkpoint: Checkpoint, inputs_file: Path, report: Report = lambda
 
 
 def coverage_warning(about: About) -> str | None:
-    """Say what ranges do not cover, where all inputs were of one modality; None where there is nothing to warn of."""
+    """Return a text about what is not covered if all inputs have the same modality, and otherwise None."""
     if len(about.modalities) > 1:
         return None
     (only,) = about.modalities
@@ -74,7 +74,7 @@ def _modalities_of(items: Sequence[Item]) -> tuple[Modality, ...]:
 
 
 def inputs_sha256(inputs: Sequence[PreparedInput]) -> str:
-    """Hash what the model is given: token ids and pixels."""
+    """Hash the inputs of the model: token ids and pixels."""
     digest = sha256()
     for item in inputs:
         digest.update(item.input_ids.tobytes())
@@ -84,11 +84,11 @@ def inputs_sha256(inputs: Sequence[PreparedInput]) -> str:
 
 
 def ranges_of(checkpoint: Checkpoint, file: Path | None, report: Report = lambda _: None) -> Ranges:
-    """Return the ranges of a file; without one, calibrate on the inputs that ship, and say so.
+    """Read the ranges from a file. Without a file, report it and calibrate with the included inputs.
 
-    Raises PlumeExportError for a file that holds none, or another checkpoint's.
+    Raises like `read_ranges` and `calibrate`.
     """
     if file is not None:
         return read_ranges(file, checkpoint_sha256(checkpoint.tensors))
-    report("calibrating on the inputs that ship (no --ranges)")
+    report("calibrating with the included inputs (no --ranges)")
     return calibrate(checkpoint, calibration_inputs_file(), report)

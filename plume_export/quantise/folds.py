@@ -1,7 +1,7 @@
-"""Where outliers can go: which computation before a linear layer takes the inverse of a scale on its input channels, exactly.
+"""SmoothQuant's scales (arXiv 2211.10438) on the input channels of linear layers: where their inverse can be folded, exactly.
 
-SmoothQuant (arXiv 2211.10438) folds it into the norm before; the value projection before the attention's output projection and
-the up-projection before the down-projection take it as well. Behind a GELU nothing can be folded.
+SmoothQuant folds it into the norm before the layer. For the attention's output projection, it is folded into the value
+projection; for the down-projection, into the up-projection. Nothing can be folded after a GELU.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from ..weight_names import layers_of
 
 @dataclass(frozen=True)
 class Fold:
-    """`source[c]` is the producer's channel that feeds input channel c of the linear layer.
+    """The layer that computes the inputs of a linear layer. `source[c]` is the producer's channel that input channel c reads.
 
-    The producer is a norm, whose weight (and bias) has the channels, or a linear layer, of which they are output channels.
+    The producer is a norm, whose weight (and bias) is divided, or a linear layer, whose output channels are divided.
     """
 
     producer: str
     source: NDArray[np.int64]  # [input channels]
 
     def tied(self, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return scales [input channels] that are equal where the channels have the same source: the largest of each."""
+        """Return scales [input channels] in which all channels of one source have their largest scale."""
         largest = np.zeros(int(self.source.max()) + 1, np.float32)
         np.maximum.at(largest, self.source, scales)
         tied: NDArray[np.float32] = largest[self.source]
@@ -58,7 +58,7 @@ def folds_of(model: ModelSpec) -> dict[str, Fold]:
 def linear_layers(model: ModelSpec) -> list[str]:
     """Return the layers that are quantised, in the order of the computation.
 
-    The patch embedding, the router and the experts stay as they are: together a fiftieth of the weights.
+    The patch embedding, the router and the experts are not quantised: together they are 2 % of the weights.
     """
     layers = [layer.name for layer in layers_of(model) if layer.kind == "linear" and layer.storage == "integer"]
     parts = ("visual.blocks.", "visual.merger.", "decoder.")
@@ -68,7 +68,7 @@ def linear_layers(model: ModelSpec) -> list[str]:
 def scale_by_producer(
     folds: Mapping[str, Fold], scales: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return for every producer the channels that are divided, and by what."""
+    """Return the channels of each producer that are divided, and their divisors."""
     divided: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
     for name, scale in scales.items():
         channels, first = np.unique(folds[name].source, return_index=True)

@@ -1,4 +1,4 @@
-"""What integers cost in the embedding, on inputs that calibration never saw."""
+"""The accuracy of a quantised bundle, measured on inputs that calibration does not use."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from .streamed_model import NamedInput, StreamedModel
 
 
 class HeldOut:
-    """Inputs of a JSON lines file with their float32 embeddings. Of a bundle for texts, the texts alone count."""
+    """Inputs of a JSON lines file with their float32 embeddings. A text-only bundle is measured on the texts."""
 
     def __init__(
         self, checkpoint: Checkpoint, inputs_file: Path, modalities: Modalities, report: Report = lambda _: None
@@ -27,7 +27,7 @@ class HeldOut:
         self._expected = StreamedModel(checkpoint, Observer(), report).embed(self._inputs, preprocessor.suffix_ids).numpy()
 
     def measure(self, bundle: Bundle) -> MeasuredCosine:
-        """Embed with a bundle and compare. An embedding that is not finite is an error of the embedder's."""
+        """Embed with a bundle and compare. Raises InputError for an embedding that is not finite."""
         with Embedder(bundle, verify_hashes=False) as embedder:
             actual = embedder.embed_prepared([item.prepared for item in self._inputs])
         cosines = (self._expected * actual).sum(-1)

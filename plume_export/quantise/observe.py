@@ -1,4 +1,4 @@
-"""Watch a running model: the magnitudes at its linear layers, and the first value that is not finite."""
+"""Observe a running model: the magnitudes at its linear layers, and the first value that is not finite."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from .activation_ranges import PHASES, SAMPLE_ROWS, LinearRange, Phase
 
 @dataclass(frozen=True)
 class _Pass:
-    """What runs now. The first axis of every tensor goes over `inputs`; with no phase nothing is recorded."""
+    """What runs now. The first axis of every tensor is that of `inputs`. Without a phase nothing is recorded."""
 
     phase: Phase | None
     inputs: Sequence[str]
@@ -28,8 +28,8 @@ class _Pass:
 class Observer:
     """Records every linear layer of the modules that it watches, by phase.
 
-    A layer has the name of its weight without ".weight"; the stacked experts are two, `fc1` and `fc2`. Raises
-    PlumeExportError, out of the model's forward pass, at the first layer whose output is not finite.
+    A layer has the name of its weight without ".weight". The stacked experts are two layers, `fc1` and `fc2`. The model's
+    forward pass raises PlumeExportError at the first layer whose output is not finite.
     """
 
     def __init__(self) -> None:
@@ -37,14 +37,14 @@ class Observer:
         self._pass: _Pass | None = None
 
     def watch(self, module: nn.Module) -> None:
-        """Watch every layer of a module that holds no others."""
+        """Watch every layer of a module that has no child layers."""
         for name, layer in module.named_modules():
             if next(layer.children(), None) is None:
                 layer.register_forward_hook(partial(self._observe, name))
 
     @contextmanager
     def running(self, phase: Phase | None, inputs: Sequence[str], is_real: Tensor | None = None) -> Iterator[None]:
-        """Say what runs inside: the inputs' names in batch order (one may repeat, as for the frames of a video)."""
+        """Set what runs in this context: the names of inputs in batch order. The frames of a video repeat a name."""
         self._pass = _Pass(phase, inputs, None if is_real is None or bool(is_real.all()) else is_real)
         try:
             yield
@@ -76,7 +76,7 @@ class Observer:
 
 
 def _merged(earlier: LinearRange, later: LinearRange) -> LinearRange:
-    """Return what both saw; each fills as much of the sample as it has of the rows."""
+    """Return the combined range. Each part has a share of the sample in proportion to its rows."""
     both = earlier.merged(later)
     if len(both.input_sample) <= SAMPLE_ROWS:
         return both
@@ -85,27 +85,27 @@ def _merged(earlier: LinearRange, later: LinearRange) -> LinearRange:
     return replace(both, input_sample=np.concatenate(kept))
 
 
-def _evenly(rows: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    """Return at most so many rows, evenly spread."""
-    if len(rows) <= most:
+def _evenly(rows: NDArray[np.float32], max_rows: int) -> NDArray[np.float32]:
+    """Return at most `max_rows` rows, evenly spread."""
+    if len(rows) <= max_rows:
         return rows
-    chosen: NDArray[np.float32] = rows[((np.arange(most) + 0.5) * len(rows) / max(most, 1)).astype(int)]
+    chosen: NDArray[np.float32] = rows[((np.arange(max_rows) + 0.5) * len(rows) / max(max_rows, 1)).astype(int)]
     return chosen
 
 
 def _real_rows(tensor: Tensor, is_real: Tensor | None) -> Tensor:
-    """Leave the padding out: [batch, tokens, channels] -> [rows, channels]. Tensors of other axes have none."""
+    """Remove the padding: [batch, tokens, channels] -> [rows, channels]. Tensors with other axes have no padding."""
     return tensor if is_real is None or tensor.shape[:2] != is_real.shape else tensor[is_real]
 
 
 def _not_finite(name: str, layer: nn.Module, received: Tensor, output: Tensor, now: _Pass) -> PlumeExportError:
-    """Name the layer, the first input for which it shows, and what is to blame."""
+    """Return an error that names the layer and the first input, and tells whether the layer's own input was finite."""
     value = "NaN" if bool(output.isnan().any()) else "infinity"
     state = "finite" if bool(received.isfinite().all()) else "not finite"
     return PlumeExportError(
-        f"The model is not finite: layer {name}{'' if now.phase is None else f' ({now.phase})'} gives {value} for the input "
-        f"{_first_bad_input(output, layer, now)!r}; its parameters are finite, what it receives is {state}.",
-        fix="leave the input out, or check the checkpoint: float32 does not overflow on a sound one",
+        f"The model is not finite: layer {name}{'' if now.phase is None else f' ({now.phase})'} computes {value} for the input "
+        f"{_first_bad_input(output, layer, now)!r}. The layer's parameters are finite; its input is {state}.",
+        fix="remove the input, or check the checkpoint: a valid one does not overflow in float32",
     )
 
 

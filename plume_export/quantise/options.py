@@ -16,7 +16,7 @@ _COARSEST_FIRST: tuple[Precision, ...] = ("int4-weight", "int8", "int8-weight")
 
 @dataclass(frozen=True)
 class GraphPrecisions:
-    """`name` stands for all of them: the coarsest. `schemes` are the graphs in integers; the others are in float16."""
+    """The precision of each graph. `schemes` has the quantised graphs; the others are in float16. `name` is the coarsest."""
 
     name: Precision
     schemes: Mapping[GraphName, IntegerPrecision]
@@ -24,10 +24,10 @@ class GraphPrecisions:
 
 @dataclass(frozen=True)
 class QuantiseOptions:
-    """How to quantise. `schemes` empty: all graphs in the precision of the bundle.
+    """How to quantise. Without `schemes`, all graphs have the precision of the bundle.
 
-    Without `ranges_file` the checkpoint is calibrated on the inputs that ship. `min_cosine` None is the precision's default;
-    0 leaves out the measurement too. `excluded` are layers that stay in 16 bit.
+    Without `ranges_file`, the checkpoint is calibrated with the included inputs. `min_cosine` is the accuracy threshold: None
+    is the precision's default, and 0 skips the measurement. `excluded` layers stay in 16 bit.
     """
 
     schemes: Mapping[GraphName, IntegerPrecision] = field(default_factory=dict)
@@ -37,15 +37,15 @@ class QuantiseOptions:
 
 
 def accuracy_threshold(precision: Precision, min_cosine: float | None) -> float | None:
-    """Return the cosine that every embedding has to reach; None: there is no threshold."""
+    """Return the minimum cosine of every embedding with its float32 embedding, or None without a threshold."""
     return _THRESHOLDS[precision] if min_cosine is None else min_cosine or None
 
 
 def precisions_from_text(text: str, graphs: Sequence[GraphName] = GRAPH_NAMES) -> GraphPrecisions:
     """Read one precision for all graphs, or `vision_encoder=int8,prefill=int8,latent_step=int8-weight`.
 
-    `graphs` are those that are built. Raises PlumeExportError for what is not a precision, and for a graph that is missing,
-    unknown, named twice or not built.
+    `graphs` are those that are built. Raises OptionError for an unknown precision, and for a graph that is missing, unknown,
+    named twice or not built.
     """
     if "=" not in text:
         precision = _precision(text, PRECISIONS)
@@ -66,18 +66,18 @@ def precisions_from_text(text: str, graphs: Sequence[GraphName] = GRAPH_NAMES) -
 
 
 def check_quantise_options(precision: Precision, graphs: Sequence[GraphName], options: QuantiseOptions) -> None:
-    """Raise PlumeExportError for options that do not go together, before any work. `graphs` are those that are built."""
+    """Raise OptionError for options that exclude each other. `graphs` are those that are built."""
     not_built = [graph for graph in options.schemes if graph not in graphs]
     if not_built:
         raise OptionError(
-            f"The graph {not_built[0]} is to be {options.schemes[not_built[0]]}, and is not built; the graphs are "
-            f"{', '.join(graphs)}.",
-            fix="name the graphs that are built alone, or --modalities all",
+            f"The graph {not_built[0]} has the precision {options.schemes[not_built[0]]} but is not built; the built graphs "
+            f"are {', '.join(graphs)}.",
+            fix="name only the graphs that are built, or use --modalities all",
         )
     if options.schemes and _coarsest(options.schemes) != precision:
         chosen = ", ".join(f"{graph}={scheme}" for graph, scheme in options.schemes.items())
         raise OptionError(
-            f"The precision is {precision}, and its graphs are {chosen}; expected the coarsest of the graphs'.",
+            f"The precision is {precision} but the graphs have {chosen}; expected the coarsest of these.",
             fix=f"--precision {_coarsest(options.schemes)}",
         )
     if options.min_cosine is not None and not 0 <= options.min_cosine <= 1:
@@ -86,18 +86,18 @@ def check_quantise_options(precision: Precision, graphs: Sequence[GraphName], op
 
 
 def check_meant_for_integers(precision: Precision, options: QuantiseOptions) -> None:
-    """Raise for options that only integers have, given with another precision."""
+    """Raise OptionError for options of integer precisions that are given with another precision."""
     if precision not in INTEGER_PRECISIONS and (options.excluded or options.min_cosine is not None):
         raise OptionError(
             f"An accuracy threshold and excluded layers are for integer precisions; the precision is {precision}.",
-            fix=f"--precision {' or '.join(INTEGER_PRECISIONS)}, or leave them out",
+            fix=f"--precision {' or '.join(INTEGER_PRECISIONS)}, or omit --min-cosine and --exclude",
         )
     if COMPUTE_DTYPE[precision] != "float16" and options.ranges_file is not None:
-        raise OptionError(f"Ranges are for integers and fp16; the precision is {precision}.", fix="leave it out")
+        raise OptionError(f"Ranges are for integer precisions and fp16; the precision is {precision}.", fix="omit --ranges")
 
 
 def _coarsest(schemes: Mapping[GraphName, IntegerPrecision]) -> Precision:
-    """Return the precision that stands for all graphs; those without a scheme are in float16."""
+    """Return the coarsest precision of the graphs. Those without a scheme are in float16."""
     return next((precision for precision in _COARSEST_FIRST if precision in schemes.values()), "fp16")
 
 
@@ -105,4 +105,4 @@ def _precision(text: str, allowed: tuple[Precision, ...]) -> Precision:
     for precision in allowed:
         if text == precision:
             return precision
-    raise OptionError(f"There is no precision {text!r} here.", fix=f"one of {', '.join(allowed)}")
+    raise OptionError(f"Unknown precision {text!r}.", fix=f"choose one of {', '.join(allowed)}")

@@ -1,4 +1,4 @@
-"""What float16 could not hold: linear layers whose values come near its largest number keep float32."""
+"""Linear layers whose values come near the largest float16 number. They stay in float32."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from ..errors import PlumeExportError
 from .activation_ranges import PHASES, Ranges
 
 FLOAT16_MAX = 65504.0
-# A layer is kept from a quarter of the largest number on: other inputs than the calibration's may go further.
+# Share of the largest number from which on a layer stays in float32: other inputs may have larger values.
 MARGIN = 0.25
 # Their outputs are queries, keys and values, which attention takes in the graph's precision.
 _ATTENTION_INPUTS = ("qkv_proj", "qkv")
@@ -14,9 +14,9 @@ _EXPERTS = "transition.experts"
 
 
 def guarded_layers(ranges: Ranges) -> dict[str, float]:
-    """Return the layers to keep in float32, in the order of the computation, with their largest magnitude.
+    """Return the layers that stay in float32, in the order of the computation, with their largest magnitude.
 
-    The experts are kept together. Raises PlumeExportError if queries, keys or values come near the largest number.
+    The experts count as one layer. Raises PlumeExportError if queries, keys or values come near the largest number.
     """
     limit = MARGIN * FLOAT16_MAX
     kept: dict[str, float] = {}
@@ -37,7 +37,7 @@ def guarded_layers(ranges: Ranges) -> dict[str, float]:
 
 
 def guard_text(kept: Mapping[str, float], ranges: Ranges) -> str:
-    """Say which layers are kept and why, or how far the largest magnitude is from the limit."""
+    """Return a text with the layers that stay in float32, or with the largest magnitude if all fit float16."""
     if kept:
         layers = ", ".join(f"{name} ({largest:,.0f})" for name, largest in kept.items())
         return f"kept in float32, with magnitudes near or over float16's {FLOAT16_MAX:,.0f}: {layers}"

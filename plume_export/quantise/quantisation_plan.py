@@ -1,4 +1,4 @@
-"""What is quantised and how: for every linear layer its scheme in each graph, its migration and its activations' range."""
+"""What is quantised and how: for every linear layer its scheme and activation scale in each graph, and its migration."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,21 +23,20 @@ PHASES_OF_GRAPH: dict[GraphName, tuple[Phase, ...]] = {
     "prefill": ("prefill",),
     "latent_step": ("step", "readout"),
 }
-# The precision that asks the most of a layer's scales decides on its migration.
+# A layer's migration is chosen for the strictest precision that it has in a graph.
 _STRICTEST_FIRST: tuple[IntegerPrecision, ...] = ("int8", "int4-weight", "int8-weight")
-# An int8 layer whose output is wrong by more, on the sampled input row that fares worst, has its weight alone in int8. Mostly
-# these are the decoder's down-projections, whose inputs have rows of very different magnitudes.
+# Largest relative error of an int8 layer's output on its worst sampled input row. Above it, only the weight is in int8. Most
+# such layers are the decoder's down-projections, whose input rows differ most in magnitude.
 MOST_ROW_ERROR = 0.03
 
 
 @dataclass(frozen=True)
 class QuantisationPlan:
-    """`schemes` and `activation_scales` go by graph and layer; a layer without a scheme stays in 16 bit.
+    """`schemes` and `activation_scales` are by graph and layer. A layer without a scheme stays in 16 bit.
 
-    `migrations` [input channels] divide a layer's inputs; `errors` are the relative errors of a layer's output on the
-    sampled input row that fares worst. `excluded` are layers of the graphs that stay in 16 bit, and `saved_bytes` what integers
-    save, for them too. `weight_only` are layers of int8 graphs whose inputs stay in 16 bit. `graphs` has the precision that was
-    asked for, by graph.
+    `migrations` [input channels] divide a layer's inputs. `errors` are relative errors of a layer's output on its worst sampled
+    input row. `excluded` layers stay in 16 bit. `saved_bytes` is what quantising a layer saves, for excluded layers too.
+    `weight_only` are layers of int8 graphs whose inputs stay in 16 bit. `graphs` has the requested precision of each graph.
     """
 
     schemes: dict[GraphName, dict[str, IntegerPrecision]]
@@ -62,7 +61,7 @@ class QuantisationPlan:
         )
 
     def scheme(self, layer: str) -> IntegerPrecision | None:
-        """Return how a layer's weight is stored, which is the same in all graphs."""
+        """Return how a layer's weight is stored. It is the same in all graphs."""
         return next((schemes[layer] for schemes in self.schemes.values() if layer in schemes), None)
 
 
@@ -75,8 +74,8 @@ def plan_quantisation(
 ) -> QuantisationPlan:
     """Choose scales for every layer but the `excluded` ones. `schemes` names the graphs that have integers.
 
-    Weights are read one at a time. Raises PlumeExportError for an excluded layer that does not exist, for a layer that the
-    calibration never ran, and for graphs that share weights and want them in different integers.
+    Weights are read one at a time. Raises PlumeExportError for an excluded layer that does not exist, for a layer that did not
+    run in the calibration, and for graphs that share weights but need different integers.
     """
     check_plan(model, schemes, excluded)
     plan = QuantisationPlan(
@@ -126,17 +125,19 @@ def check_plan(model: ModelSpec, schemes: Mapping[GraphName, IntegerPrecision], 
 def _seen(ranges: Ranges, layer: str, graphs: Collection[GraphName]) -> LinearRange:
     seen = ranges.of(layer, [phase for graph in graphs for phase in PHASES_OF_GRAPH[graph]])
     if seen is None:
-        raise PlumeExportError(f"The calibration never ran {layer}.", fix="calibrate with inputs of every kind, images too")
+        raise PlumeExportError(
+            f"The layer {layer} did not run in the calibration.", fix="calibrate with inputs of every kind, images too"
+        )
     return seen
 
 
 class QuantisedParameters:
-    """Reads a model's parameters as a plan wants them: outliers moved, weights as integers, scales beside them."""
+    """Reads the parameters of quantised graphs: migrated, weights as integers, with their scales."""
 
     def __init__(self, model: ModelSpec, read: ReadParameter, plan: QuantisationPlan) -> None:
         self._read, self._plan = read, plan
         self._divided = scale_by_producer(folds_of(model), plan.migrations)
-        self._known_scales: dict[str, Tensor] = {}  # of weights whose scales were not asked for yet
+        self._known_scales: dict[str, Tensor] = {}  # of weights that were read before their scales
 
     def __call__(self, name: str) -> Tensor:
         """Return a parameter of the quantised graphs by name."""
@@ -164,7 +165,7 @@ class QuantisedParameters:
         return weight_scales(self._folded(name), scheme)
 
     def _folded(self, name: str) -> Tensor:
-        """Multiply the rows of a layer whose inputs are divided, and divide what computes such inputs."""
+        """Return a parameter with migrations: a layer's weight is multiplied by its own, and its producer is divided."""
         tensor = self._read(name)
         layer, _, kind = name.rpartition(".")
         if layer in self._divided:
@@ -177,22 +178,22 @@ class QuantisedParameters:
 
 
 def _check_shared(schemes: Mapping[GraphName, IntegerPrecision]) -> None:
-    """Prefill and latent step have the decoder's weights in common, stored once."""
+    """Raise PlumeExportError for different weights of prefill and latent step, which share the decoder's."""
     prefill, step = schemes.get("prefill"), schemes.get("latent_step")
     if (prefill and LEVELS[prefill]) != (step and LEVELS[step]):
         raise PlumeExportError(
-            f"prefill is to be {prefill or 'fp16'} and latent_step {step or 'fp16'}; they share their weights.",
-            fix="fp16 or int4-weight for both, or int8 and int8-weight in any combination",
+            f"prefill is {prefill or 'fp16'} and latent_step is {step or 'fp16'}, but they share their weights.",
+            fix="choose fp16 or int4-weight for both, or int8 and int8-weight in any combination",
         )
 
 
 def _scheme_for(scheme: IntegerPrecision, inputs: int) -> IntegerPrecision:
-    """Blocks of int4 have to fill the input channels; where they do not, a layer's weight is int8."""
+    """Return int8-weight instead of int4-weight for a layer whose input channels are not a multiple of the block size."""
     return "int8-weight" if scheme == "int4-weight" and inputs % INT4_BLOCK else scheme
 
 
 def _saved_bytes(weight: Tensor, scheme: IntegerPrecision) -> int:
-    """Weights beside float16 ones, scales included."""
+    """Return the bytes saved compared with a float16 weight, with the scales counted."""
     values, outputs = weight.numel(), weight.shape[1]
     if scheme == "int4-weight":
         return 2 * values - values // 2 - 2 * values // INT4_BLOCK
@@ -207,5 +208,5 @@ def _check_excluded(excluded: Collection[str], layers: list[str]) -> None:
     for name in excluded:
         if name not in layers:
             raise PlumeExportError(
-                f"There is no quantised layer {name!r}.", fix=f"name layers such as {layers[0]} or {layers[-1]}"
+                f"There is no quantised layer {name!r}.", fix=f"choose layers such as {layers[0]} or {layers[-1]}"
             )

@@ -1,4 +1,4 @@
-"""Integers for weights and activations: symmetric scales, chosen by the error that they make in a layer's output."""
+"""Symmetric scales of weights and activations, chosen for the smallest error in a layer's output."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from .activation_ranges import LinearRange
 from .folds import Fold
 
 LEVELS: dict[IntegerPrecision, int] = {"int8": 127, "int8-weight": 127, "int4-weight": 7}
-# How much of a channel's magnitude moves into the weights (SmoothQuant's alpha); 0 leaves the layer as it is.
+# SmoothQuant's migration strength alpha: the share of a channel's magnitude that moves into the weights.
 _MIGRATIONS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# Ranges of activations as shares of the largest magnitude seen; what lies beyond saturates.
+# Ranges of activations as shares of the largest magnitude in the calibration. Larger values saturate.
 _CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
-# Output channels on which errors are taken: each has scales of its own, so that a sample shows them all.
+# Number of output channels on which errors are measured. Each channel has its own scale, so a sample is enough.
 _SAMPLED_OUTPUTS = 512
 _LEAST_NORM = 1e-30
 _LEAST_SCALE = 2.0**-24  # the smallest that float16 holds
@@ -24,9 +24,10 @@ _LEAST_SCALE = 2.0**-24  # the smallest that float16 holds
 
 @dataclass(frozen=True)
 class LayerScales:
-    """How a layer is quantised. `error` is the relative error of its output on the sampled inputs, `row_error` the worst row's.
+    """How a layer is quantised.
 
-    `migration` [input channels] divides the inputs and multiplies the weight's rows; None: nothing is moved.
+    `error` is the relative error of its output on the sampled inputs, and `row_error` that of the worst input row. `migration`
+    [input channels] divides the inputs and multiplies the weight's rows. None: no migration.
     """
 
     migration: NDArray[np.float32] | None
@@ -52,12 +53,12 @@ def choose_scales(weight: Tensor, seen: LinearRange, scheme: IntegerPrecision, f
 
 
 def range_of(weight: Tensor, seen: LinearRange, migration: NDArray[np.float32] | None) -> float:
-    """Return the scale of a layer's activations for what one graph sees of it."""
+    """Return the activation scale of a layer for the range that it has in one graph."""
     return _with_best_range(_sampled_outputs(weight), seen, "int8", migration).activation_scale
 
 
 def weight_scales(weight: Tensor, scheme: IntegerPrecision) -> Tensor:
-    """Return float16 scales of a weight [in, out]: one for each output channel, or for each block of inputs of one."""
+    """Return float16 scales of a weight [in, out]: one per output channel, or per block of its inputs."""
     blocks = weight.reshape(-1, INT4_BLOCK, weight.shape[1]) if scheme == "int4-weight" else weight[None]
     scales = blocks.abs().amax(1) / LEVELS[scheme]  # [in / INT4_BLOCK, out] or [1, out]
     rounded = scales.clamp(min=_LEAST_SCALE).half()
@@ -89,7 +90,7 @@ def _sampled_outputs(weight: Tensor) -> Tensor:
 def _with_best_range(
     weight: Tensor, seen: LinearRange, scheme: IntegerPrecision, migration: NDArray[np.float32] | None
 ) -> LayerScales:
-    """Try ranges of the activation for one migration; weight-only schemes have none to choose."""
+    """Return the best activation range for one migration. Weight-only schemes have no range to choose."""
     moved = torch.from_numpy(migration) if migration is not None else torch.ones(len(weight))
     inputs = torch.from_numpy(seen.input_sample)
     expected = inputs @ weight

@@ -29,8 +29,8 @@ from .observe import Observer
 def stream_parameters(module: nn.Module, tensors: TensorReader, model: ModelSpec) -> None:
     """Make a module that was built on the meta device runnable, in float32; memory stays bounded by one layer.
 
-    A part that holds others is never called itself: what it has of its own (rotary frequencies) is read for good. Forward
-    hooks that look at parameters must be registered before.
+    Modules with child modules are never called themselves. Their own parameters (rotary frequencies) are read once and stay.
+    Forward hooks that look at parameters must be registered before.
     """
     read = CheckpointParameters(tensors, model)
     for name, part in module.named_modules():
@@ -57,7 +57,7 @@ def _drop(parameters: dict[str, nn.Parameter], part: nn.Module, *_: Any) -> None
 
 
 class FrameSize(NamedTuple):
-    """Rows and columns of patches; the blank image that stands before a text is of a size of its own."""
+    """Rows and columns of patches. The blank image before a text counts as another size, because it is not observed."""
 
     rows: int
     columns: int
@@ -66,7 +66,7 @@ class FrameSize(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame, and where it stands: the input, then the medium in the input and the frame in the medium."""
+    """One frame. `place` is the index of the medium in the input, and of the frame in the medium."""
 
     input_index: int
     place: tuple[int, int]
@@ -84,9 +84,9 @@ def frames_by_size(inputs: Sequence[PreparedInput]) -> dict[FrameSize, list[Fram
     return frames
 
 
-# What goes through at once, padding included. At 2B, a patch takes 0.1 MB in the vision encoder, a token of a prompt 0.3 MB in
-# prefill and 57 kB of cache in the rollout. Attention's scores, three times in memory, grow by the square of a prompt's tokens;
-# those of an image, which has four times as many patches, are computed in parts.
+# Upper limits of what runs at once, with padding. At 2B, a patch takes 0.1 MB in the vision encoder, a token of a prompt 0.3 MB
+# in prefill and 57 kB of cache in the rollout. Attention needs three times the memory of its scores, which grow with the square
+# of a prompt's tokens. An image has four times as many patches as tokens, so its scores are computed in parts.
 _PATCHES, _PREFILL_TOKENS, _CACHE_BYTES, _VISION_SCORES = 4096, 4096, 1 << 30, 1 << 26
 
 
@@ -99,7 +99,7 @@ class NamedInput:
 
 
 class StreamedModel:
-    """Runs inputs through the three graphs; the observer sees every layer, in phase vision, prefill, step or readout."""
+    """Runs inputs through the three graphs. The observer gets every layer in its phase: vision, prefill, step or readout."""
 
     def __init__(self, checkpoint: Checkpoint, observer: Observer, report: Report = lambda _: None) -> None:
         return_large_blocks_to_the_system()
@@ -140,7 +140,7 @@ class StreamedModel:
         return [torch.cat([frames[place] for place in sorted(frames)]) for frames in encoded]
 
     def _encode_frames(self, size: FrameSize, frames: Sequence[Frame], inputs: Sequence[NamedInput]) -> Iterator[Tensor]:
-        """Yield the visual embeddings of frames of one size. The blank image's are constants: it is not observed."""
+        """Yield the visual embeddings of frames of one size. Those of the blank image are constants and not observed."""
         positions = torch.from_numpy(patch_positions((1, size.rows, size.columns), self._spec.vision.merge_size))
         if size.is_blank:
             with self._observer.running(None, ["the blank image"]):
@@ -157,7 +157,7 @@ class StreamedModel:
             yield from visual.unflatten(0, (len(part), -1))
 
     def _run_prefill(self, batch: "_RolloutBatch", part: Sequence[int], visual_embeddings: Tensor) -> None:
-        """Run consecutive inputs of a batch, padded to the longest; leave states, keys and values in the batch."""
+        """Run consecutive inputs of a batch, padded to the longest. Store states, keys and values in the batch."""
         inputs = [batch.inputs[index] for index in part]
         tokens = inputs[-1].prepared.token_count
         self._report_detail(f"prefill: {len(inputs)} inputs of up to {tokens} tokens")
@@ -195,7 +195,7 @@ class StreamedModel:
 
 
 class _RolloutBatch:
-    """Inputs of rising length that take their latent steps together, with what prefill leaves of each."""
+    """Inputs, sorted by length, whose latent steps run together; and their states, keys and values from prefill."""
 
     def __init__(self, inputs: Sequence[NamedInput], decoder: DecoderSpec) -> None:
         self.inputs = inputs
@@ -206,24 +206,24 @@ class _RolloutBatch:
         self.keys, self.values = ([torch.zeros(shape) for _ in range(decoder.layers)] for _ in range(2))
 
     def store(self, rows: slice, state: Tensor, anchor: Tensor, cache: Sequence[Tensor]) -> None:
-        """Keep what prefill gave for some of the inputs; `cache` is the keys of every layer, then the values."""
+        """Store the results of prefill for some of the inputs. `cache` has the keys of every layer, then the values."""
         self.state[rows], self.anchor[rows] = state, anchor
         for padded, part in zip([*self.keys, *self.values], cache, strict=True):
             padded[rows, :, : part.shape[2]] = part
 
 
 def _attend_in_parts(queries: Tensor, keys: Tensor, values: Tensor, mask: None) -> Tensor:
-    """Return what `attend` does, some query rows at a time."""
+    """Return the result of `attend`, computed for some query rows at a time."""
     frames, heads, patches, _ = keys.shape
     rows_at_once = max(1, _VISION_SCORES // (frames * heads * patches))
     return torch.cat([attend(rows, keys, values, mask) for rows in queries.split(rows_at_once, 2)], 2)
 
 
-def _batches(rows: Sequence[int], token_counts: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
-    """Cut rows of rising token count into batches of at most so many tokens, padding included, but at least one row."""
+def _batches(rows: Sequence[int], token_counts: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Split rows, sorted by token count, into batches of at most `max_tokens` with padding, but of at least one row."""
     batch: list[int] = []
     for row in rows:
-        if batch and (len(batch) + 1) * token_counts[row] > most_tokens:
+        if batch and (len(batch) + 1) * token_counts[row] > max_tokens:
             yield batch
             batch = []
         batch.append(row)

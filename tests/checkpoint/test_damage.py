@@ -269,7 +269,7 @@ def test_forced_texts_of_ones_own(tiny_checkpoint: Path) -> None:
         ({"precision": "int8", "quantise": QuantiseOptions(min_cosine=1.5)}, "min_cosine is 1.5"),
         (
             {"precision": "int8", "modalities": "text", "quantise": QuantiseOptions({"vision_encoder": "int8"})},
-            "vision_encoder is to be int8, and is not built",
+            "vision_encoder has the precision int8 but is not built",
         ),
         (
             {"precision": "int8", "quantise": QuantiseOptions({"latent_step": "int8-weight"})},

@@ -44,7 +44,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("parity", "no-bundle"), "--checkpoint"),
     (("calibrate", "-o", "ranges.csv"), ".npz"),
     (("calibrate", "-o", "ranges.npz", "--checkpoint", ""), "is empty"),
-    ((*EXPORT, "--precision", "fp12"), "There is no precision 'fp12'"),
+    ((*EXPORT, "--precision", "fp12"), "Unknown precision 'fp12'"),
     ((*EXPORT, "--precision", "prefill=int8"), "expected each of"),
     ((*EXPORT, "--exclude", "layer"), "the precision is fp16"),
     ((*EXPORT, "--min-cosine", "0.9"), "the precision is fp16"),
