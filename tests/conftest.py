@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 # Whoever uses one of these waits for a calibration, or for engines.
-SLOW_FIXTURES = {"plume_tiny_engines", "plume_tiny_int8", "tiny_engines"}
+SLOW_FIXTURES = {"plume_tiny_engines", "plume_tiny_int8", "shipped_ranges", "tiny_engines"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

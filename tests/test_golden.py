@@ -65,6 +65,7 @@ def test_reference_reproduces_every_stage(golden: Any, items: list[Item], reside
         assert_stages_are_golden(golden, row, stages)
 
 
+@pytest.mark.slow
 def test_bundle_reproduces_every_stage(golden: Any, items: list[Item], golden_bundle: Bundle) -> None:
     with Embedder(golden_bundle) as embedder:
         for row, item in enumerate(items):

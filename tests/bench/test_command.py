@@ -101,6 +101,7 @@ def test_cosines_are_with_pytorch(against_pytorch: dict[str, Any]) -> None:
         assert one["cosine"] == pytest.approx(1, abs=1e-5 if one["candidate"] != "pytorch-bf16" else 1e-2)
 
 
+@pytest.mark.slow
 def test_stages_are_a_bundle_s_and_make_up_its_time(against_pytorch: dict[str, Any]) -> None:
     for one in against_pytorch["latency"]:
         names = set(one["stages_ms"])

@@ -30,6 +30,7 @@ def ranges_with(shipped: Ranges, name: str, *, largest_input: float = 1.0, large
     return Ranges(shipped.about, {"vision": {}, "prefill": {name: seen}, "step": {}, "readout": {}})
 
 
+@pytest.mark.slow
 def test_layers_near_the_largest_number_are_kept(shipped_ranges: Ranges) -> None:
     name = "decoder.layers.0.down_proj"
     assert guarded_layers(ranges_with(shipped_ranges, name, largest_input=0.99 * LIMIT)) == {}

@@ -39,6 +39,7 @@ def test_int8(plume_tiny: Checkpoint, bench: Bench, int8_plan: QuantisationPlan)
     assert measured.worst >= WORST
 
 
+@pytest.mark.slow
 def test_int8_weight(plume_tiny: Checkpoint, bench: Bench, shipped_ranges: Ranges) -> None:
     assert bench.measure(plume_tiny, plan_of(plume_tiny, shipped_ranges, "int8-weight")).worst >= 0.999
 

@@ -22,6 +22,7 @@ def test_search_on_a_full_disk(tmp_path: Path, tiny_cpu: Bundle) -> None:
     fail(tmp_path, *arguments)
 
 
+@pytest.mark.slow
 def test_compile_on_a_full_disk(tmp_path: Path, tiny_fp16: Bundle) -> None:
     fail(tmp_path, "--command", "compile", "--way", "file-size", "--count", "2", "--portable", tiny_fp16.path)
 

@@ -70,6 +70,7 @@ def test_every_stage_equals_the_cpu_backend(trt: EmulatedTensorRt, engines: Bund
         assert_same_stages(embedder, expected, ITEMS, relative=1e-4)
 
 
+@pytest.mark.slow
 def test_one_cuda_graph_equals_the_plain_path_bit_for_bit(trt: EmulatedTensorRt, baked: Bundle) -> None:
     items = ITEMS[:6] * 4
     with opened(trt, baked, is_recording=False) as plain:
@@ -89,6 +90,7 @@ def test_batches_of_changing_sizes_and_lengths(trt: EmulatedTensorRt, baked: Bun
             assert np.abs(actual - expected.embed(ITEMS, batch_size=size)).max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_nothing_is_allocated_after_the_first_round(trt: EmulatedTensorRt, baked: Bundle) -> None:
     with opened(trt, baked) as embedder:
         embedder.embed(ITEMS)
