@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from plume_export.runtime.onnxruntime_cpu import ask_for_exact_products
+from plume_export.runtime.onnxruntime_cpu import request_exact_int8_sums
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -30,7 +30,7 @@ def run(model: ir.Model, inputs: Arrays) -> list[NDArray[Any]]:
     """Return the outputs of a graph. Without integer matmuls it is computed as it is written."""
     options = onnxruntime.SessionOptions()
     if "MatMulIntegerToFloat" in operators(model):
-        ask_for_exact_products(options)  # an optimisation
+        request_exact_int8_sums(options)  # an optimisation
     else:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])

@@ -16,10 +16,10 @@ from ..machine.gpu import system_memory
 from ..machine.onnxruntime_module import import_onnxruntime
 from ..machine.software import CUDA_PROVIDER, ONNXRUNTIME_DOMAIN
 from ..runtime.cuda.device import CudaDevice
-from ..runtime.onnxruntime_cpu import ask_for_exact_products
+from ..runtime.onnxruntime_cpu import request_exact_int8_sums
 from ..spec import COMPUTE_DTYPE, GraphName, Precision
 
-ProductKind = Literal["float32", "float16", "bfloat16", "int8"]
+MatmulKind = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 def is_on_gpu(manifest: Manifest) -> bool:
@@ -27,7 +27,7 @@ def is_on_gpu(manifest: Manifest) -> bool:
     return manifest.backend not in ("onnx", "onnxruntime")
 
 
-def linear_products(manifest: Manifest, graph: GraphName) -> ProductKind:
+def linear_matmuls(manifest: Manifest, graph: GraphName) -> MatmulKind:
     """Return the number format in which a graph's linear layers are computed.
 
     ONNX Runtime's CPU provider computes float16 graphs in float32, and computes in int8 only in compiled bundles.
@@ -35,12 +35,12 @@ def linear_products(manifest: Manifest, graph: GraphName) -> ProductKind:
     precision = graph_precision(manifest, graph)
     if precision == "int8" and manifest.backend != "onnx":
         return "int8"
-    return attention_products(manifest, graph)
+    return attention_matmuls(manifest, graph)
 
 
-def attention_products(manifest: Manifest, graph: GraphName) -> ProductKind:
+def attention_matmuls(manifest: Manifest, graph: GraphName) -> MatmulKind:
     """Return the number format of a graph's attention: that of the graph on a GPU, always float32 on a CPU."""
-    kinds: dict[str, ProductKind] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+    kinds: dict[str, MatmulKind] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
     return kinds[COMPUTE_DTYPE[graph_precision(manifest, graph)]] if is_on_gpu(manifest) else "float32"
 
 
@@ -55,7 +55,7 @@ class MachineLimits(msgspec.Struct, frozen=True, tag=True):
     """The best of several runs. Values that are None or missing were not measured; `reasons` maps their names to reasons."""
 
     read_bytes_per_s: float | None
-    flops_per_s: dict[ProductKind, float]
+    flops_per_s: dict[MatmulKind, float]
     reasons: dict[str, str]
 
 
@@ -66,7 +66,7 @@ def measure_limits(bundle_path: str | os.PathLike[str], *, threads: int | None) 
     """
     bundle = open_bundle(bundle_path, verify_hashes=False)
     reasons: dict[str, str] = {}
-    flops_per_s: dict[ProductKind, float] = {}
+    flops_per_s: dict[MatmulKind, float] = {}
     read_bytes_per_s = None
     try:
         read_bytes_per_s = _read_bytes_per_s(bundle, threads)
@@ -84,9 +84,9 @@ def measure_limits(bundle_path: str | os.PathLike[str], *, threads: int | None) 
     return MachineLimits(read_bytes_per_s, flops_per_s, reasons)
 
 
-def _kinds(bundle: Bundle) -> list[ProductKind]:
+def _kinds(bundle: Bundle) -> list[MatmulKind]:
     manifest = bundle.manifest
-    kinds = [of(manifest, graph) for graph in manifest.graphs for of in (linear_products, attention_products)]
+    kinds = [of(manifest, graph) for graph in manifest.graphs for of in (linear_matmuls, attention_matmuls)]
     return list(dict.fromkeys(kinds))
 
 
@@ -98,7 +98,7 @@ def _read_bytes_per_s(bundle: Bundle, threads: int | None) -> float:
     return host_read_bytes_per_s(threads)
 
 
-def _flops_per_s(bundle: Bundle, kind: ProductKind, threads: int | None) -> float:
+def _flops_per_s(bundle: Bundle, kind: MatmulKind, threads: int | None) -> float:
 
     if is_on_gpu(bundle.manifest):
         return cuda_flops_per_s(kind)
@@ -109,21 +109,21 @@ def _flops_per_s(bundle: Bundle, kind: ProductKind, threads: int | None) -> floa
 _CPU_SIZE, _CUDA_SIZE = 1536, 8192
 
 
-def cpu_flops_per_s(kind: ProductKind, threads: int) -> float:
+def cpu_flops_per_s(kind: MatmulKind, threads: int) -> float:
     """Return operations per second of a square matmul by a constant matrix, on the CPU. Raises MissingExtraError."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     if kind == "int8":
-        ask_for_exact_products(options)
+        request_exact_int8_sums(options)
     session = onnxruntime.InferenceSession(product_graph(kind, _CPU_SIZE), options, providers=["CPUExecutionProvider"])
     values = _values(_CPU_SIZE)
     matrix = (values * 127 + 128).astype(np.uint8) if kind == "int8" else values
     return 2 * _CPU_SIZE**3 / best_seconds(lambda: session.run(None, {"matrix": matrix}))
 
 
-def cuda_flops_per_s(kind: ProductKind) -> float:
+def cuda_flops_per_s(kind: MatmulKind) -> float:
     """Return the same for a GPU, measured with ONNX Runtime's CUDA provider.
 
     Raises PlumeExportError if the provider is missing, and for int8.
@@ -149,7 +149,7 @@ def cuda_flops_per_s(kind: ProductKind) -> float:
     return 2 * _CUDA_SIZE**3 / best_seconds(run)
 
 
-def product_graph(kind: ProductKind, size: int) -> bytes:
+def product_graph(kind: MatmulKind, size: int) -> bytes:
     """Return an ONNX graph with one matmul: `matrix` [size, size] by a constant. Raises MissingExtraError.
 
     `matrix` is uint8 if `kind` is int8. Otherwise it is float32 and converted to `kind` in the graph, which takes only a

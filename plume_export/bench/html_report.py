@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtraError
 from ..html_page import filled_page
-from .hardware_limits import ProductKind
+from .hardware_limits import MatmulKind
 from .latency import OTHER, Latency
 from .report import BenchReport
 from .sweep import Sweep
@@ -210,7 +210,7 @@ def _draw_curve(axes: "Axes", sweep: Sweep) -> None:
 
 
 def _draw_limits(
-    axes: "Axes", gigabytes_per_s: float, flops_per_s: Mapping[ProductKind, float], span: tuple[float, float]
+    axes: "Axes", gigabytes_per_s: float, flops_per_s: Mapping[MatmulKind, float], span: tuple[float, float]
 ) -> None:
     """Draw a sloped line for memory, and a horizontal line for each number format of matmuls."""
     left, right = span

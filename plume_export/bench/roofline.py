@@ -19,7 +19,7 @@ from ..batch_memory import DTYPE_BYTES
 from ..bundle import Bundle, Manifest
 from ..memory_plan import bytes_read_by_pass
 from ..spec import DecoderSpec, GraphName, ModelSpec
-from .hardware_limits import MachineLimits, attention_products, is_on_gpu, linear_products
+from .hardware_limits import MachineLimits, attention_matmuls, is_on_gpu, linear_matmuls
 from .inputs import InputSize
 from .latency import Latency, RolloutParts
 
@@ -212,8 +212,8 @@ def work_of_stages(
 
 def limit_seconds(manifest: Manifest, machine: MachineLimits, work: Work) -> tuple[float, Bound] | None:
     """Return the minimum time of a stage, and which limit determines it. None: one of the limits was not measured."""
-    linear = machine.flops_per_s.get(linear_products(manifest, work.graph))
-    attention = machine.flops_per_s.get(attention_products(manifest, work.graph))
+    linear = machine.flops_per_s.get(linear_matmuls(manifest, work.graph))
+    attention = machine.flops_per_s.get(attention_matmuls(manifest, work.graph))
     if linear is None or attention is None or machine.read_bytes_per_s is None:
         return None
     products = work.flops.linear / linear + work.flops.attention / attention

@@ -10,7 +10,7 @@ PROCESSOR = Path("/proc/cpuinfo")
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-def sums_int8_exactly(read: Read = text_of) -> bool:
+def has_exact_int8_sums(read: Read = text_of) -> bool:
     """Return True if ONNX Runtime's uint8-by-int8 matmuls are exact on this CPU. Return False for an unknown CPU.
 
     On x86 without VNNI their sums saturate at 16 bits.

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..bundle import Bundle, Manifest, ProductWeights
 from ..errors import BundleError
-from ..machine.cores import sums_int8_exactly
+from ..machine.cores import has_exact_int8_sums
 from ..machine.onnxruntime_module import import_onnxruntime
 from ..spec import INTEGER_PRECISIONS, GraphName
 from .backend import Array, Session
@@ -70,7 +70,7 @@ def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
         # load.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if manifest.precision == "int8":
-        ask_for_exact_products(options)
+        request_exact_int8_sums(options)
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
@@ -78,7 +78,7 @@ def session_options(manifest: Manifest, *, threads: int | None = None) -> Any:
 
 def _warn_of_another_processor(bundle: Bundle) -> None:
     found = bundle.manifest.product_weights
-    wanted: ProductWeights = "int8" if sums_int8_exactly() else "uint8"
+    wanted: ProductWeights = "int8" if has_exact_int8_sums() else "uint8"
     if found is not None and found != wanted:
         warnings.warn(
             f"{bundle.path} has {found} weights, which this CPU's matmuls use {_COSTS[found]}. Embeddings are "
@@ -100,13 +100,13 @@ def _share_arena(onnxruntime: Any, options: Any) -> None:
     options.add_session_config_entry("session.use_env_allocators", "1")
 
 
-def ask_for_exact_products(options: Any) -> None:
+def request_exact_int8_sums(options: Any) -> None:
     """Make a session compute uint8-by-int8 matmuls exactly, also on machines whose fastest kernels saturate at 16 bits.
 
     On such a machine the session converts int8 weights to uint8 in memory. A bundle that was compiled on such a machine already
     stores them as uint8.
     """
-    if not sums_int8_exactly():
+    if not has_exact_int8_sums():
         options.add_session_config_entry("session.x64quantprecision", "1")
 
 

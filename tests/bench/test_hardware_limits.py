@@ -5,19 +5,19 @@ import onnxruntime
 import pytest
 
 from plume_export.bench.hardware_limits import (
-    ProductKind,
-    attention_products,
+    MatmulKind,
+    attention_matmuls,
     copied_bytes_per_s,
     cuda_flops_per_s,
     host_read_bytes_per_s,
-    linear_products,
+    linear_matmuls,
     measure_limits,
     product_graph,
 )
 from plume_export.bundle import Bundle
 from plume_export.errors import PlumeExportError
 from plume_export.machine.gpu import DeviceMemory
-from plume_export.runtime.onnxruntime_cpu import ask_for_exact_products
+from plume_export.runtime.onnxruntime_cpu import request_exact_int8_sums
 from plume_export.spec import GRAPH_NAMES
 from tests.bench.manifests import NO_PROMISE, changed
 from tests.runtime.emulated_cuda import EmulatedCuda
@@ -55,9 +55,9 @@ SIZE = 16
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
-def test_product_is_right(kind: ProductKind) -> None:
+def test_product_is_right(kind: MatmulKind) -> None:
     options = onnxruntime.SessionOptions()
-    ask_for_exact_products(options)
+    request_exact_int8_sums(options)
     session = onnxruntime.InferenceSession(product_graph(kind, SIZE), options, providers=["CPUExecutionProvider"])
     values = np.random.default_rng(0).uniform(-1, 1, (SIZE, SIZE)).astype(np.float32)
     matrix = (values * 127 + 128).astype(np.uint8) if kind == "int8" else values
@@ -74,9 +74,9 @@ def test_a_gpu_without_such_products_is_told() -> None:
 
 def test_products_follow_graph_and_backend(tiny_cpu: Bundle) -> None:
     cpu = changed(tiny_cpu, precision="fp16")
-    assert linear_products(cpu, "prefill") == "float32"  # ONNX Runtime widens it
+    assert linear_matmuls(cpu, "prefill") == "float32"  # ONNX Runtime widens it
     gpu = changed(tiny_cpu, precision="int8", quantisation=NO_PROMISE, backend="tensorrt")
-    assert [linear_products(gpu, graph) for graph in GRAPH_NAMES] == ["float16", "int8", "float16"]
-    assert attention_products(gpu, "prefill") == "float16"
+    assert [linear_matmuls(gpu, graph) for graph in GRAPH_NAMES] == ["float16", "int8", "float16"]
+    assert attention_matmuls(gpu, "prefill") == "float16"
     portable = changed(tiny_cpu, precision="int8", quantisation=NO_PROMISE, backend="onnx")
-    assert linear_products(portable, "prefill") == "float32"
+    assert linear_matmuls(portable, "prefill") == "float32"

@@ -10,7 +10,7 @@ from plume_export import Embedder
 from plume_export.bundle import Bundle
 from plume_export.cli import main
 from plume_export.errors import PlumeExportError
-from plume_export.machine.cores import PROCESSOR, check_threads, sums_int8_exactly, usable_core_count, usable_cpus
+from plume_export.machine.cores import PROCESSOR, check_threads, has_exact_int8_sums, usable_core_count, usable_cpus
 from plume_export.machine.gpu import Read
 from tests.cli.failures import assert_is_usage
 
@@ -26,17 +26,17 @@ def flags(text: str) -> Read:
 def test_x86_needs_vnni(text: str, is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("x86_64", "AMD64"):
         monkeypatch.setattr("platform.machine", lambda name=name: name)
-        assert sums_int8_exactly(flags(text)) is is_exact
+        assert has_exact_int8_sums(flags(text)) is is_exact
 
 
 def test_what_is_not_told_counts_as_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    assert not sums_int8_exactly(lambda _: None)
+    assert not has_exact_int8_sums(lambda _: None)
 
 
 def test_arm_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert sums_int8_exactly(lambda _: None)
+    assert has_exact_int8_sums(lambda _: None)
 
 
 def a_machine(monkeypatch: pytest.MonkeyPatch, *, logical: int, cores: int | None, usable: list[int]) -> None:

@@ -23,7 +23,7 @@ from ...bundle import (
     write_manifest,
 )
 from ...errors import BundleError, MissingExtraError, OptionError
-from ...machine.cores import sums_int8_exactly
+from ...machine.cores import has_exact_int8_sums
 from ...progress import Report
 from ...recipe import Recipe, RecipeBackend, check_recipe_fits_model, model_scaled_to
 from ...spec import INTEGER_PRECISIONS, GraphName, GraphSpec, Precision, TensorSpec
@@ -170,7 +170,7 @@ def _integer_fields(manifest: Manifest) -> dict[str, Any]:
     """Return the manifest fields that differ in a compiled int8 bundle."""
     fields: dict[str, Any] = {
         "graphs": {name: _widened(spec) for name, spec in manifest.graphs.items()},
-        "product_weights": "int8" if sums_int8_exactly() else "uint8",
+        "product_weights": "int8" if has_exact_int8_sums() else "uint8",
     }
     if manifest.quantisation is not None:  # the accuracy was measured for the portable graph
         fields["quantisation"] = msgspec.structs.replace(manifest.quantisation, measured=None, min_cosine=None)

@@ -16,7 +16,7 @@ from plume_export.builders.onnxruntime.onnxruntime_bundle import check_onnxrunti
 from plume_export.bundle import WEIGHTS, Bundle
 from plume_export.errors import PlumeExportError
 from plume_export.inputs import sources_from_file
-from plume_export.machine.cores import sums_int8_exactly
+from plume_export.machine.cores import has_exact_int8_sums
 from plume_export.runtime import onnxruntime_cpu
 from plume_export.samples import sample_inputs_file
 from plume_export.spec import GRAPH_NAMES, GraphName, IntegerPrecision
@@ -26,7 +26,7 @@ from plume_export.spec import GRAPH_NAMES, GraphName, IntegerPrecision
 def compiled(plume_tiny_int8: Bundle, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """As a processor compiles it that sums uint8 by int8 exactly, and as one that wants uint8."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(builder, "sums_int8_exactly", lambda: request.param == "int8")
+        patched.setattr(builder, "has_exact_int8_sums", lambda: request.param == "int8")
         return compile_for_onnxruntime(plume_tiny_int8, tmp_path_factory.mktemp("dynamic") / f"{request.param}-cpu")
 
 
@@ -65,10 +65,10 @@ def test_both_kinds_of_weights_embed_alike_on_any_processor(
 ) -> None:
     embeddings = []
     for exactly in (True, False):
-        monkeypatch.setattr(builder, "sums_int8_exactly", lambda exactly=exactly: exactly)
+        monkeypatch.setattr(builder, "has_exact_int8_sums", lambda exactly=exactly: exactly)
         bundle = compile_for_onnxruntime(plume_tiny_int8, tmp_path / str(exactly))
-        for here in (True, False) if not exactly or sums_int8_exactly() else (False,):
-            monkeypatch.setattr(onnxruntime_cpu, "sums_int8_exactly", lambda here=here: here)
+        for here in (True, False) if not exactly or has_exact_int8_sums() else (False,):
+            monkeypatch.setattr(onnxruntime_cpu, "has_exact_int8_sums", lambda here=here: here)
             with Embedder(bundle) as embedder:
                 embeddings.append(embedder.embed(["three large cyan stars", "a page"]))
     for other in embeddings[1:]:
@@ -78,7 +78,7 @@ def test_both_kinds_of_weights_embed_alike_on_any_processor(
 @pytest.mark.parametrize("is_exact", [True, False])
 def test_another_kind_of_processor_is_told(compiled: Bundle, is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled.manifest.product_weights == ("uint8" if is_unsigned(compiled) else "int8")
-    monkeypatch.setattr(onnxruntime_cpu, "sums_int8_exactly", lambda: is_exact)
+    monkeypatch.setattr(onnxruntime_cpu, "has_exact_int8_sums", lambda: is_exact)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Embedder(compiled).close()
@@ -88,7 +88,7 @@ def test_another_kind_of_processor_is_told(compiled: Bundle, is_exact: bool, mon
 
 
 def test_decoder_is_laid_out_once_where_integers_are_exact(compiled: Bundle, graphs: dict[GraphName, ir.Model]) -> None:
-    if not is_unsigned(compiled) and not sums_int8_exactly():
+    if not is_unsigned(compiled) and not has_exact_int8_sums():
         assert "prepacked" not in load_file(compiled.file(WEIGHTS))  # ONNX Runtime lays out what it changed in memory
         return
     integers = {ir.DataType.INT8, ir.DataType.UINT8}
