@@ -20,8 +20,6 @@ ImageSource: TypeAlias = EncodedSource | Image.Image | NDArray[np.uint8]
 VideoSource: TypeAlias = tuple[ImageSource, ...] | str | os.PathLike[str]
 
 _KEYS = ("id", "text", "image", "video")
-_MEDIA_KEYS = ("image", "video")
-_FIX_OF_REPEATED = "give each key of an object once"
 
 
 @dataclass(frozen=True)
@@ -84,69 +82,57 @@ def item_from_json(line: str, base_dir: Path) -> Item:
 
 @dataclass(frozen=True)
 class JsonLine:
-    """One JSON line, parsed once. `problem` is the message and the fix if it cannot be an input.
+    """A parsed JSON line. `fields` are those that could be read; `files` are the paths of its images and videos, resolved.
 
-    `fields` are those that could be read, with paths resolved against the directory of the file.
+    `problem` is the message and the fix of a line that is no input. `place` appears in messages.
     """
 
     fields: dict[str, Any]
-    problem: tuple[str, str] | None = None
+    files: list[str]
+    problem: tuple[str, str | None] | None = None
+    place: str | None = None
 
     @classmethod
-    def parse(cls, line: str, base_dir: Path) -> "JsonLine":
-        """Parse a line. Nothing is raised: a line that is not read is no error."""
-        repeated: list[str] = []
-
-        def last_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            if (key := _repeated_key(pairs)) is not None:
-                repeated.append(key)
-            return dict(pairs)
-
-        fields, problem = dict[str, Any](), None
+    def parse(cls, line: str, base_dir: Path, place: str | None = None) -> "JsonLine":
+        """Parse a line. Nothing is raised, because a bad line matters only if it is embedded."""
+        value, problem = dict[str, Any](), None
         try:
-            value = json.loads(line, object_pairs_hook=last_of_pairs)
-            if isinstance(value, dict):
-                fields = value
-            else:
-                problem = f"The line is a JSON {type(value).__name__}; expected an object.", 'write {"text": "..."}'
+            try:
+                value = json.loads(line, object_pairs_hook=object_from_pairs)
+            except InputError as error:
+                problem = error.message, error.fix
+                value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            problem = f"The line is not JSON: {error}.", 'write one object per line, such as {"text": "..."}'
-        if repeated:
-            problem = f"The key {repeated[0]!r} is repeated.", _FIX_OF_REPEATED
-        for key in _MEDIA_KEYS:
-            if key in fields:
-                fields[key] = _resolved(fields[key], base_dir)
-        return cls(fields, problem)
-
-    @property
-    def files(self) -> list[str]:
-        """The paths of images and videos."""
-        media = [self.fields.get(key) for key in _MEDIA_KEYS]
-        names = [name for value in media for name in (value if isinstance(value, list) else [value])]
-        return [name for name in names if isinstance(name, str)]
+            problem = problem or (f"The line is not JSON: {error}.", 'write one object per line, such as {"text": "..."}')
+        if not isinstance(value, dict):
+            problem = problem or (f"The line is a JSON {type(value).__name__}; expected an object.", 'write {"text": "..."}')
+            value = {}
+        files: list[str] = []
+        for key in ("image", "video"):
+            if key in value:
+                value[key] = _resolved(value[key], base_dir, files)
+        return cls(value, files, problem, place)
 
     def item(self) -> Item:
         """Return the input. Raises InputError."""
-        if self.problem is not None:
-            message, fix = self.problem
-            raise InputError(message, fix=fix)
-        return _item_from_mapping(self.fields)
+        try:
+            if self.problem is not None:
+                raise InputError(self.problem[0], fix=self.problem[1])
+            return _item_from_mapping(self.fields)
+        except InputError as error:
+            if self.place is not None:
+                error.add_place(self.place)
+            raise
 
 
 def object_from_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; an `object_pairs_hook` for `json.loads`. Raises InputError if a key is repeated."""
-    if (key := _repeated_key(pairs)) is not None:
-        raise InputError(f"The key {key!r} is repeated.", fix=_FIX_OF_REPEATED)
-    return dict(pairs)
-
-
-def _repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
-    seen = set[str]()
-    for key, _ in pairs:
-        if key in seen:
-            return key
-        seen.add(key)
-    return None
+    value: dict[str, Any] = {}
+    for key, content in pairs:
+        if key in value:
+            raise InputError(f"The key {key!r} is repeated.", fix="give each key of an object once")
+        value[key] = content
+    return value
 
 
 def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
@@ -162,13 +148,17 @@ def _item_from_mapping(value: Mapping[Any, Any]) -> Item:
     )
 
 
-def _resolved(media: object, base_dir: Path) -> object:
-    """Return one path or a list of paths, resolved. URLs are not changed: reading the image then raises the error."""
+def _resolved(media: object, base_dir: Path, files: list[str]) -> object:
+    """Return one path or a list of paths, resolved and added to `files`.
+
+    URLs are not changed: reading the image then raises the error.
+    """
     if isinstance(media, list):
-        return [_resolved(name, base_dir) if isinstance(name, str) else name for name in media]
-    if not isinstance(media, str) or "://" in media or media.startswith("data:"):
+        return [_resolved(name, base_dir, files) if isinstance(name, str) else name for name in media]
+    if not isinstance(media, str):
         return media
-    return str(base_dir / media)
+    files.append(media if "://" in media or media.startswith("data:") else str(base_dir / media))
+    return files[-1]
 
 
 def _check_text(text: object) -> None:

@@ -108,11 +108,11 @@ class _Lines:
 
     def __iter__(self) -> Iterator[Source]:
         for number, text in self.numbered():
-            line = JsonLine.parse(text, self.directory)
+            line = JsonLine.parse(text, self.directory, f"{self.name} line {number}")
             identity = line.fields.get("id")
             name = f"line {number}" if identity is None else str(identity)
             states = [_state_of(Path(file)) for file in line.files]
-            yield Source(name, _LineReader(f"{self.name} line {number}", line), " ".join((text, *states)), number)
+            yield Source(name, line.item, " ".join((text, *states)), number)
 
     def numbered(self) -> Iterator[tuple[int, str]]:
         """Yield the number and the text of every line that is not blank, and count the others."""
@@ -127,19 +127,6 @@ class _Lines:
                         self.blank.count += 1
         except (OSError, ValueError) as error:  # a NUL in the path, or bytes that are not UTF-8
             raise InputError(f"The inputs in {self.name} cannot be read: {error}.", fix="pass UTF-8 JSON lines") from None
-
-
-@dataclass(frozen=True)
-class _LineReader:
-    place: str
-    line: JsonLine
-
-    def __call__(self) -> Item:
-        try:
-            return self.line.item()
-        except InputError as error:
-            error.add_place(self.place)
-            raise
 
 
 @dataclass(frozen=True)

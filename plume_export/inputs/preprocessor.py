@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..recipe import ShapeRanges
 from ..spec import ModelSpec
 from .image import load_image, patches_from_image
-from .item import ImageSource, Item, VideoSource
+from .item import Item, VideoSource
 from .media_files import notices_of_text
 from .media_options import MediaOptions
 from .notice import FEWER_FRAMES, LONG_PROMPT_TOKENS, Notice, Notify
@@ -168,16 +168,13 @@ class Preprocessor:
         images: list[Media] = []
         visual_token_count = 0
         for source in item.images:
-            images.append(self._image(source, notify))
+            image = load_image(source, exif_transpose=self.media_options.exif_transpose, notify=notify)
+            images.append(Media(*patches_from_image(image, self._model.vision, self._model.preprocess)))
             self._check_frame(self._token_count((1, *images[-1].grid[1:])), "An image")
             visual_token_count += self._token_count(images[-1].grid)
             self._check_token_count(visual_token_count, visual_token_count, is_partial=True)
         videos = [] if item.video is None else [self._video(item.video, visual_token_count, notify)]
         return images, videos
-
-    def _image(self, source: ImageSource, notify: Notify) -> Media:
-        image = load_image(source, exif_transpose=self.media_options.exif_transpose, notify=notify)
-        return Media(*patches_from_image(image, self._model.vision, self._model.preprocess))
 
     def _video(self, source: VideoSource, image_token_count: int, notify: Notify) -> Media:
         vision, preprocess = self._model.vision, self._model.preprocess

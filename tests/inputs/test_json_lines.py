@@ -49,6 +49,7 @@ def test_a_line_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ('{"id": "a", "image": {"x": 1, "x": 2}}', "a", "The key 'x' is repeated"),
         ('{"id": 1, "image": [["p.png"]]}', "1", "an element of type list"),
         ('{"id": "a", "image": %s}' % ("[" * 800 + "]" * 800), "a", "an element of type list"),
+        ('[{"a": 1, "a": 2}]', "line 1", "The key 'a' is repeated"),
         ('["a"]', "line 1", "The line is a JSON list"),
         ("[" * 100_000, "line 1", "The line is not JSON"),
     ],
