@@ -90,13 +90,19 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def change_dtypes(file: Path, dtypes: Mapping[str, str]) -> None:
-    """Change the dtypes in the header, to others of the same size. The data stays. Raises BundleError for a corrupt file."""
+    """Change the dtypes in the header, to others of the same size. The data stays.
+
+    Raises BundleError for a corrupt file and for a tensor in a dtype of another size.
+    """
     with file.open("r+b") as stream:
         metadata, entries = _read(stream, file)
         data_start = stream.tell()
         for name, dtype in dtypes.items():
-            old = entries[name].dtype
-            assert _ITEM_BYTES[dtype] == _ITEM_BYTES[_DTYPES[old]], (name, old, dtype)
+            old = _DTYPES[entries[name].dtype]
+            if _ITEM_BYTES[dtype] != _ITEM_BYTES[old]:
+                raise BundleError(
+                    f"{file} has {name} in {old}; expected a dtype of the size of {dtype}.", fix="build the bundle again"
+                )
             entries[name].dtype = _CODES[dtype]
         header = _encoded(metadata, entries, data_start)
         assert len(header) == data_start, (len(header), data_start)

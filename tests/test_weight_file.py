@@ -77,6 +77,13 @@ def test_dtype_changes_in_place(file: Path) -> None:
     assert header_of(file)["__metadata__"] == {"made": "here"}
 
 
+def test_dtype_of_another_size_is_an_error_that_changes_nothing(file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(BundleError, match="has halves in float16; expected a dtype of the size of uint8"):
+        change_dtypes(file, {"integers": "uint8", "halves": "uint8"})
+    assert file.read_bytes() == before
+
+
 def test_parts_of_another_file_are_appended_on_pages(file: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(bytes(range(100)))

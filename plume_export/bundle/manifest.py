@@ -185,8 +185,8 @@ def manifest_sha256(value: dict[str, Any]) -> str:
 
 
 def check_consistency(manifest: Manifest, name: str) -> None:
-    """Raise BundleError unless the model's dimensions are consistent and the graphs match the model."""
-    problem = model_problem(manifest.model) or _graphs_problem(manifest)
+    """Raise BundleError unless the model's dimensions are consistent, and graphs, engines and limits match the model."""
+    problem = model_problem(manifest.model) or _graphs_problem(manifest) or _backend_problem(manifest)
     if problem is not None:
         raise BundleError(f"{name} is corrupt: {problem}.", fix="build the bundle again")
 
@@ -204,6 +204,20 @@ def _graphs_problem(manifest: Manifest) -> str | None:
         if _names_and_axes(spec) != _names_and_axes(expected[graph]):
             return f"the tensors of the graph {graph} do not match the model"
     return None
+
+
+def _backend_problem(manifest: Manifest) -> str | None:
+    """Return what the backend needs and does not have; None if it has everything."""
+    backend, engines = manifest.backend, manifest.engines
+    if backend == "onnxruntime-cuda" and manifest.limits is None:
+        return f"the backend {backend} needs limits"
+    if backend not in ("tensorrt", "tensorrt-rtx"):
+        return None if engines is None else f"the backend {backend} has no engines"
+    if engines is None:
+        return f"the backend {backend} needs engines"
+    if engines.recipe.shapes is None:
+        return "the engines' recipe has no shapes"
+    return next((f"the engine {graph} is missing" for graph in manifest.graphs if graph not in engines.graphs), None)
 
 
 def _names_and_axes(spec: GraphSpec) -> list[list[tuple[str, tuple[int | str, ...]]]]:

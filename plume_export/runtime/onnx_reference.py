@@ -73,5 +73,10 @@ class OnnxReferenceBinding:
         with np.errstate(all="ignore"):  # no warnings: overflow is visible in the results
             results = self._evaluator.run(list(self._outputs), dict(self._inputs))
         for (name, target), value in zip(self._outputs.items(), results, strict=True):
-            assert value.dtype == target.dtype, (name, value.dtype, target.dtype)
+            if (value.dtype, value.shape) != (target.dtype, target.shape):
+                raise BundleError(
+                    f"A graph computes {name} as {value.dtype} {list(value.shape)}; expected {target.dtype} "
+                    f"{list(target.shape)} from the manifest.",
+                    fix="build the bundle again",
+                )
             target[...] = value

@@ -18,7 +18,7 @@ from plume_export.runtime.cuda.tensorrt import TensorRt
 
 from ..mixed_inputs import mixed_items
 from .emulated_cuda import EmulatedCuda
-from .emulated_tensorrt import EmulatedTensorRt
+from .emulated_tensorrt import EmulatedContext, EmulatedTensorRt
 from .engine_bundles import SHAPES, write_engine_bundle
 from .same_stages import assert_same_stages
 
@@ -153,6 +153,13 @@ def test_an_engine_that_wants_more_scratch_than_its_builder_told(trt: EmulatedTe
     trt.scratch_bytes *= 3
     with opened(trt, baked) as embedder:
         assert embedder.embed(["a text", ITEMS[2]]).shape[0] == 2
+
+
+def test_an_engine_that_computes_other_shapes(trt: EmulatedTensorRt, baked: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(trt, baked) as embedder:
+        monkeypatch.setattr(EmulatedContext, "get_tensor_shape", lambda *_: (7, 7))
+        with pytest.raises(PlumeExportError, match=r"The engine \w+ computes \w+ \[7, 7\] instead of \["):
+            embedder.embed(["a text"])
 
 
 def test_an_engine_without_a_context(trt: EmulatedTensorRt, baked: Bundle) -> None:

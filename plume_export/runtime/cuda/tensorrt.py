@@ -216,7 +216,8 @@ class TensorRtSession:
             raise self._failed(f"has no shape or address for {', '.join(missing)}")
         for name, buffer in binding.outputs.items():
             computed = tuple(self._context.get_tensor_shape(name))
-            assert computed == buffer.shape, (self._graph, name, computed, buffer.shape)
+            if computed != buffer.shape:
+                raise self._failed(f"computes {name} {list(computed)} instead of {list(buffer.shape)}")
 
     def _failed(self, what: str) -> PlumeExportError:
         return PlumeExportError(
