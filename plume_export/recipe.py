@@ -112,7 +112,7 @@ class Target(NamedTuple):
 
 
 def read_target(name: str) -> Target:
-    """Return a built-in target or a TOML file with its recipe. Raises like `read_recipe`."""
+    """Return a target (a built-in name or the path of a TOML file) with its recipe. Raises the errors of `read_recipe`."""
     return Target(name, read_recipe(name))
 
 

@@ -224,7 +224,7 @@ def _is_taken(output: Path) -> bool:
 
 
 def _foreign(directory: Path, manifest: Manifest) -> list[str]:
-    """Return the files and directories that the manifest does not list. Parent directories of listed files are left out."""
+    """Return the files and directories that the manifest does not list, except parent directories of listed files."""
     files = {*manifest.files, MANIFEST}
     parents = {parent.as_posix() for name in files for parent in Path(name).parents}
     foreign = []

@@ -94,7 +94,7 @@ def _check_contents(directory: Path) -> None:
     pickles = sorted(file.name for pattern in _PICKLES for file in directory.glob(pattern))
     if pickles:
         raise CheckpointError(
-            f"{directory} has only pickle weights ({pickles[0]}). They are refused because they can run code when loaded.",
+            f"{directory} has only pickle weights ({pickles[0]}). They are not loaded, because loading them can run code.",
             fix="convert to safetensors: load with torch.load(..., weights_only=True), then safetensors.torch.save_file",
         )
     raise CheckpointError(f"{directory} has no *.safetensors weights.", fix="pass the directory of a complete checkpoint")

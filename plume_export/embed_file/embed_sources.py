@@ -1,4 +1,4 @@
-"""From sources to embeddings, window by window."""
+"""Embed sources window by window."""
 
 from collections.abc import Generator, Iterable
 from contextlib import closing

@@ -41,7 +41,7 @@ def write_weights(path: Path, parameters: Mapping[str, ir.Value], read: ReadPara
     """Stream the parameters, read one at a time by name, into a safetensors file; return where they lie in it.
 
     Resident memory is bounded by a few copies of the largest parameter. Large tensors come first and the header is padded
-    to a page, so that whatever fills whole pages starts on one.
+    to a page, so that every tensor that fills whole pages starts on a page.
     """
     order = sorted(parameters, key=lambda name: (_byte_count(parameters[name]) % PAGE_BYTES != 0, name))
     with path.open("wb") as file:

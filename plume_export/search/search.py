@@ -55,7 +55,7 @@ class SearchResult:
         return [file for file in self.skipped if is_named_as_picture(file)]
 
     def shown_name(self, file: Path) -> str:
-        """Return the file's path below the folder as printable text, whatever bytes it contains."""
+        """Return the file's path below the folder as printable text, even if it is not UTF-8."""
         return printable(str(file.relative_to(self.folder)))
 
 
