@@ -273,9 +273,9 @@ def test_forced_texts_of_ones_own(tiny_checkpoint: Path) -> None:
         ),
         (
             {"precision": "int8", "quantise": QuantiseOptions({"latent_step": "int8-weight"})},
-            "The precision is int8, and its graphs are latent_step=int8-weight",
+            "The precision is int8 but the graphs have latent_step=int8-weight",
         ),
-        ({"quantise": QuantiseOptions({"prefill": "int8"})}, "The precision is fp16, and its graphs are prefill=int8"),
+        ({"quantise": QuantiseOptions({"prefill": "int8"})}, "The precision is fp16 but the graphs have prefill=int8"),
     ],
 )
 def test_export_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:

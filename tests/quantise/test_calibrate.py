@@ -187,7 +187,7 @@ def test_a_weight_that_makes_infinity(damaged: Callable[..., Path], tmp_path: Pa
     file = inputs_file(tmp_path, {"id": "a", "text": "a"})
     with pytest.raises(
         PlumeExportError,
-        match=r"decoder\.layers\.1\.down_proj \(prefill\) gives .* for the input 'a'; its parameters are finite",
+        match=r"decoder\.layers\.1\.down_proj \(prefill\) computes .* for the input 'a'. The layer's parameters are finite",
     ):
         ranges_of(checkpoint, file)
 
@@ -195,7 +195,7 @@ def test_a_weight_that_makes_infinity(damaged: Callable[..., Path], tmp_path: Pa
 def test_infinity_out_of_one_expert(damaged: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = damaged("experts.2.fc2.weight", lambda weight: weight[0].fill_(HUGE))
     file = inputs_file(tmp_path, {"id": "a", "text": "a"}, {"id": "b", "text": "b"})
-    with pytest.raises(PlumeExportError, match=r"transition\.experts \(step\) gives .* for the input 'a'; its parameters"):
+    with pytest.raises(PlumeExportError, match=r"transition\.experts \(step\) computes .* for the input 'a'. The layer's parameters"):
         ranges_of(checkpoint, file)
 
 
@@ -203,7 +203,7 @@ def test_infinity_out_of_a_norm_of_the_vision_encoder(damaged: Callable[..., Pat
     """It shows for the blank image too, which stands before the text."""
     checkpoint = damaged("visual.blocks.0.norm1.weight", lambda weight: weight.fill_(HUGE))
     file = inputs_file(tmp_path, {"id": "a", "text": "a"})
-    with pytest.raises(PlumeExportError, match=r"visual\.blocks\.0\.norm1 gives infinity for the input 'the blank image'"):
+    with pytest.raises(PlumeExportError, match=r"visual\.blocks\.0\.norm1 computes infinity for the input 'the blank image'"):
         ranges_of(checkpoint, file)
 
 
