@@ -13,6 +13,7 @@ from plume_export.spec import graph_specs
 from . import traced_graphs
 from .conftest import export_to
 from .mixed_inputs import mixed_items
+from .traced_graphs import code_of
 
 
 def test_every_graph_of_the_shared_bundles_is_kept(plume_tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +23,12 @@ def test_every_graph_of_the_shared_bundles_is_kept(plume_tiny: Checkpoint, monke
     for precision in ("fp32", "fp16", "bf16"):
         for name in graph_specs(plume_tiny.model, precision):
             trace(name, plume_tiny.model, precision, ())
+
+
+def test_comments_and_docstrings_are_not_code() -> None:
+    code = code_of("def double(x):\n    return 2 * x\n")
+    assert code_of('"""Doubles."""\n\n\ndef double(x):\n    """Double."""\n\n    return 2 * x  # twice\n') == code
+    assert code_of("def double(x):\n    return 3 * x\n") != code
 
 
 @pytest.mark.slow

@@ -3,15 +3,17 @@
     python -m tests.traced_graphs
 
 writes them anew into tests/traced/. A file's name holds a hash of what a trace depends on, except for the versions of the
-tracer: the model, the precision and the source of plume_export/graphs. A graph that is not there is traced and kept in
+tracer: the model, the precision and the code of plume_export/graphs. A graph that is not there is traced and kept in
 pytest's cache. test_traced_graphs.py traces some of them with the installed tracer and compares.
 """
 
 import hashlib
+import io
 import lzma
 import os
 import shutil
 import tempfile
+import tokenize
 from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
@@ -62,10 +64,22 @@ def _file_name(name: GraphName, model: ModelSpec, precision: Precision, float32_
     spec = graph_specs(model, precision)[name]
     depends_on = [
         msgspec.json.encode([model, spec, precision, sorted(float32_layers)]),
-        *(source.read_bytes() for source in sources if source.stem != "weights"),
+        *(code_of(source.read_text()) for source in sources if source.stem != "weights"),
     ]
     digest = hashlib.sha256(b"".join(depends_on)).hexdigest()
     return f"{name}-{digest[:16]}.onnx.xz"
+
+
+def code_of(source: str) -> bytes:
+    """Return a module's tokens without comments, docstrings and white space."""
+    code, before = [], tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        is_docstring = token.type == tokenize.STRING and before in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+        if token.type not in (tokenize.COMMENT, tokenize.NL):
+            before = token.type
+            if not is_docstring:
+                code.append(token.string)
+    return "".join("".join(code).split()).encode()
 
 
 def _write(graph: ir.Model, file: Path) -> None:

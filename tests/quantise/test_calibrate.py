@@ -195,7 +195,9 @@ def test_a_weight_that_makes_infinity(damaged: Callable[..., Path], tmp_path: Pa
 def test_infinity_out_of_one_expert(damaged: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = damaged("experts.2.fc2.weight", lambda weight: weight[0].fill_(HUGE))
     file = inputs_file(tmp_path, {"id": "a", "text": "a"}, {"id": "b", "text": "b"})
-    with pytest.raises(PlumeExportError, match=r"transition\.experts \(step\) computes .* for the input 'a'. The layer's parameters"):
+    with pytest.raises(
+        PlumeExportError, match=r"transition\.experts \(step\) computes .* for the input 'a'. The layer's parameters"
+    ):
         ranges_of(checkpoint, file)
 
 
