@@ -57,6 +57,7 @@ def test_text_bundle_has_no_vision_encoder(text_bundle: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.network
 def test_text_bundle_in_an_environment_with_only_the_cpu_extra(text_bundle: Path, tmp_path: Path) -> None:
     """A real, fresh environment: no torch, transformers or onnx is installed there at all."""
     environment = tmp_path / "environment"
