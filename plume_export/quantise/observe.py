@@ -104,7 +104,7 @@ def _not_finite(name: str, layer: nn.Module, received: Tensor, output: Tensor, n
     state = "finite" if bool(received.isfinite().all()) else "not finite"
     return PlumeExportError(
         f"The model is not finite: layer {name}{'' if now.phase is None else f' ({now.phase})'} computes {value} for the input "
-        f"{_first_bad_input(output, layer, now)!r}. The layer's parameters are finite; its input is {state}.",
+        f"{_first_bad_input(output, layer, now)!r}. The layer's parameters are finite and its input is {state}.",
         fix="remove the input, or check the checkpoint: a valid one does not overflow in float32",
     )
 
