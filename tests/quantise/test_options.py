@@ -124,7 +124,7 @@ def test_text_alone_needs_no_ranges_of_the_vision_encoder(tmp_path: Path, plume_
 
 def test_a_layer_that_does_not_exist(tmp_path: Path) -> None:
     result = run("export", "--precision", "int8", "--exclude", "decoder.layers.9.qkv_proj", "-o", tmp_path / "out")
-    assert_fails(result, "'decoder.layers.9.qkv_proj'", "name layers such as visual.blocks.0.qkv")
+    assert_fails(result, "'decoder.layers.9.qkv_proj'", "choose layers such as visual.blocks.0.qkv")
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_graphs_that_can_not_share_their_weights(tmp_path: Path) -> None:
     for prefill, step in (("int8", "int4-weight"), ("fp16", "int8-weight")):
         text = f"vision_encoder=int8,prefill={prefill},latent_step={step}"
         assert_fails(
-            run("export", "--precision", text, "-o", tmp_path / "out"), f"latent_step {step}; they share their weights"
+            run("export", "--precision", text, "-o", tmp_path / "out"), f"latent_step is {step}, but they share their weights"
         )
 
 
