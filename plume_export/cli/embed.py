@@ -63,14 +63,8 @@ def embed(
     **options: Any,
 ) -> Answer:
     """Embed texts, images and videos with a bundle. A folder in FILES stands for all images and videos below it."""
-    if inputs is not None and (files or text is not None):
-        raise click.UsageError("--input cannot be combined with FILES or --text")
-    if inputs is None and not files and text is None:
-        raise click.UsageError("nothing to embed: give FILES, --text or --input")
-    if output is None and (resume or restart):
-        raise click.UsageError("--resume and --restart need a file to continue or replace: give --output")
-    if resume and restart:
-        raise click.UsageError("--resume and --restart exclude each other")
+    _check_choice(inputs, files, text)
+    _check_resumption(output, resume=resume, restart=restart)
     if output is not None:
         check_output_file(output, [*map(Path, files), *([] if inputs is None else [inputs])])
         is_skipping = options["on_error"] == "skip" and output.suffix == ".npy"
@@ -92,18 +86,36 @@ def embed(
         else:
             with _hint_to_resume(output):
                 summary = embed_to_file(embedder, given, output, is_resumed=resume, is_restarted=restart, **watch, **writing)
-    for skipped in summary.skipped:
-        warn(f"skipped {skipped.id}: {skipped.reason}")
-    print_notices(tally)
-    if summary.embedded == 0 and not summary.skipped:
-        warn(f"{'standard input' if inputs == _STDIN else inputs} contains no inputs; the output is empty")
-    for line in summary.lines():
-        note(line)
+    _print_summary(summary, tally, "standard input" if inputs == _STDIN else inputs)
     summary.check()
     if output is not None:
         return Answer(_document(output, summary), partial(click.echo, str(output)))
     rows = msgspec.json.Decoder(EmbeddingDocument).decode_lines(collected.getvalue())
     return Answer(_document(None, summary, rows), lambda: None)
+
+
+def _check_choice(inputs: Path | None, files: Sequence[str], text: str | None) -> None:
+    if inputs is not None and (files or text is not None):
+        raise click.UsageError("--input cannot be combined with FILES or --text")
+    if inputs is None and not files and text is None:
+        raise click.UsageError("nothing to embed: give FILES, --text or --input")
+
+
+def _check_resumption(output: Path | None, *, resume: bool, restart: bool) -> None:
+    if output is None and (resume or restart):
+        raise click.UsageError("--resume and --restart need a file to continue or replace: give --output")
+    if resume and restart:
+        raise click.UsageError("--resume and --restart exclude each other")
+
+
+def _print_summary(summary: RunSummary, tally: NoticeTally, inputs: Path | str | None) -> None:
+    for skipped in summary.skipped:
+        warn(f"skipped {skipped.id}: {skipped.reason}")
+    print_notices(tally)
+    if summary.embedded == 0 and not summary.skipped:
+        warn(f"{inputs} contains no inputs; the output is empty")
+    for line in summary.lines():
+        note(line)
 
 
 def _inputs(inputs: Path | None, files: Sequence[str], text: str | None) -> Inputs:

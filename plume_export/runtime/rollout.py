@@ -85,19 +85,26 @@ class BoundRollout:
             session.close()
 
     def _run_steps(self, observe: StepObserver = lambda _: None) -> None:
-        copy, buffers = self._backend.copy, self._buffers
-        for name in ("rollout_keys", "rollout_values"):
-            self._backend.clear(buffers[name])  # a NaN of an earlier batch would spread through a softmax, even if masked
+        self._clear_rollout_cache()
         last = len(self._step_numbers) - 1
-        for step, number in enumerate(self._step_numbers):
-            copy(number, buffers["step"])
-            if step == last:
-                self._run_last_step()
-                observe(step)
-                return
+        for step in range(last):
+            self._backend.copy(self._step_numbers[step], self._buffers["step"])
             self._run_plain_step()
             observe(step)
-            keys, values = self._slots[step]
-            copy(buffers["next_state"], buffers["state"])
-            copy(buffers["step_keys"], keys)
-            copy(buffers["step_values"], values)
+            self._feed_back(step)
+        self._backend.copy(self._step_numbers[last], self._buffers["step"])
+        self._run_last_step()
+        observe(last)
+
+    def _clear_rollout_cache(self) -> None:
+        """Write zeros. A NaN of an earlier batch would spread through a softmax, even if masked."""
+        for name in ("rollout_keys", "rollout_values"):
+            self._backend.clear(self._buffers[name])
+
+    def _feed_back(self, step: int) -> None:
+        """Make the results of a step the inputs of the next."""
+        copy, buffers = self._backend.copy, self._buffers
+        keys, values = self._slots[step]
+        copy(buffers["next_state"], buffers["state"])
+        copy(buffers["step_keys"], keys)
+        copy(buffers["step_values"], values)
