@@ -127,7 +127,7 @@ class PartialRun:
         self.inputs = 0
         self._is_removed = False
         self.skipped: list[Skipped] = []
-        self._output, self._settings, self._dimension = output, settings, dimension
+        self._settings, self._dimension = settings, dimension
         self._digest = sha256()
         self._rows_file, self._journal_file = _files(output)
         with self._errors(), ExitStack() as opened:
