@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import build, compile, export
+    from .atomic import WriteError
     from .bundle import Bundle, open_bundle
-    from .errors import BundleError, CheckpointError, InputError, MissingExtraError, OptionError, PlumeExportError
+    from .errors import (
+        BundleError,
+        CheckpointError,
+        InputError,
+        MissingDecoderError,
+        MissingExtraError,
+        OptionError,
+        PlumeExportError,
+    )
     from .inputs.item import ImageSource, Item, VideoSource
     from .inputs.media_options import MediaOptions
     from .pipeline import ModelOptions
@@ -24,12 +33,14 @@ __all__ = [
     "InputError",
     "Item",
     "MediaOptions",
+    "MissingDecoderError",
     "MissingExtraError",
     "ModelOptions",
     "OptionError",
     "PlumeExportError",
     "QuantiseOptions",
     "VideoSource",
+    "WriteError",
     "__version__",
     "build",
     "compile",
@@ -47,7 +58,9 @@ _MODULES = {
     "BundleError": "errors",
     "CheckpointError": "errors",
     "InputError": "errors",
+    "MissingDecoderError": "errors",
     "MissingExtraError": "errors",
+    "WriteError": "atomic",
     "OptionError": "errors",
     "PlumeExportError": "errors",
     "ModelOptions": "pipeline",

@@ -9,21 +9,26 @@ _COMMAND_OR_FLAG = re.compile(r"`[^`]*`|\b(?:plume-export|pip3?|python3?|apt|ffm
 class PlumeExportError(Exception):
     """A problem that the user can solve. The command line prints it as one message and exits with code 1.
 
-    `message` names the thing, what was received and what was expected. `fix` is the command, flag or step that solves it,
-    written with flags. The text of the exception uses Python's names instead: `--batch-size` becomes `batch_size`.
+    `message` names the thing, what was received and what was expected. `fix` is the command, keyword argument or step that
+    solves it. It is passed with flags, which stay in `command_line_fix`: `--batch-size` becomes `batch_size`.
     """
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         # Exception.__init__ is not called: `args` remain the arguments of the call, so that every subclass can be pickled.
-        self.message, self.fix = message, fix
+        self.message, self.command_line_fix = message, fix
 
     def __str__(self) -> str:
-        return _text(self.message, None if self.fix is None else keywords_from_flags(self.fix))
+        return _text(self.message, self.fix)
+
+    @property
+    def fix(self) -> str | None:
+        """The fix, with keyword arguments instead of flags."""
+        return None if self.command_line_fix is None else keywords_from_flags(self.command_line_fix)
 
     @property
     def command_line_text(self) -> str:
         """The error's text for the command line, with flags."""
-        return _text(self.message, self.fix)
+        return _text(self.message, self.command_line_fix)
 
     def add_place(self, place: str) -> None:
         """Prefix the message with the place of the error, such as `in.jsonl line 3`."""
@@ -31,7 +36,8 @@ class PlumeExportError(Exception):
 
     def add_fix(self, fix: str) -> None:
         """Add another fix, written with flags."""
-        self.fix = fix if self.fix is None else f"{self.fix}; {fix}"
+        earlier = self.command_line_fix
+        self.command_line_fix = fix if earlier is None else f"{earlier}; {fix}"
 
 
 class OptionError(PlumeExportError):

@@ -80,3 +80,10 @@ def test_no_message_of_the_package_shows_flags_to_python() -> None:
     ]
     assert len(messages) > 200
     assert [message for message in messages if keywords_from_flags(message) != message] == []
+
+
+def test_the_fix_speaks_python_and_keeps_the_flags() -> None:
+    error = PlumeExportError("too large", fix="use a smaller --batch-size")
+    error.add_fix("--on-error skip")
+    assert error.fix == "use a smaller batch_size; on_error skip"
+    assert error.command_line_fix == "use a smaller --batch-size; --on-error skip"

@@ -72,7 +72,7 @@ def latency_inputs(sizers: Sequence[Sizer], inputs: Path | None, directory: Path
             size, *_ = [sizer.size(source.id, source.read()) for sizer in sizers]
         except InputError as error:
             if inputs is not None:
-                raise InputError(f"input {source.id!r}: {error.message}", fix=error.fix) from None
+                raise InputError(f"input {source.id!r}: {error.message}", fix=error.command_line_fix) from None
             left_out[source.id] = error.message
             continue
         rows.append(row)

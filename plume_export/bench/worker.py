@@ -40,7 +40,7 @@ def main() -> None:
         try:
             reply = worker.answer(msgspec.json.decode(line, type=Request))
         except PlumeExportError as error:
-            reply = Failed(error.message, error.fix)
+            reply = Failed(error.message, error.command_line_fix)
         replies.write(msgspec.json.encode(reply) + b"\n")
         replies.flush()
     worker.close()

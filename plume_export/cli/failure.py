@@ -65,9 +65,9 @@ def error_text(error: BaseException) -> ErrorText:
     """Return the message of an error. An error that is not meant for users is marked as internal."""
     if isinstance(error, PlumeExportError):
         about: dict[str, Any] = {name: getattr(error, name, None) for name in ("input", "index")}
-        return ErrorText(type(error).__name__, error.message, error.fix, **about)
+        return ErrorText(type(error).__name__, error.message, error.command_line_fix, **about)
     if isinstance(error, click.UsageError) and isinstance(error.__cause__, OptionError):
-        return ErrorText("UsageError", error.__cause__.message, error.__cause__.fix)
+        return ErrorText("UsageError", error.__cause__.message, error.__cause__.command_line_fix)
     if isinstance(error, click.UsageError):
         path = "plume-export" if error.ctx is None else error.ctx.command_path
         return ErrorText("UsageError", error.format_message(), f"{path} --help")

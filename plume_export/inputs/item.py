@@ -100,7 +100,7 @@ class JsonLine:
             try:
                 value = json.loads(line, object_pairs_hook=object_from_pairs)
             except InputError as error:
-                problem = error.message, error.fix
+                problem = error.message, error.command_line_fix
                 value = json.loads(line)
         except (ValueError, RecursionError) as error:
             problem = problem or (f"The line is not JSON: {error}.", 'write one object per line, such as {"text": "..."}')

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import InputError, MissingExtraError
+from ..errors import InputError, MissingDecoderError
 from ..spec import PreprocessSpec, VisionSpec
 from .bicubic import resize_frame
 from .image import fetch_image, load_image, resize_within, smart_resize
@@ -58,7 +58,7 @@ def read_video_frames(
     """Return the sampled frames, uint8 [height, width, 3]: `frame_count` in total, or `fps` per second (default 2).
 
     `convert` is called during decoding with each sampled frame and the number of sampled frames. It can shrink a frame before
-    the next one is read. Raises InputError, and MissingExtraError without PyAV.
+    the next one is read. Raises InputError, and MissingDecoderError without PyAV.
     """
     name = os.fspath(path)
     with _opened(name) as (container, stream):
@@ -141,14 +141,14 @@ def _decoded(
 @contextmanager
 def _opened(name: str) -> Iterator[tuple[Any, Any]]:
     """Yield the container and its first video stream. PyAV's errors become InputErrors."""
-    try:
-        import av
-    except ImportError:
-        raise MissingExtraError("av", "video") from None
     if not os.path.isfile(name):  # also False for a name that the system does not allow
         raise InputError(
             f"The video {name} does not exist.", fix="check the path; in a JSON lines file, paths are relative to that file"
         )
+    try:
+        import av
+    except ImportError:
+        raise MissingDecoderError(f"{name} is a video file", "av", "video") from None
     try:
         # In a relative name, FFmpeg would read the part before a colon as a protocol.
         with av.open(os.path.abspath(name), options={"format_whitelist": ",".join(_CONTAINERS)}) as container:

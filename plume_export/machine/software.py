@@ -67,7 +67,7 @@ def find_variant_state(name: VariantName) -> InstalledVariant:
     try:
         return InstalledVariant(name, import_variant(name).version)
     except PlumeExportError as error:
-        return InstalledVariant(name, None, error.message, error.fix or "", is_broken=is_variant_installed(name))
+        return InstalledVariant(name, None, error.message, error.command_line_fix or "", is_broken=is_variant_installed(name))
 
 
 def find_onnxruntime() -> InstalledOnnxRuntime | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import TOKENIZER, Bundle, Verify, open_bundle
-from ..errors import InputError, PlumeExportError
+from ..errors import InputError, OptionError, PlumeExportError
 from ..inputs import ItemLike, MediaOptions, NoticeTally, PreparedInput, Preprocessor, item_from
 from ..machine.cores import check_threads
 from ..progress import Advance, progress_bar
@@ -276,9 +276,11 @@ class Embedder:
         most = None if limits is None else limits.batch.max
         if batch_size is None:
             return _BATCH_SIZE if most is None else min(_BATCH_SIZE, most)
-        if batch_size < 1 or (most is not None and batch_size > most):
+        if batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size}; expected 1 or more.", fix="choose a --batch-size, such as 8")
+        if most is not None and batch_size > most:
             raise PlumeExportError(
-                f"batch_size is {batch_size}; the bundle {self.bundle.path} accepts 1 to {most or 'any number'}.",
+                f"batch_size is {batch_size}; the bundle {self.bundle.path} accepts 1 to {most}.",
                 fix="choose a --batch-size in that range, or compile for a --target with a larger batch",
             )
         return batch_size
@@ -368,7 +370,7 @@ def _skipped_text(errors: Sequence[InputError]) -> str:
     named = [f"item {error.index}: {error.message}" for error in errors[:_NAMED_ITEMS]]
     more = len(errors) - len(named)
     return (
-        f"{len(errors)} items could not be embedded; their rows are NaN. "
+        f"{len(errors)} item{'s' * (len(errors) != 1)} could not be embedded; the rows are NaN. "
         + " ".join(named)
         + (f" And {more} more." if more else "")
     )

@@ -71,7 +71,7 @@ def test_values_of_a_config_that_are_wrong_or_are_the_default(copy: Path, value:
             try:
                 open_checkpoint(str(copy), ModelOptions())
             except PlumeExportError as error:
-                assert error.fix is not None, key  # noqa: PT017
+                assert error.command_line_fix is not None, key  # noqa: PT017
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_broken_files_of_the_slow_tokenizer(copy: Path, name: str, content: byte
     try:
         open_checkpoint(str(copy), ModelOptions())
     except PlumeExportError as error:
-        assert error.fix is not None  # noqa: PT017
+        assert error.command_line_fix is not None  # noqa: PT017
     else:
         assert name == "merges.txt"
 

@@ -205,8 +205,8 @@ def test_a_stopped_run_is_neither_forgotten_nor_thrown_away(lines: Path) -> None
     said = r"run for .*out\.npy: 32 inputs are finished with bundle bundle, last written on [-:0-9 ]{16}\."
     with pytest.raises(PlumeExportError, match=said) as raised:
         embed(lines)
-    assert "--resume" in str(raised.value.fix)
-    assert "--restart" in str(raised.value.fix)
+    assert "--resume" in str(raised.value.command_line_fix)
+    assert "--restart" in str(raised.value.command_line_fix)
     assert {name: lines.with_name(name).read_bytes() for name in hidden(lines.parent)} == kept
     found = stopped_run(lines.with_name("out.npy"))
     assert found is not None
@@ -222,7 +222,7 @@ def test_a_damaged_journal_is_not_thrown_away_either(lines: Path) -> None:
     lines.with_name(".out.npy.partial.jsonl").write_text('{"version": 1}\n')
     with pytest.raises(PlumeExportError, match="Its journal is corrupt") as raised:
         embed(lines)
-    assert raised.value.fix == "use --restart to discard it and start again"
+    assert raised.value.command_line_fix == "use --restart to discard it and start again"
     assert embed(lines, restart=True).embedded == INPUTS
 
 
@@ -287,7 +287,7 @@ def test_an_embedding_that_is_not_finite_is_skipped_or_named(lines: Path) -> Non
     with pytest.raises(InputError, match="input 'id 20': The embedding is not finite") as raised:
         embed(lines)
     assert (raised.value.index, raised.value.input) == (20, "id 20")
-    assert "--on-error skip" in str(raised.value.fix)
+    assert "--on-error skip" in str(raised.value.command_line_fix)
     resumed = embed(lines, resume=True, on_error="skip")
     assert resumed.summary.lines() == ["39 embedded, 1 skipped (line 21)"]
     assert np.isnan(np.load(lines.with_name("out.npy"))).any(1).nonzero()[0].tolist() == [20]

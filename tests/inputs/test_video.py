@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from plume_export.errors import InputError, MissingExtraError
+from plume_export.errors import InputError, MissingDecoderError
 from plume_export.inputs import MediaOptions, Notice, frames_from_video, read_video_frames
 from plume_export.inputs import video as video_file
 from plume_export.inputs.patches import patches_from_frames
@@ -201,10 +201,12 @@ class TestFile:
         with pytest.raises(InputError, match=r"sound\.wav has no video stream"):
             read_video_frames(tmp_path / "sound.wav")
 
-    def test_without_pyav(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_pyav(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is one input that cannot be read, so on_error="skip" leaves it out."""
         monkeypatch.setitem(sys.modules, "av", None)
-        with pytest.raises(MissingExtraError, match=r"plume-export\[video\]"):
-            read_video_frames("clip.mp4")
+        (tmp_path / "clip.mp4").write_bytes(b"a video")
+        with pytest.raises(MissingDecoderError, match=r"clip.mp4 is a video file(.|\n)*plume-export\[video\]"):
+            read_video_frames(tmp_path / "clip.mp4")
 
 
 class TestSampling:

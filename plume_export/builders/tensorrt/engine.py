@@ -171,7 +171,7 @@ def main() -> None:
     try:
         tell(Message(result=build_engine(request, tell)))
     except PlumeExportError as error:
-        tell(Message(error=error.message, fix=error.fix))
+        tell(Message(error=error.message, fix=error.command_line_fix))
         sys.exit(1)
 
 

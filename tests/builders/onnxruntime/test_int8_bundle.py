@@ -124,4 +124,4 @@ def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, 
 def test_integer_weights_alone_are_refused(precision: IntegerPrecision) -> None:
     with pytest.raises(PlumeExportError, match="convert whole weights") as error:
         check_onnxruntime_precision("onnxruntime-cpu", precision)
-    assert "--precision int8" in str(error.value.fix)
+    assert "--precision int8" in str(error.value.command_line_fix)
