@@ -37,5 +37,7 @@ def test_bundle_of_kept_graphs_embeds_as_one_traced_now(
 ) -> None:
     monkeypatch.setattr(portable_bundle, "trace_model_graph", traced_graphs.trace_model_graph)
     traced_now = export_to(tmp_path, tiny_checkpoint, "fp32")
+    for name in traced_now.manifest.graphs:
+        assert str(Path(portable_bundle.__file__).parent).encode() not in traced_now.graph_file(name).read_bytes(), "a path"
     items = mixed_items()
     np.testing.assert_allclose(Embedder(traced_now).embed(items), Embedder(tiny_fp32).embed(items), rtol=0, atol=1e-6)

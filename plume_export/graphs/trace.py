@@ -40,6 +40,7 @@ def trace_graph(build_module: Callable[[], nn.Module], spec: GraphSpec, *, patch
         _drop_parameter_data(model, parameters)
         onnxscript.optimizer.optimize(model)
     _name_axes(model, spec)
+    _drop_stack_traces(model)
     model.ir_version = IR_VERSION
     return model
 
@@ -110,6 +111,12 @@ def _name_axes(model: ir.Model, spec: GraphSpec) -> None:
         assert value.name == tensor.name, (value.name, tensor.name)
         assert value.dtype == ir.DataType[_ONNX_DTYPES[tensor.dtype]], (tensor, value.dtype)
         value.shape = ir.Shape(tensor.axes)
+
+
+def _drop_stack_traces(model: ir.Model) -> None:
+    """They contain the paths of this machine, so that a bundle would depend on where it was made."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
 
 
 @contextmanager
