@@ -22,6 +22,7 @@ from .bundle.small_bundle import write_small_bundle
 FUNCTIONS = (plume_export.build, plume_export.compile, plume_export.export)
 
 
+@pytest.mark.slow
 def test_checkpoint_to_embedding(tmp_path: Path) -> None:
     steps: list[str] = []
     exported = plume_export.export(PLUME_TINY, tmp_path / "onnx", precision="fp32", selftest=False, report=steps.append)

@@ -56,6 +56,7 @@ def placed(host: HostBatch, sizes: BufferBytes) -> None:
 
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("is_text", [False, True])
+@pytest.mark.slow
 def test_random_batches_fit(limits: ShapeRanges, is_text: bool) -> None:
     sizes = buffer_bytes(TEXT_GRAPHS if is_text else GRAPHS, VISION, limits)
     for seed in range(60):

@@ -41,6 +41,7 @@ def bundle(plume_tiny: Checkpoint, fed: dict[str, int], tmp_path_factory: pytest
     return ThirdPartyQuantiser("rewriter 1.0", quantise_file).export(plume_tiny, output, "text")
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_the_rewritten_graphs_and_no_more(bundle: Bundle) -> None:
     names = {file.name for file in bundle.path.iterdir()}
     assert names == {MANIFEST, CONSTANTS, TOKENIZER, "prefill.onnx", "latent_step.onnx"}

@@ -64,6 +64,7 @@ def test_the_list_of_commands_is_true() -> None:
     assert main.get_command(context, "none") is None
 
 
+@pytest.mark.slow
 def test_an_input_is_not_overwritten(run: Run, tiny_cpu: Bundle, inputs: Path) -> None:
     before = inputs.read_bytes()
     for arguments in (("--input", inputs), (inputs,)):
@@ -86,6 +87,7 @@ def test_the_anchor_has_no_steps(run: Run, tiny_cpu: Bundle) -> None:
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+@pytest.mark.slow
 def test_a_run_that_is_stopped_names_the_way_on(
     run: Run, tiny_cpu: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_run_that_is_stopped_names_the_way_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.slow
 def test_signals_end_an_embedding_in_order(tiny_cpu: Bundle, tmp_path: Path, number: signal.Signals) -> None:
     file = tmp_path / "in.jsonl"
     file.write_text("".join(json.dumps({"text": f"text {number}"}) + "\n" for number in range(20_000)))
@@ -162,6 +165,7 @@ def test_what_is_missing_is_told_before_the_work(run: Run, tmp_path: Path, monke
     assert "calibrating" not in result.stderr
 
 
+@pytest.mark.slow
 def test_embed_to_every_format(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
     for suffix in (".npy", ".jsonl", ".parquet"):
         result = run("embed", tiny_cpu.path, "--input", sample_inputs_file(), "--output", tmp_path / f"out{suffix}")
@@ -205,6 +209,7 @@ def test_a_bad_line_is_skipped_and_reported(run: Run, tiny_cpu: Bundle, inputs: 
     assert ids == ["good", "last"]
 
 
+@pytest.mark.slow
 def test_a_stopped_embed_goes_on(run: Run, tiny_cpu: Bundle, tmp_path: Path) -> None:
     """A line behind the first window fails; it is put right, and the file is what one run would have written."""
     lines = [json.dumps({"text": f"text {number}"}) for number in range(20)]

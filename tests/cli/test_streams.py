@@ -34,6 +34,7 @@ def test_results_that_cannot_be_printed(redirection: str, message: str) -> None:
     assert message in json.loads(result.stderr)["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_is_no_error() -> None:
     for switch in ("", "--json"):
         result = shell(f"{PROGRAM} targets {switch} | exec 0<&-")

@@ -58,6 +58,7 @@ def published_patches(image: Image.Image, size: tuple[int, int]) -> tuple[np.nda
 
 
 @pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.slow
 def test_equals_transformers(name: str) -> None:
     make, size = IMAGES[name]
     image = make()

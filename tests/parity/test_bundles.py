@@ -95,6 +95,7 @@ def test_inputs_differ_clearly(expected: dict[str, Stages]) -> None:
     assert np.median(cosines[np.triu_indices(len(cosines), 1)]) < 0.8
 
 
+@pytest.mark.slow
 def test_no_steps_is_the_suffix_behind_the_prompt(tiny_checkpoint: Path, tiny_fp32: Bundle, items: list[Item]) -> None:
     checkpoint = open_checkpoint(str(tiny_checkpoint), ModelOptions())
     reference = Reference(checkpoint.directory, checkpoint.tensors, checkpoint.model, dtype=torch.float32)

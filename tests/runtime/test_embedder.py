@@ -101,6 +101,7 @@ def test_stages_have_the_pictures_in_the_order_of_the_prompt(tiny_cpu: Bundle) -
     assert np.abs(together - alone).max() <= 1e-5
 
 
+@pytest.mark.slow
 def test_buffers_of_an_earlier_batch_are_freed_at_once(tiny_cpu: Bundle) -> None:
     with Embedder(tiny_cpu) as embedder:
         gc.collect()
@@ -232,6 +233,7 @@ def test_an_embedding_that_is_not_finite_is_an_error(tiny_cpu: Bundle) -> None:
         embedder.embed(["a text"])
 
 
+@pytest.mark.slow
 def test_bf16_is_refused_on_the_cpu(tiny_bf16: Bundle) -> None:
     with pytest.raises(BundleError, match="no bfloat16 kernels"):
         Embedder(tiny_bf16)

@@ -51,6 +51,7 @@ def text_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path)
     return output
 
 
+@pytest.mark.slow
 def test_text_bundle_has_no_vision_encoder(text_bundle: Path) -> None:
     assert not (text_bundle / "vision_encoder.onnx").exists()
     assert b"visual.blocks" not in (text_bundle / "weights.safetensors").read_bytes()[:1_000_000]

@@ -293,6 +293,7 @@ def test_hashing_holds_no_lock(path: Path, tmp_path: Path) -> None:
         assert cache.content_hash(picture) == digest
 
 
+@pytest.mark.slow
 def test_kills_in_the_middle_of_writing(path: Path) -> None:
     script = f"""
 import numpy as np

@@ -39,6 +39,7 @@ def graphs(compiled: Bundle) -> dict[GraphName, ir.Model]:
     return {name: ir.load(compiled.graph_file(name)) for name in GRAPH_NAMES}
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_are_not_16_bit(compiled: Bundle) -> None:
     for spec in compiled.manifest.graphs.values():
         assert "float16" not in {tensor.dtype for tensor in (*spec.inputs, *spec.outputs)}
@@ -60,6 +61,7 @@ def test_integers_stay_in_the_weight_file(plume_tiny_int8: Bundle, compiled: Bun
 
 
 @pytest.mark.filterwarnings("ignore:.*which this CPU's matmuls use:UserWarning")
+@pytest.mark.slow
 def test_both_kinds_of_weights_embed_alike_on_any_processor(
     plume_tiny_int8: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -105,6 +107,7 @@ def test_decoder_is_laid_out_once_where_integers_are_exact(compiled: Bundle, gra
 
 
 @pytest.mark.filterwarnings("ignore:.*which this CPU's matmuls use:UserWarning")
+@pytest.mark.slow
 def test_embeddings_are_near_float32(compiled: Bundle, plume_tiny_fp16: Bundle, tmp_path: Path) -> None:
     items = [source.read() for source in sources_from_file(sample_inputs_file())]
     # float16 in the file alone: ONNX Runtime's CPU provider computes it in float32.

@@ -57,6 +57,7 @@ def test_the_graphs_are_those_of_the_cpu_without_a_cached_start(compiled: Bundle
     assert same == ["vision_encoder", "latent_step"]
 
 
+@pytest.mark.slow
 def test_on_the_cpu_provider_it_computes_the_same(compiled: Bundle, tiny_fp16: Bundle, tmp_path: Path) -> None:
     """The provider differs, the graphs do not: named as the CPU's, the bundle runs there."""
     manifest = msgspec.structs.replace(compiled.manifest, backend="onnxruntime")
@@ -71,6 +72,7 @@ def test_on_the_cpu_provider_it_computes_the_same(compiled: Bundle, tiny_fp16: B
         np.testing.assert_allclose(embedder.embed(item), reference.embed(item), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fused_bf16_graphs_have_the_operators_types(tiny_bf16: Bundle, tmp_path: Path) -> None:
     """ONNX Runtime accepts the types, and only then finds that its CPU provider has no kernel for them."""
     bundle = compile_bundle(tiny_bf16, tmp_path / "bf16", read_target("cuda"))
@@ -98,6 +100,7 @@ def test_what_is_refused(compiled: Bundle, tiny_fp32: Bundle, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_recipe_for_the_cpu_is_kept_to(tiny_fp32: Bundle, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(SMALL_IMAGES.replace("onnxruntime-cuda", "onnxruntime-cpu"))
     bundle = compile_bundle(tiny_fp32, tmp_path / "out", read_target(str(tmp_path / "own.toml")))

@@ -50,6 +50,7 @@ def changed(spec: GraphSpec, which: str, name: str, fields: dict[str, Any]) -> G
         ("outputs", "prefix_keys_0", {"dtype": "bfloat16"}, "output prefix_keys_0 is float16"),
     ],
 )
+@pytest.mark.slow
 def test_a_tensor_that_differs_from_the_contract(
     tiny_fp16: Bundle, variant: Variant, prefill: Any, which: str, name: str, fields: dict[str, Any], message: str
 ) -> None:
